@@ -1,0 +1,11 @@
+"""The tree engine: token trees → one packed row → one forward → every node's log-prob."""
+
+from align.engine.attention import BACKENDS
+from align.engine.layout import Layout, Span, TokenTree, TreeBatch, pack
+from align.engine.model import TreeOutput, install, node_sums, tree_scores
+from align.engine.probe import ProbeResult, choose_backend
+
+__all__ = [
+    "BACKENDS", "Layout", "ProbeResult", "Span", "TokenTree", "TreeBatch", "TreeOutput", "choose_backend", "install", "node_sums",
+    "pack", "tree_scores",
+]  # fmt: skip

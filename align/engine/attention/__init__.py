@@ -1,0 +1,132 @@
+"""Tree attention backends, registered through transformers' `AttentionInterface`.
+
+A model whose implementation is set to one of ours runs as before (through the implementation it had) unless a call
+carries `tree_layout`: then its attention follows the tree.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from align.engine.attention.cascade import cascade_attention
+from align.engine.attention.flex import flex_attention_tree
+from align.engine.attention.masked import dense_attention, gather_attention, tree_mask
+from align.engine.layout import Layout
+
+BACKENDS = ("cascade", "gather", "dense", "flex")
+_PREFIX = "align_"
+
+
+def tree_attention(
+    backend: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Tree attention by the named backend; cascade and flex leave to gather what they cannot do (windows shorter than
+    the row's longest path, soft-capping, sinks). Shapes as in `gather_attention`."""
+    if window is not None and window >= layout.max_position:
+        window = None
+    if backend == "cascade" and window is None and softcap is None and sinks is None:
+        return cascade_attention(q, k, v, layout, scale)
+    if backend == "flex" and sinks is None:
+        return flex_attention_tree(q, k, v, layout, scale, window, softcap)
+    attend = dense_attention if backend == "dense" else gather_attention
+    return attend(q, k, v, layout, scale, window, softcap, sinks)
+
+
+def use_backend(model: PreTrainedModel, backend: str) -> None:
+    """Give `model` the attention backend. Calls without `tree_layout` keep the implementation the model had.
+
+    Raises:
+        ValueError: the model does not go through transformers' attention interface.
+    """
+    base = base_implementation(model)
+    name = f"{_PREFIX}{backend}_over_{base}"
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        ALL_ATTENTION_FUNCTIONS.register(name, _interface(backend, base))
+        if base in ALL_MASK_ATTENTION_FUNCTIONS:
+            ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    if not model._can_set_attn_implementation():
+        raise ValueError(f"{type(model).__name__} does not go through transformers' attention interface")
+    model.config._attn_implementation = name
+
+
+def restore(model: PreTrainedModel) -> None:
+    """Give `model` back the attention implementation it had."""
+    model.config._attn_implementation = base_implementation(model)
+
+
+def base_implementation(model: PreTrainedModel) -> str:
+    """The implementation that calls without a tree use."""
+    name: str = model.config._attn_implementation
+    return name.split("_over_", 1)[1] if name.startswith(_PREFIX) else name
+
+
+def _interface(backend: str, base: str) -> Callable[..., Any]:
+    def attention(
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        tree_layout: Layout | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        if tree_layout is None:
+            extra = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+            kwargs |= {name: value for name, value in extra.items() if value is not None}
+            return _plain(base, module)(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        _refuse_what_a_tree_cannot(module, dropout, sliding_window)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        query, key, value = _one_dtype(query, key, value)
+        cap = softcap if tree_layout.softcap else None
+        out = tree_attention(backend, query, key, value, tree_layout, scale, sliding_window, cap, s_aux)
+        return out.transpose(1, 2).contiguous(), None
+
+    return attention
+
+
+def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, what torch's own attention would do: rotary embeddings leave q and k in another type than v."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
+
+
+def _plain(base: str, module: Any) -> Callable[..., Any]:
+    if base in ALL_ATTENTION_FUNCTIONS:
+        return ALL_ATTENTION_FUNCTIONS[base]
+    return sys.modules[type(module).__module__].eager_attention_forward
+
+
+def _refuse_what_a_tree_cannot(module: Any, dropout: float, window: int | None) -> None:
+    if dropout:
+        raise NotImplementedError("tree attention has no dropout: set `disable_dropout=True` (the default)")
+    if not getattr(module, "is_causal", True):
+        raise NotImplementedError(f"{type(module).__name__} is not causal")
+    layer_types = getattr(module.config, "layer_types", None)
+    if layer_types and window is None and layer_types[module.layer_idx] not in ("full_attention", "attention"):
+        raise NotImplementedError(f"{type(module).__name__} has {layer_types[module.layer_idx]} layers that tell their span by a mask only")
+
+
+__all__ = ["BACKENDS", "base_implementation", "restore", "tree_attention", "tree_mask", "use_backend"]

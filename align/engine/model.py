@@ -1,0 +1,136 @@
+"""One call of a model on a packed row: every scored token's log-prob, through whatever wraps the model."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from align.engine import unshared
+from align.engine.attention import base_implementation, restore, use_backend
+from align.engine.layout import TreeBatch
+from align.engine.lm_head import TokenScores, head_of, score_tokens
+
+UNSHARED = "unshared"
+MODEL_LOGITS = "unshared_model_logits"
+
+
+@dataclass
+class TreeOutput(ModelOutput):
+    """What a model call with `tree_batch` returns. T tokens, S scored tokens.
+
+    Attributes:
+        logps: `[S]`, log π of each scored token; carries the gradient.
+        entropy, mean_logits, is_top1, log_sum_sq_probs: `[S]`, see `TokenScores`.
+        aux_loss: the router's load-balancing loss, of MoE models asked for it.
+    """
+
+    logps: Tensor | None = None
+    entropy: Tensor | None = None
+    mean_logits: Tensor | None = None
+    is_top1: Tensor | None = None
+    log_sum_sq_probs: Tensor | None = None
+    aux_loss: Tensor | None = None
+
+
+def install(model: PreTrainedModel, backend: str) -> None:
+    """Teach a causal LM the call `model(tree_batch=..., ...)`, which returns a `TreeOutput`.
+
+    The forward itself is patched, so that the call passes through DDP, DeepSpeed, FSDP and PEFT wrappers like any
+    other; without `tree_batch` the model behaves as before. Installing again changes the backend.
+
+    Args:
+        model: the bare model (PEFT: its base model).
+        backend: one of `attention.BACKENDS`; "unshared" runs each root-to-leaf path as its own row;
+            "unshared_model_logits" does so with the logits of the model's own forward, in full.
+    """
+    if backend in (UNSHARED, MODEL_LOGITS):
+        restore(model)
+    else:
+        use_backend(model, backend)
+    model._align_backend = backend
+    if hasattr(model.forward, "_align_tree"):
+        return
+    original = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(self: PreTrainedModel, *args: Any, tree_batch: TreeBatch | None = None, sum_sq_probs: bool = False, **kwargs: Any) -> Any:
+        if tree_batch is None:
+            return original(*args, **kwargs)
+        assert not args, "a call with `tree_batch` names its arguments"
+        return _tree_forward(self, original, tree_batch, sum_sq_probs, kwargs.get("output_router_logits", False), kwargs)
+
+    forward._align_tree = True  # type: ignore[attr-defined]
+    model.forward = types.MethodType(forward, model)
+
+
+def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, **kwargs: Any) -> TreeOutput:
+    """Run an installed model (wrapped or bare) on a batch.
+
+    Args:
+        model: an installed model, or a wrapper of one.
+        batch: on the model's device.
+        backend: the one installed.
+        kwargs: `sum_sq_probs`, `output_router_logits`.
+    """
+    if backend in (UNSHARED, MODEL_LOGITS):  # what wrappers make of plain rows (prompt tuning's embeddings) is kept
+        return model(**unshared.rows(batch).inputs, tree_batch=batch, use_cache=False, **kwargs)
+    return model(input_ids=batch.input_ids, tree_batch=batch, **kwargs)
+
+
+def node_sums(token_values: Tensor, batch: TreeBatch) -> Tensor:
+    """Sum token values node by node: `[S]` → `[N]`, in float32 at least."""
+    sums = torch.zeros(batch.num_nodes, dtype=torch.promote_types(token_values.dtype, torch.float32), device=token_values.device)
+    return sums.index_add(0, batch.token_node, token_values.to(sums.dtype))
+
+
+def _tree_forward(
+    model: PreTrainedModel, original: Callable[..., Any], batch: TreeBatch, sum_sq: bool, router: bool, kwargs: dict[str, Any]
+) -> TreeOutput:
+    backend: str = model._align_backend
+    vocab = model.config.get_text_config().vocab_size
+    if backend == MODEL_LOGITS:
+        rows, out = unshared.rows(batch), original(**kwargs)
+        scores = score_tokens(lambda logits: logits, rows.select(out.logits), batch.labels, vocab, sum_sq)
+        return _output(scores, model, out, rows.weights, router)
+    if backend == UNSHARED:
+        rows, out = unshared.rows(batch), model.base_model(**kwargs)
+        hidden, weights = rows.select(out.last_hidden_state), rows.weights
+    else:
+        batch.layout.softcap = base_implementation(model) != "sdpa"  # transformers' sdpa leaves soft-capping out
+        # A four-dimensional mask stops transformers from building one of its own; the backends read the layout.
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
+        kwargs |= {"position_ids": batch.position_ids, "attention_mask": mask, "tree_layout": batch.layout, "use_cache": False}
+        out = model.base_model(**kwargs)
+        hidden, weights = out.last_hidden_state[0, batch.predictors], batch.multiplicity
+    hidden = hidden.to(model.get_output_embeddings().weight.device)
+    labels = batch.labels.to(hidden.device)
+    return _output(score_tokens(head_of(model), hidden, labels, vocab, sum_sq), model, out, weights, router)
+
+
+def _output(scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tensor, router: bool) -> TreeOutput:
+    aux_loss = _router_loss(model, out, weights) if router else None
+    return TreeOutput(
+        logps=scores.logps,
+        entropy=scores.entropy,
+        mean_logits=scores.mean_logits,
+        is_top1=scores.is_top1,
+        log_sum_sq_probs=scores.log_sum_sq_probs,
+        aux_loss=aux_loss,
+    )
+
+
+def _router_loss(model: PreTrainedModel, out: Any, weights: Tensor) -> Tensor:
+    """The load-balancing loss over the tokens of the pairs' sequences: a shared token counts once a sequence."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    experts = getattr(config, "num_experts", None) or config.num_local_experts
+    return load_balancing_loss_func(out.router_logits, experts, config.num_experts_per_tok, weights)

@@ -1,0 +1,164 @@
+"""Text trees → token trees. One tokenization of every whole path; nodes are cut where token sequences part.
+
+Tokenizing a node by itself would give other tokens than it has in its path, so it is never done: the boundary below
+a node is the longest common token prefix of the node's path and every path that continues it. Token ids that came
+with the tree (from a sampler) are taken as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from align.engine.layout import TokenTree
+from align.errors import AlignError
+from align.trees import ROOT, PreferenceTree, as_messages, path_text
+
+
+def tokenize_tree(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> TokenTree:
+    """Tokenize a tree.
+
+    Args:
+        tree: conversational trees go through the tokenizer's chat template (`tools` and `chat_template_kwargs` from
+            the tree's metadata).
+        tokenizer: with an end-of-sequence token; it follows every complete response.
+
+    Returns:
+        Node 0 is the prompt, node i + 1 the tree's node i.
+
+    Raises:
+        AlignError: a node has no tokens of its own, only some nodes have token ids, or the tokenizer lacks a chat
+            template that the tree needs.
+    """
+    given = [node.token_ids is not None for node in tree.nodes]
+    if any(given) and not all(given):
+        raise AlignError(f"nodes[{given.index(False)}].token_ids is missing while other nodes have theirs: give all or none")
+    tokens = _given_tokens(tree, tokenizer) if all(given) else _path_tokens(tree, tokenizer)
+    for index, run in enumerate(tokens[1:]):
+        if not run:
+            raise AlignError(f"nodes[{index}] has no token of its own: it merges with what stands before it")
+    return TokenTree(
+        tokens=tokens,
+        parents=[-1, *(node.parent + 1 for node in tree.nodes)],
+        edges=[(edge.chosen + 1, edge.rejected + 1) for edge in tree.edges],
+        weights=[edge.weight for edge in tree.edges],
+        margins=[edge.margin for edge in tree.edges],
+    )
+
+
+def truncate(tree: TokenTree, max_length: int | None, mode: str = "keep_start") -> TokenTree:
+    """Cut a tree to `max_length` tokens on every path.
+
+    "keep_start" cuts the ends of paths; "keep_end" cuts the beginning of the prompt, by the same amount for every
+    response, and only then the beginning of responses.
+
+    Raises:
+        AlignError: nothing of a node would be left.
+    """
+    if max_length is None:
+        return tree
+    depths = _depths(tree)
+    lengths = [depth + len(run) for depth, run in zip(depths, tree.tokens, strict=True)]
+    if max(lengths) <= max_length:
+        return tree
+    if mode == "keep_end":
+        return _keep_end(tree, max(lengths) - max_length)
+    prompt = len(tree.tokens[0])
+    if prompt >= max_length:
+        raise AlignError(f"`prompt` has {prompt} tokens, which leaves no room for a response: `max_length` is {max_length}")
+    for node, depth in enumerate(depths):
+        if depth >= max_length and tree.tokens[node]:
+            raise AlignError(f"nodes[{node - 1}] begins at token {depth} and would be cut whole: `max_length` is {max_length}")
+    return _with_tokens(tree, [list(run[: max_length - depth]) for depth, run in zip(depths, tree.tokens, strict=True)])
+
+
+def _keep_end(tree: TokenTree, excess: int) -> TokenTree:
+    if any(parent > 0 for parent in tree.parents):
+        raise AlignError("`truncation_mode='keep_end'` works for trees of depth one only: use 'keep_start' or a larger `max_length`")
+    prompt = len(tree.tokens[0])
+    longest = max(len(run) for run in tree.tokens[1:])
+    room = prompt + longest - excess
+    return _with_tokens(tree, [list(tree.tokens[0][excess:]), *(list(run[max(0, len(run) - room) :]) for run in tree.tokens[1:])])
+
+
+def _with_tokens(tree: TokenTree, tokens: list[list[int]]) -> TokenTree:
+    return TokenTree(tokens, tree.parents, tree.edges, tree.weights, tree.margins)
+
+
+def _depths(tree: TokenTree) -> list[int]:
+    depths: list[int] = []
+    for parent in tree.parents:
+        depths.append(0 if parent < 0 else depths[parent] + len(tree.tokens[parent]))
+    return depths
+
+
+def _given_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    prompt = list(tree.prompt_token_ids) if tree.prompt_token_ids is not None else _render(tree, tokenizer)
+    runs = []
+    for index, node in enumerate(tree.nodes):
+        run = list(node.token_ids or ())
+        if tree.is_complete(index) and run[-1] != tokenizer.eos_token_id:
+            run.append(tokenizer.eos_token_id)
+        runs.append(run)
+    return [prompt, *runs]
+
+
+def _path_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    paths = {ROOT: _render(tree, tokenizer)}
+    for index in range(len(tree.nodes)):
+        paths[index] = _render(tree, tokenizer, index)
+    ends = {index: len(ids) for index, ids in paths.items()}  # where each node's tokens end in its own path
+    for index, node in enumerate(tree.nodes):
+        ancestor = node.parent
+        while True:
+            ends[ancestor] = min(ends[ancestor], common_prefix(paths[ancestor], paths[index]))
+            if ancestor == ROOT:
+                break
+            ancestor = tree.nodes[ancestor].parent
+    runs = [paths[ROOT][: ends[ROOT]]]
+    runs += [paths[index][ends[node.parent] : ends[index]] for index, node in enumerate(tree.nodes)]
+    return runs
+
+
+def _render(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, index: int = ROOT) -> list[int]:
+    """Token ids of the whole path to node `index`; of the prompt alone for `ROOT`."""
+    path = tree.path(index)
+    complete = index != ROOT and tree.is_complete(index)
+    if tree.conversational:
+        return _render_chat(tree, tokenizer, path, complete)
+    text = tree.prompt + path_text(tree, path)  # type: ignore[operator]
+    eos: str = tokenizer.eos_token
+    if complete and not text.endswith(eos):
+        text += eos
+    ids: list[int] = tokenizer(text)["input_ids"]
+    if not complete and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
+        ids = ids[:-1]  # a tokenizer that ends everything it sees
+    return ids
+
+
+def _render_chat(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise AlignError("`prompt` is a list of messages, but the tokenizer has no chat template to render it")
+    tools = tree.metadata.get("tools")
+    options: dict[str, Any] = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
+    options |= tree.metadata.get("chat_template_kwargs") or {}
+    if path and complete:
+        response = as_messages(tree.nodes[path[0]].text if len(path) == 1 else path_text(tree, path))
+        return tokenizer.apply_chat_template([*tree.prompt, *response], tokenize=True, return_dict=True, **options)["input_ids"]
+    opening: str = tokenizer.apply_chat_template(tree.prompt, tokenize=False, add_generation_prompt=True, **options)
+    return tokenizer(opening + path_text(tree, path), add_special_tokens=False)["input_ids"]
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens two sequences share.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    length = 0
+    while length < min(len(one), len(other)) and one[length] == other[length]:
+        length += 1
+    return length

@@ -1,0 +1,90 @@
+"""`PreferenceConfig`: trl.DPOConfig with the tree engine's, the regularizers' and the monitors' settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import DPOConfig
+
+from align.engine import BACKENDS
+from align.engine.model import MODEL_LOGITS, UNSHARED
+from align.errors import nearest
+from align.losses import F_DIVERGENCES, Loss, expand
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class PreferenceConfig(DPOConfig):
+    """Settings of `PreferenceTrainer`: every field of `trl.DPOConfig`, and the following.
+
+    `loss_type` takes any name of `align.losses.LOSSES`, or several with `loss_weights`.
+    `per_device_train_batch_size` counts trees (a pair is a tree).
+
+    Raises:
+        ValueError: on construction, for an unknown name or a setting that its loss cannot use.
+    """
+
+    attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
+    max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
+    cache_reference: bool = _setting(True, "Keep the reference's log-probs by content, so that later epochs do not compute them again.")
+    reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
+    max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
+
+    beta_rejected: float | None = _setting(None, "Flex-DPO's β⁻, the reward scale of rejected responses; `beta` is β⁺. Works with any pairwise loss.")
+    beta_rejected_end: float | None = _setting(None, "β⁻ at the end of training, for the linear and cosine schedules.")
+    beta_rejected_schedule: str = _setting("constant", "Course of β⁻ over the training: constant, linear, cosine.")
+    sft_weight: float = _setting(0.0, "λ of the SFT term, −λ log π(y⁺|x), added to any loss.")
+    sft_normalization: str = _setting("token", "SFT term per token of each response ('token') or summed ('sum').")
+
+    dpop_lambda: float = _setting(50.0, "DPO-Positive's λ.")
+    rpo_alpha: float = _setting(1.0, "RPO's weight of the NLL term.")
+    bdpo_lambda: float = _setting(0.5, "BDPO's share of the policy in the rejected mixture, 0 to 1.")
+    length_alpha: float = _setting(0.01, "R-DPO's reward a token of length difference.")
+    simpo_gamma: float = _setting(0.5, "SimPO's target margin γ.")
+    orpo_lambda: float = _setting(0.1, "ORPO's weight of the odds-ratio term.")
+    selm_alpha: float = _setting(0.001, "SELM's optimism α.")
+    desirable_weight: float = _setting(1.0, "KTO's weight of chosen responses.")
+    undesirable_weight: float = _setting(1.0, "KTO's weight of rejected responses.")
+
+    monitor_3d: bool = _setting(True, "Watch the 3D-properties: chosen, rejected and unseen log-probs on a fixed set of prompts.")
+    monitor_prompts: int = _setting(8, "How many training prompts the 3D monitor watches.")
+    monitor_max_new_tokens: int = _setting(48, "Longest unseen response that the 3D monitor samples at the start.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))
+        self._check_name("beta_rejected_schedule", SCHEDULES)
+        self._check_name("sft_normalization", ("token", "sum"))
+        self._check_name("f_divergence_type", F_DIVERGENCES)
+        if self.beta_rejected is not None and self.beta_rejected_schedule != "constant" and self.beta_rejected_end is None:
+            raise ValueError(f"`beta_rejected_schedule='{self.beta_rejected_schedule}'` needs `beta_rejected_end`, β⁻ at the end of training.")
+        if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
+            raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
+
+    def _check_name(self, key: str, options: tuple[str, ...]) -> None:
+        value = getattr(self, key)
+        if value not in options:
+            raise ValueError(f"`{key}` is '{value}': {nearest(str(value), options)}")
+
+    def losses(self) -> list[tuple[Loss, float]]:
+        """The losses of `loss_type` with their weights, and the SFT term as one of them."""
+        losses = expand(self.loss_type, self.loss_weights)
+        if self.sft_weight:
+            losses += expand(["nll" if self.sft_normalization == "token" else "nll_sum"], [self.sft_weight])
+        return losses
+
+    def beta_rejected_at(self, progress: float) -> float | None:
+        """β⁻ at a share `progress` (0 to 1) of the training; None where Flex-DPO is off."""
+        start = self.beta_rejected
+        if start is None or self.beta_rejected_schedule == "constant":
+            return start
+        assert self.beta_rejected_end is not None
+        share = progress if self.beta_rejected_schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        return start + (self.beta_rejected_end - start) * share

@@ -1,0 +1,59 @@
+"""Sums and counts of the training metrics, kept on the device and reduced over ranks only when something is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from align.engine import TreeBatch, TreeOutput, node_sums
+
+
+class MetricSums:
+    """Weighted means over everything since the last log, right for batches of unequal size."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, total: Tensor, count: Tensor) -> None:
+        """Add `total`, a sum over `count` items."""
+        pair = torch.stack([total.detach().float(), count.detach().to(total.device).float()])
+        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def collect(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Means over all ranks, by name; starts afresh. `reduce` sums a tensor over ranks."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        totals = reduce(torch.stack([self._sums[name] for name in names])).tolist()
+        self._sums = {}
+        return {name: total / count if count else 0.0 for name, (total, count) in zip(names, totals, strict=True)}
+
+
+def add_batch(
+    metrics: MetricSums, scores: TreeOutput, edges: dict[str, Tensor], batch: TreeBatch, beta: float, aux_loss: Tensor | None
+) -> None:
+    """The metrics of trl.DPOTrainer, by its names, for one batch; means over edges, or over tokens where it is a token's."""
+    ones = torch.ones_like(batch.weights)
+    count = ones.sum()
+    assert scores.entropy is not None and scores.mean_logits is not None and scores.is_top1 is not None
+    in_edge = torch.zeros(batch.num_nodes, device=ones.device)
+    in_edge[batch.chosen] = 1
+    in_edge[batch.rejected] = 1
+    tokens = batch.node_lengths * in_edge
+    metrics.add("entropy", (node_sums(scores.entropy, batch) * in_edge).sum(), tokens.sum())
+    logits = node_sums(scores.mean_logits, batch)
+    for side, nodes in (("chosen", batch.chosen), ("rejected", batch.rejected)):
+        metrics.add(f"logits/{side}", logits[nodes].sum(), batch.node_lengths[nodes].sum())
+        metrics.add(f"logps/{side}", edges[f"{side}_logps"].sum(), count)
+    top1 = node_sums(scores.is_top1, batch)
+    metrics.add("mean_token_accuracy", top1[batch.chosen].sum(), batch.node_lengths[batch.chosen].sum())
+    kind = "logratios" if "chosen_logratios" in edges else "logps"
+    chosen, rejected = beta * edges[f"chosen_{kind}"].detach(), beta * edges[f"rejected_{kind}"].detach()
+    metrics.add("rewards/chosen", chosen.sum(), count)
+    metrics.add("rewards/rejected", rejected.sum(), count)
+    metrics.add("rewards/accuracies", (chosen > rejected).float().sum(), count)
+    metrics.add("rewards/margins", (chosen - rejected).sum(), count)
+    if aux_loss is not None:
+        metrics.add("aux_loss", aux_loss, torch.ones_like(aux_loss))

@@ -1,0 +1,135 @@
+"""The 3D monitor: a callback that watches a fixed set of prompts through the training and says in words what sets in."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from align.diagnostics.three_d import NodeLogps, Thresholds, ThreeD, findings, measure
+from align.engine import TokenTree, TreeBatch
+
+logger = logging.getLogger(__name__)
+
+
+class ThreeDMonitor(TrainerCallback):
+    """Measures chosen, rejected and unseen log-probs at every log, on the first trees of the training set.
+
+    Unseen responses are those leaves of the watched trees that have no edge; a tree without any gets one sampled from
+    the model as it is at the start. Results go to the logs (`3d/…`), to `three_d.jsonl` in the output folder, and, when
+    a property sets in, to a warning.
+    """
+
+    def __init__(
+        self,
+        trees: Callable[[], list[TokenTree]],
+        sample: Callable[[list[list[int]]], list[list[int]]],
+        score: Callable[[list[TokenTree]], tuple[TreeBatch, Tensor]],
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        """Args:
+        trees: gives the watched trees, when training begins.
+        sample: prompt token ids → one response's token ids each, from the current model.
+        score: trees → the packed batch and its node log-probs `[N]` under the current model.
+        thresholds: when a property counts as set in.
+        """
+        self._watch, self._sample, self._score = trees, sample, score
+        self._thresholds = thresholds
+        self._trees: list[TokenTree] = []
+        self._start: NodeLogps | None = None
+        self._said: set[str] = set()
+        self.last: ThreeD | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Sample the unseen responses and take the log-probs of the start."""
+        trees = self._watch()
+        without = [i for i, tree in enumerate(trees) if not _free_leaves(tree)]
+        responses = self._sample([list(trees[i].tokens[0]) for i in without]) if without else []
+        for i, response in zip(without, responses, strict=True):
+            if response:
+                trees[i] = TokenTree([*trees[i].tokens, response], [*trees[i].parents, 0], trees[i].edges, trees[i].weights, trees[i].margins)
+        self._trees = trees
+        self._start = self._now()
+        self._record(args, state, measure(self._start, self._start), [])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure, if this step is logged."""
+        if not control.should_log or self._start is None:
+            return
+        self.last = measure(self._now(), self._start)
+        found = findings(self.last, self._thresholds)
+        self._record(args, state, self.last, found)
+        for finding in found:
+            name = finding.split(":")[0]
+            if name not in self._said and state.is_world_process_zero:
+                self._said.add(name)
+                logger.warning("3D, step %d: %s.", state.global_step, finding)
+
+    def take(self) -> dict[str, float]:
+        """The latest measurement for the logs, once."""
+        metrics = self.last.as_metrics() if self.last else {}
+        self.last = None
+        return metrics
+
+    def _now(self) -> NodeLogps:
+        batch, node_logps = self._score(self._trees)
+        return NodeLogps(*(node_logps[nodes].float().cpu() for nodes in (batch.chosen, batch.rejected, batch.free)))
+
+    def _record(self, args: TrainingArguments, state: TrainerState, three_d: ThreeD, found: list[str]) -> None:
+        if not state.is_world_process_zero or args.output_dir is None:
+            return
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "three_d.jsonl", "a" if state.global_step else "w", encoding="utf-8") as out:
+            out.write(json.dumps({"step": state.global_step, **three_d.as_metrics(), "findings": found}) + "\n")
+
+
+def _free_leaves(tree: TokenTree) -> list[int]:
+    used = {node for edge in tree.edges for node in edge} | set(tree.parents)
+    return [node for node in range(1, len(tree.tokens)) if node not in used]
+
+
+@torch.no_grad()
+def sample_responses(
+    model: Any, prompts: list[list[int]], max_new_tokens: int, pad_token_id: int, eos_token_id: int | None, seed: int
+) -> list[list[int]]:
+    """Sample one response a prompt at temperature 1, left-padded, with the generator's state put back afterwards.
+
+    Args:
+        model: with `generate`.
+        prompts: token ids; empty ones get an empty response.
+        max_new_tokens: longest response.
+        pad_token_id, eos_token_id: the tokenizer's.
+        seed: of the sampling.
+
+    Returns:
+        Token ids, the end-of-sequence token included where it was sampled.
+    """
+    filled = [i for i, prompt in enumerate(prompts) if prompt]
+    if not filled:
+        return [[] for _ in prompts]
+    longest = max(len(prompts[i]) for i in filled)
+    device = next(model.parameters()).device
+    ids = torch.full((len(filled), longest), pad_token_id, device=device)
+    mask = torch.zeros_like(ids)
+    for row, i in enumerate(filled):
+        ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i], device=device)
+        mask[row, longest - len(prompts[i]) :] = 1
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+            pad_token_id=pad_token_id, eos_token_id=eos_token_id,
+        )  # fmt: skip
+    responses: list[list[int]] = [[] for _ in prompts]
+    for row, i in enumerate(filled):
+        response = out[row, longest:].tolist()
+        end = response.index(eos_token_id) + 1 if eos_token_id in response else len(response)
+        responses[i] = response[:end]
+    return responses

@@ -1,0 +1,75 @@
+"""The reference's token log-probs, kept by content: never computed twice, never mixed up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from align.engine import TreeBatch
+
+
+class ReferenceStore:
+    """Reference log-probs of whole trees, by the content key of their tokens (`TokenTree.content_key`).
+
+    Valid for one frozen reference. `save` and `load` keep it in a file named for that reference.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._known
+
+    def lookup(self, batch: TreeBatch) -> Tensor | None:
+        """`[S]` float32 on the batch's device, if every tree of the batch is known."""
+        parts = [self._known.get(key) for key in batch.keys]
+        if any(part is None for part in parts):
+            return None
+        values = torch.from_numpy(np.concatenate([p for p in parts if p is not None]))
+        return values.to(batch.labels.device, non_blocking=True)
+
+    def add(self, batch: TreeBatch, logps: Tensor) -> None:
+        """Keep the token log-probs `[S]` of a batch."""
+        values = logps.detach().float().cpu().numpy()
+        for key, (start, end) in zip(batch.keys, batch.token_slices, strict=True):
+            self._known[key] = values[start:end].copy()
+
+    def items(self, keys: list[bytes]) -> dict[bytes, np.ndarray]:
+        """The entries of the given keys."""
+        return {key: self._known[key] for key in keys}
+
+    def update(self, entries: dict[bytes, np.ndarray]) -> None:
+        """Take over entries (from another rank)."""
+        self._known.update(entries)
+
+    def load(self, path: Path) -> None:
+        """Read a saved store, if there is one."""
+        if not path.exists():
+            return
+        with np.load(path) as saved:
+            parts = np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+            self._known.update(zip((bytes(k) for k in saved["keys"]), parts, strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write the store: aside first, then renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(-1, 16)
+        lengths = np.array([len(v) for v in self._known.values()])
+        values = np.concatenate([*self._known.values()]) if self._known else np.zeros(0, np.float32)
+        scratch = path.with_name(f"{path.stem}.{os.getpid()}.npz")
+        np.savez(scratch, keys=keys, lengths=lengths, values=values)
+        os.replace(scratch, path)
+
+
+def default_cache_dir() -> Path:
+    """Where precomputed reference log-probs are kept unless told otherwise."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "align" / "reference"

@@ -1,0 +1,346 @@
+"""`PreferenceTrainer`: a drop-in for trl.DPOTrainer that trains on preference trees, one packed forward a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, is_peft_model
+from datasets import IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from trl import DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
+
+from align.engine import TokenTree, TreeBatch, TreeOutput, choose_backend, install, node_sums, pack, tree_scores, unshared
+from align.engine.model import UNSHARED
+from align.trainers import metrics as metric_sums
+from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, TokenBudgetSampler, TreeCollator, token_tree, tree_size, trees_from_padded_pairs
+from align.trainers.config import PreferenceConfig
+from align.trainers.data import as_dataset, check_columns, drop_unusable, tokenize_trees, without_truncation
+from align.trainers.monitor import ThreeDMonitor, sample_responses
+from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
+from align.trainers.reference import ReferenceStore, default_cache_dir
+from align.trees import is_tree_record
+
+logger = logging.getLogger(__name__)
+
+
+class PreferenceTrainer(DPOTrainer):
+    """Trains on preference pairs and trees; constructor and data formats of `trl.DPOTrainer`.
+
+    Beyond those, `train_dataset` and `eval_dataset` may be data sets of tree records (`align.trees`) or lists of
+    `PreferenceTree`. The loss is the mean over the edges of the whole optimizer step, over accumulation steps and
+    ranks, so how trees are packed changes nothing.
+
+    Args and raises: as `trl.DPOTrainer`, with `args` a `PreferenceConfig`.
+    """
+
+    loss_is_scaled_for_ga = True
+    _tag_names = ["trl", "dpo", "align"]
+
+    def __init__(
+        self,
+        model: Any,
+        ref_model: PreTrainedModel | None = None,
+        args: PreferenceConfig | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
+            args = PreferenceConfig(f"{name.split('/')[-1]}-DPO")
+        self._backend: str | None = None
+        self._reference_store = ReferenceStore()
+        self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
+        self._monitor: ThreeDMonitor | None = None
+        self.objective = _objective(args)
+        self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = type(eval_dataset)({key: as_dataset(value) for key, value in eval_dataset.items()})
+        with _settings_trl_does_not_know(args):
+            super().__init__(
+                model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
+            )
+        self.f_divergence_type = args.f_divergence_type
+        self._install_engine()
+        if args.monitor_3d and args.monitor_prompts > 0:
+            self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
+            self.add_callback(self._monitor)
+
+    # Data
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        first = next(iter(dataset))
+        check_columns(first, dataset_name)
+        if set(PAIR_COLUMNS) <= set(first) or set(TREE_COLUMNS) <= set(first):
+            return dataset
+        if is_tree_record(first):
+            dataset = tokenize_trees(dataset, self._tokenizer, args.dataset_num_proc)
+        else:
+            dataset = super()._prepare_dataset(dataset, processing_class, without_truncation(args), dataset_name)
+        return drop_unusable(dataset, args, dataset_name)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As Trainer's; with `max_tokens_per_batch`, rows filled to that budget."""
+        budget = self.args.max_tokens_per_batch
+        if budget is None:
+            return super().get_train_dataloader()
+        if isinstance(self.train_dataset, IterableDataset):
+            raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
+        sizes = [tree_size(token_tree(example), self.args.max_length) for example in self.train_dataset]
+        sampler = TokenBudgetSampler(sizes, budget, self.accelerator.num_processes, self.args.data_seed or self.args.seed)
+        loader = DataLoader(
+            self._remove_unused_columns(self.train_dataset, "training"),
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        self.accelerator.even_batches = False  # the sampler deals whole rounds of ranks itself
+        return self.accelerator.prepare(loader)
+
+    # Engine
+
+    def _bare(self, model: Any) -> PreTrainedModel:
+        bare = self.accelerator.unwrap_model(model)
+        return bare.get_base_model() if is_peft_model(bare) else bare
+
+    def _install_engine(self) -> None:
+        """Choose the attention backend by probing this very model, and teach policy and reference the tree call."""
+        if self._backend is not None:
+            return
+        policy = self._bare(self.model)
+        prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
+        sharded = self.is_fsdp_enabled or getattr(self.args.deepspeed_plugin, "zero_stage", 0) == 3
+        if prompt_learning:  # virtual tokens are put before each row, so that each path needs its own
+            self._backend = UNSHARED
+            install(policy, UNSHARED)
+        elif sharded:  # a sharded model cannot be probed before it is wrapped
+            self._backend = "cascade" if self.args.attention_backend == "auto" else self.args.attention_backend
+            install(policy, self._backend)
+        else:
+            self._backend = choose_backend(policy, self.args.attention_backend).backend
+        if self.ref_model is not None:
+            install(self._bare(self.ref_model), self._backend)
+
+    def _scores(self, model: Any, batch: TreeBatch, **kwargs: Any) -> TreeOutput:
+        assert self._backend is not None
+        return tree_scores(model, batch, self._backend, **kwargs)
+
+    @contextlib.contextmanager
+    def _reference_model(self) -> Iterator[Any]:
+        """The model that gives the reference's log-probs, ready to be called."""
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs), self.accelerator.autocast():
+            if self.ref_model is not None:
+                yield self.ref_model
+            elif is_peft_model(self.model):
+                policy = self.accelerator.unwrap_model(self.model)
+                with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
+                    yield self._precompute_engine or self.model
+            else:
+                yield self._precompute_engine or self.model
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
+        """The reference's log-probs of the chosen and rejected end of every edge: two of `[E]`."""
+        batch = self._tree_batch(inputs)
+        edges = edge_tensors(self._reference_logps(batch), None, batch, self.objective)
+        return edges["chosen_logps"], edges["rejected_logps"]
+
+    def _reference_logps(self, batch: TreeBatch) -> Tensor:
+        """`[S]`, from the store where the trees are known."""
+        if batch.ref_logps is not None:
+            return batch.ref_logps
+        known = self._reference_store.lookup(batch)
+        if known is not None:
+            return known
+        if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model) and self.state.global_step > 0:
+            raise RuntimeError("A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start.")
+        with self._reference_model() as reference:
+            logps = self._scores(reference, batch).logps
+        assert logps is not None
+        if self._keeps_reference:
+            self._reference_store.add(batch, logps)
+        return logps
+
+    @property
+    def _keeps_reference(self) -> bool:
+        if self.precompute_ref_logps:
+            return True
+        several_epochs = self.args.num_train_epochs > 1 and self.args.max_steps <= 0
+        return self.args.cache_reference and not self.args.sync_ref_model and several_epochs
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        if isinstance(dataset, IterableDataset):
+            raise ValueError(
+                "`precompute_ref_log_probs=True` is not supported with IterableDataset. Please use a map-style "
+                "Dataset or set `precompute_ref_log_probs=False`."
+            )
+        self._install_engine()
+        folder = Path(self.args.reference_cache_dir or default_cache_dir())
+        path = folder / f"{self._precompute_model_hash}-{self.accelerator.mixed_precision}.npz"
+        self._reference_store.load(path)
+        trees = [token_tree(example) for example in dataset]
+        missing = [t for t in trees if self._collator.pack([t]).keys[0] not in self._reference_store]
+        mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
+        keys: list[bytes] = []
+        rounds = -(-len(missing) // (batch_size * self.accelerator.num_processes)) if missing else 0
+        for number in range(rounds):  # every rank takes part in every round, if need be with a tree done before
+            part = mine[number * batch_size : (number + 1) * batch_size] or missing[:1]
+            batch = self._collator.pack(part).to(self.accelerator.device)
+            with self._reference_model() as reference:
+                logps = self._scores(reference, batch).logps
+            assert logps is not None
+            self._reference_store.add(batch, logps)
+            keys += batch.keys
+        for entries in gather_object([self._reference_store.items(keys)]):
+            self._reference_store.update(entries)
+        if missing and self.accelerator.is_main_process:
+            self._reference_store.save(path)
+        self.accelerator.wait_for_everyone()
+        return dataset
+
+    # Loss
+
+    def _tree_batch(self, inputs: Any) -> TreeBatch:
+        """The packed trees of a batch, also of one that a collator written for trl made."""
+        if "trees" in inputs:
+            return inputs["trees"].to(self.accelerator.device)
+        return pack(trees_from_padded_pairs(inputs), self.objective.scores_free_nodes).to(self.accelerator.device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """The denominators of the whole optimizer step: `[3]`, summed over accumulation steps and ranks."""
+        if not batch_samples:
+            return None
+        total = torch.stack([counts(self._tree_batch(inputs)) for inputs in batch_samples]).sum(0).to(device)
+        return self.accelerator.reduce(total, "sum") if self.model.training else total
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None) -> Any:
+        """The loss of a batch; `num_items_in_batch` are the step's denominators (None: the batch's own)."""
+        return self._compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool, step_counts: Tensor | None = None) -> Any:
+        mode = "train" if self.model.training else "eval"
+        batch = self._tree_batch(inputs)
+        scores = self._scores(model, batch, sum_sq_probs=self.objective.wpo, output_router_logits=self.aux_loss_enabled)
+        assert scores.logps is not None
+        ref_logps = self._reference_logps(batch) if self.objective.needs_reference else None
+        edges = edge_tensors(scores.logps, ref_logps, batch, self.objective)
+        if self.objective.wpo:
+            assert scores.log_sum_sq_probs is not None
+            edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch)
+        sums = loss_sums(edges, batch, self.objective, self._beta_rejected())
+        if step_counts is None or mode == "eval":
+            loss = normalize(sums, counts(batch))
+            micro_batches = 1
+        else:  # ranks are averaged by the backward, so that each contributes its sum times their number
+            loss = normalize(sums, step_counts) * self.accelerator.num_processes
+            micro_batches = self.current_gradient_accumulation_steps
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * scores.aux_loss / micro_batches
+        metric_sums.add_batch(self._batch_metrics[mode], scores, edges, batch, self.beta, scores.aux_loss)
+        if mode == "train":
+            self._total_train_tokens += batch.layout.length
+        return (loss, self._outputs_for_metrics(model, inputs, batch)) if return_outputs else loss
+
+    def _beta_rejected(self) -> float | None:
+        progress = self.state.global_step / self.state.max_steps if self.state.max_steps > 0 else 0.0
+        return self.args.beta_rejected_at(min(progress, 1.0))
+
+    def _outputs_for_metrics(self, model: Any, inputs: dict[str, Any], batch: TreeBatch) -> Any:
+        """Logits of the unrolled rows, for `compute_metrics`; the rows' ids take the place of the packed ones."""
+        warnings.warn("`compute_metrics` gets logits, which cost an extra forward pass over every path.", FutureWarning, stacklevel=2)
+        rows = unshared.rows(batch)
+        inputs["input_ids"] = rows.inputs["input_ids"]
+        with torch.no_grad():
+            return model(**rows.inputs, use_cache=False)
+
+    # Logs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the means since the last log over all ranks and the 3D monitor's latest."""
+        mode = "train" if self.model.training else "eval"
+        means = self._batch_metrics[mode].collect(lambda totals: self.accelerator.reduce(totals.to(self.accelerator.device), "sum"))
+        tokens = self.accelerator.reduce(torch.tensor(self._total_train_tokens, device=self.accelerator.device), "sum").item()
+        if means:
+            means["num_tokens"] = tokens
+        prefix = "eval_" if mode == "eval" else ""
+        logs.update({f"{prefix}{name}": value for name, value in means.items()})
+        if self._monitor is not None and mode == "train":
+            logs.update(self._monitor.take())
+        super().log(logs, start_time)
+
+    def _watched_trees(self) -> list[TokenTree]:
+        trees: list[TokenTree] = []
+        for example in self.train_dataset:
+            trees.append(self._collator.truncated(token_tree(example)))
+            if len(trees) == self.args.monitor_prompts:
+                break
+        return trees
+
+    def _sample(self, prompts: list[list[int]]) -> list[list[int]]:
+        with self._quiet_model() as model:
+            tokenizer = self._tokenizer
+            limit = self.args.monitor_max_new_tokens
+            return sample_responses(model, prompts, limit, tokenizer.pad_token_id, tokenizer.eos_token_id, self.args.seed)
+
+    def _score_watched(self, trees: list[TokenTree]) -> tuple[TreeBatch, Tensor]:
+        batch = pack(trees, score_free=True).to(self.accelerator.device)
+        with self._quiet_model() as model, self.accelerator.autocast():
+            logps = self._scores(model, batch).logps
+        assert logps is not None
+        return batch, node_sums(logps, batch)
+
+    @contextlib.contextmanager
+    def _quiet_model(self) -> Iterator[Any]:
+        """The policy in evaluation mode, without gradients and checkpointing, as it was afterwards."""
+        model = self.model_wrapped if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.model
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+                yield model
+        finally:
+            self.model.train(training)
+
+
+def _objective(args: PreferenceConfig) -> Objective:
+    losses = args.losses()
+    names = {name for loss, _ in losses for name in loss.hyperparameters}
+    for loss, _ in losses:
+        if args.f_divergence_type != "reverse_kl" and not loss.supports_f_divergence:
+            raise ValueError(
+                f"`f_divergence_type='{args.f_divergence_type}'` does not work with the loss '{loss.name}': log Z cancels only in losses "
+                "on the difference of chosen and rejected scores."
+            )
+    return Objective(
+        losses=losses,
+        hyperparameters={"beta": args.beta} | {name: getattr(args, name) for name in names},
+        f_divergence=args.f_divergence_type,
+        f_alpha=args.f_alpha_divergence_coef,
+        ld_alpha=args.ld_alpha,
+        wpo=args.use_weighting,
+    )
+
+
+@contextlib.contextmanager
+def _settings_trl_does_not_know(args: PreferenceConfig) -> Iterator[None]:
+    """Our registry decides which losses take an f-divergence; trl's own list is shown the default."""
+    kind, args.f_divergence_type = args.f_divergence_type, "reverse_kl"
+    try:
+        yield
+    finally:
+        args.f_divergence_type = kind

@@ -1,0 +1,1 @@
+"""Pipelines that make preference trees: sampling, scoring, searching, executing."""

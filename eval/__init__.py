@@ -1,0 +1,1 @@
+"""Evaluation: what alignment did to a model."""
