@@ -2,10 +2,10 @@
 
 from align.engine.attention import BACKENDS
 from align.engine.layout import Layout, Span, TokenTree, TreeBatch, pack
-from align.engine.model import TreeOutput, install, node_sums, tree_scores
+from align.engine.model import TreeOutput, Wanted, install, node_sums, tree_scores
 from align.engine.probe import ProbeResult, choose_backend
 
 __all__ = [
-    "BACKENDS", "Layout", "ProbeResult", "Span", "TokenTree", "TreeBatch", "TreeOutput", "choose_backend", "install", "node_sums",
+    "BACKENDS", "Layout", "ProbeResult", "Span", "TokenTree", "TreeBatch", "TreeOutput", "Wanted", "choose_backend", "install", "node_sums",
     "pack", "tree_scores",
 ]  # fmt: skip

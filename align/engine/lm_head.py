@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-_KEEP_ELEMENTS = 1 << 26  # probabilities kept for the backward, at most (256 MB in float32); above, recomputed
-_CHUNK_ELEMENTS = 1 << 23  # logits in being at a time
+# In elements of logits. Probabilities kept for the backward, at most (above, they are recomputed); logits in being at a
+# time; logits worked on at a time. A CPU likes what its cache holds, a GPU large matrix products.
+_KEEP = {"cpu": 1 << 26, "cuda": 1 << 28}
+_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
+_BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
 
 
 @dataclass
@@ -63,10 +66,10 @@ def _logit_scale(config: Any) -> float:
     return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
-def score_tokens(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, sum_sq: bool = False) -> TokenScores:
+def score_tokens(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, sum_sq: bool = False, statistics: bool = True) -> TokenScores:
     """Log-probs of labels given hidden states, in chunks.
 
-    Small batches keep their probabilities for the backward; from `_KEEP_ELEMENTS` on, each chunk is recomputed.
+    Small batches keep their probabilities for the backward; from `_KEEP` on, each chunk is recomputed.
 
     Args:
         head: hidden states `[n, d]` → logits `[n, vocab]`.
@@ -74,13 +77,15 @@ def score_tokens(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tenso
         labels: `[S]`.
         vocab_size: width of the logits, for choosing the chunks.
         sum_sq: also compute `log_sum_sq_probs` (zero otherwise).
+        statistics: also compute `entropy`, `mean_logits` and `is_top1` (zero otherwise).
     """
     count = len(labels)
-    chunk = max(1, _CHUNK_ELEMENTS // vocab_size)
-    recompute = torch.is_grad_enabled() and count * vocab_size > _KEEP_ELEMENTS
+    device = hidden.device.type if hidden.device.type in _KEEP else "cuda"
+    chunk = max(32, _CHUNK[device] // vocab_size)
+    recompute = torch.is_grad_enabled() and count * vocab_size > _KEEP[device]
 
     def run(part: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        return _LabelLogps.apply(head(part), targets, sum_sq)
+        return _LabelLogps.apply(head(part), targets, sum_sq, statistics)
 
     parts = []
     for start in range(0, max(count, 1), chunk):  # an empty batch still calls the head: its parameters take part
@@ -90,28 +95,56 @@ def score_tokens(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tenso
 
 
 class _LabelLogps(torch.autograd.Function):
-    """log-softmax at the labels, and statistics; the backward overwrites the kept probabilities."""
+    """log-softmax at the labels, and statistics, block by block so that each block stays in the cache.
+
+    The logits' memory is overwritten: with the exponentials in the forward, with the gradient in the backward. Nobody
+    else reads it, as the head's last operation (a linear map, or a product with a number) does not keep its output.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, sum_sq: bool) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, sum_sq: bool, statistics: bool) -> tuple[Tensor, ...]:
         values = logits.float()
-        lse = values.logsumexp(-1)
-        mean_logits = values.mean(-1)
-        log_probs = values - lse[:, None]
-        logps = log_probs.gather(1, labels[:, None]).squeeze(1)
-        is_top1 = (logps >= log_probs.amax(-1)).float() if len(labels) else logps.clone()
-        probs = log_probs.exp()
-        entropy = -torch.linalg.vecdot(probs, log_probs)
-        log_sum_sq = torch.linalg.vecdot(probs, probs).log() if sum_sq else torch.zeros_like(logps)
-        ctx.save_for_backward(labels)
-        ctx.probs, ctx.dtype = (probs if ctx.needs_input_grad[0] else None), logits.dtype
-        ctx.mark_non_differentiable(entropy, mean_logits, is_top1, log_sum_sq)
-        return logps, entropy, mean_logits, is_top1, log_sum_sq
+        rows = len(labels)
+        out = torch.zeros(5, rows, dtype=torch.float32, device=values.device)
+        block = max(1, _BLOCK.get(values.device.type, 1 << 26) // values.shape[-1])
+        for start in range(0, rows, block):
+            part = slice(start, start + block)
+            _block(values[part], labels[part], out[:, part], statistics)
+        normalizer = out[4]
+        ctx.save_for_backward(labels, normalizer)
+        ctx.exps, ctx.dtype = (values if ctx.needs_input_grad[0] else None), logits.dtype
+        logps, entropy, mean_logits, is_top1 = out[0], out[1], out[2], out[3]
+        log_sum_sq = _log_sum_sq(values, normalizer) if sum_sq else torch.zeros_like(logps)
+        results = (logps.clone(), entropy, mean_logits, is_top1, log_sum_sq)
+        ctx.mark_non_differentiable(*results[1:])
+        return results
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        (labels,) = ctx.saved_tensors
-        assert ctx.probs is not None, "the backward of token log-probs can run once only"
-        grad_logits, ctx.probs = ctx.probs.mul_(-grad[:, None]), None
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        labels, normalizer = ctx.saved_tensors
+        assert ctx.exps is not None, "the backward of token log-probs can run once only"
+        grad_logits, ctx.exps = ctx.exps.mul_((-grad / normalizer)[:, None]), None
         grad_logits.scatter_add_(1, labels[:, None], grad[:, None])
-        return grad_logits.to(ctx.dtype), None, None
+        return grad_logits.to(ctx.dtype), None, None, None
+
+
+def _block(values: Tensor, labels: Tensor, out: Tensor, statistics: bool) -> None:
+    """Turn logits into exponentials, in place, and write logps, entropy, mean logit, top-1 and normalizer to `out` `[5, rows]`."""
+    largest = values.amax(-1)
+    values.sub_(largest[:, None])
+    label = values.gather(1, labels[:, None]).squeeze(1)
+    if statistics:
+        exps = values.exp()
+        total = exps.sum(-1)
+        out[1] = total.log() - torch.linalg.vecdot(exps, values) / total
+        out[2] = values.mean(-1) + largest
+        out[3] = label >= 0
+        values.copy_(exps)
+    else:
+        total = values.exp_().sum(-1)
+    out[0] = label - total.log()
+    out[4] = total
+
+
+def _log_sum_sq(exps: Tensor, normalizer: Tensor) -> Tensor:
+    return torch.linalg.vecdot(exps, exps).log() - 2 * normalizer.log()

@@ -22,6 +22,21 @@ UNSHARED = "unshared"
 MODEL_LOGITS = "unshared_model_logits"
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a call computes beside the log-probs.
+
+    Attributes:
+        statistics: entropy, mean logits, top-1.
+        sum_sq_probs: log Σ_v π(v)², for WPO.
+        router_loss: the load-balancing loss of MoE models.
+    """
+
+    statistics: bool = False
+    sum_sq_probs: bool = False
+    router_loss: bool = False
+
+
 @dataclass
 class TreeOutput(ModelOutput):
     """What a model call with `tree_batch` returns. T tokens, S scored tokens.
@@ -61,28 +76,29 @@ def install(model: PreTrainedModel, backend: str) -> None:
     original = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(self: PreTrainedModel, *args: Any, tree_batch: TreeBatch | None = None, sum_sq_probs: bool = False, **kwargs: Any) -> Any:
+    def forward(self: PreTrainedModel, *args: Any, tree_batch: TreeBatch | None = None, want: Wanted = Wanted(), **kwargs: Any) -> Any:
         if tree_batch is None:
             return original(*args, **kwargs)
         assert not args, "a call with `tree_batch` names its arguments"
-        return _tree_forward(self, original, tree_batch, sum_sq_probs, kwargs.get("output_router_logits", False), kwargs)
+        return _tree_forward(self, original, tree_batch, want, kwargs)
 
     forward._align_tree = True  # type: ignore[attr-defined]
     model.forward = types.MethodType(forward, model)
 
 
-def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, **kwargs: Any) -> TreeOutput:
+def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, want: Wanted | None = None) -> TreeOutput:
     """Run an installed model (wrapped or bare) on a batch.
 
     Args:
         model: an installed model, or a wrapper of one.
         batch: on the model's device.
         backend: the one installed.
-        kwargs: `sum_sq_probs`, `output_router_logits`.
+        want: what to compute beside the log-probs; nothing by default.
     """
+    want = want or Wanted()
     if backend in (UNSHARED, MODEL_LOGITS):  # what wrappers make of plain rows (prompt tuning's embeddings) is kept
-        return model(**unshared.rows(batch).inputs, tree_batch=batch, use_cache=False, **kwargs)
-    return model(input_ids=batch.input_ids, tree_batch=batch, **kwargs)
+        return model(**unshared.rows(batch).inputs, tree_batch=batch, want=want, use_cache=False)
+    return model(input_ids=batch.input_ids, tree_batch=batch, want=want)
 
 
 def node_sums(token_values: Tensor, batch: TreeBatch) -> Tensor:
@@ -92,14 +108,16 @@ def node_sums(token_values: Tensor, batch: TreeBatch) -> Tensor:
 
 
 def _tree_forward(
-    model: PreTrainedModel, original: Callable[..., Any], batch: TreeBatch, sum_sq: bool, router: bool, kwargs: dict[str, Any]
+    model: PreTrainedModel, original: Callable[..., Any], batch: TreeBatch, want: Wanted, kwargs: dict[str, Any]
 ) -> TreeOutput:
+    if want.router_loss:
+        kwargs["output_router_logits"] = True
     backend: str = model._align_backend
     vocab = model.config.get_text_config().vocab_size
     if backend == MODEL_LOGITS:
         rows, out = unshared.rows(batch), original(**kwargs)
-        scores = score_tokens(lambda logits: logits, rows.select(out.logits), batch.labels, vocab, sum_sq)
-        return _output(scores, model, out, rows.weights, router)
+        scores = score_tokens(lambda logits: logits, rows.select(out.logits), batch.labels, vocab, want.sum_sq_probs, want.statistics)
+        return _output(scores, model, out, rows.weights, want)
     if backend == UNSHARED:
         rows, out = unshared.rows(batch), model.base_model(**kwargs)
         hidden, weights = rows.select(out.last_hidden_state), rows.weights
@@ -112,11 +130,11 @@ def _tree_forward(
         hidden, weights = out.last_hidden_state[0, batch.predictors], batch.multiplicity
     hidden = hidden.to(model.get_output_embeddings().weight.device)
     labels = batch.labels.to(hidden.device)
-    return _output(score_tokens(head_of(model), hidden, labels, vocab, sum_sq), model, out, weights, router)
+    return _output(score_tokens(head_of(model), hidden, labels, vocab, want.sum_sq_probs, want.statistics), model, out, weights, want)
 
 
-def _output(scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tensor, router: bool) -> TreeOutput:
-    aux_loss = _router_loss(model, out, weights) if router else None
+def _output(scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tensor, want: Wanted) -> TreeOutput:
+    aux_loss = _router_loss(model, out, weights) if want.router_loss else None
     return TreeOutput(
         logps=scores.logps,
         entropy=scores.entropy,

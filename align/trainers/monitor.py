@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -93,43 +92,3 @@ class ThreeDMonitor(TrainerCallback):
 def _free_leaves(tree: TokenTree) -> list[int]:
     used = {node for edge in tree.edges for node in edge} | set(tree.parents)
     return [node for node in range(1, len(tree.tokens)) if node not in used]
-
-
-@torch.no_grad()
-def sample_responses(
-    model: Any, prompts: list[list[int]], max_new_tokens: int, pad_token_id: int, eos_token_id: int | None, seed: int
-) -> list[list[int]]:
-    """Sample one response a prompt at temperature 1, left-padded, with the generator's state put back afterwards.
-
-    Args:
-        model: with `generate`.
-        prompts: token ids; empty ones get an empty response.
-        max_new_tokens: longest response.
-        pad_token_id, eos_token_id: the tokenizer's.
-        seed: of the sampling.
-
-    Returns:
-        Token ids, the end-of-sequence token included where it was sampled.
-    """
-    filled = [i for i, prompt in enumerate(prompts) if prompt]
-    if not filled:
-        return [[] for _ in prompts]
-    longest = max(len(prompts[i]) for i in filled)
-    device = next(model.parameters()).device
-    ids = torch.full((len(filled), longest), pad_token_id, device=device)
-    mask = torch.zeros_like(ids)
-    for row, i in enumerate(filled):
-        ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i], device=device)
-        mask[row, longest - len(prompts[i]) :] = 1
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        out = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            pad_token_id=pad_token_id, eos_token_id=eos_token_id,
-        )  # fmt: skip
-    responses: list[list[int]] = [[] for _ in prompts]
-    for row, i in enumerate(filled):
-        response = out[row, longest:].tolist()
-        end = response.index(eos_token_id) + 1 if eos_token_id in response else len(response)
-        responses[i] = response[:end]
-    return responses

@@ -19,13 +19,14 @@ from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from align.engine import TokenTree, TreeBatch, TreeOutput, choose_backend, install, node_sums, pack, tree_scores, unshared
+from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
+from align.engine.generate import sample_responses
 from align.engine.model import UNSHARED
 from align.trainers import metrics as metric_sums
 from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, TokenBudgetSampler, TreeCollator, token_tree, tree_size, trees_from_padded_pairs
 from align.trainers.config import PreferenceConfig
 from align.trainers.data import as_dataset, check_columns, drop_unusable, tokenize_trees, without_truncation
-from align.trainers.monitor import ThreeDMonitor, sample_responses
+from align.trainers.monitor import ThreeDMonitor
 from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
 from align.trainers.reference import ReferenceStore, default_cache_dir
 from align.trees import is_tree_record
@@ -137,9 +138,9 @@ class PreferenceTrainer(DPOTrainer):
         if self.ref_model is not None:
             install(self._bare(self.ref_model), self._backend)
 
-    def _scores(self, model: Any, batch: TreeBatch, **kwargs: Any) -> TreeOutput:
+    def _scores(self, model: Any, batch: TreeBatch, want: Wanted | None = None) -> TreeOutput:
         assert self._backend is not None
-        return tree_scores(model, batch, self._backend, **kwargs)
+        return tree_scores(model, batch, self._backend, want)
 
     @contextlib.contextmanager
     def _reference_model(self) -> Iterator[Any]:
@@ -235,7 +236,7 @@ class PreferenceTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool, step_counts: Tensor | None = None) -> Any:
         mode = "train" if self.model.training else "eval"
         batch = self._tree_batch(inputs)
-        scores = self._scores(model, batch, sum_sq_probs=self.objective.wpo, output_router_logits=self.aux_loss_enabled)
+        scores = self._scores(model, batch, Wanted(True, self.objective.wpo, self.aux_loss_enabled))
         assert scores.logps is not None
         ref_logps = self._reference_logps(batch) if self.objective.needs_reference else None
         edges = edge_tensors(scores.logps, ref_logps, batch, self.objective)
@@ -293,9 +294,14 @@ class PreferenceTrainer(DPOTrainer):
 
     def _sample(self, prompts: list[list[int]]) -> list[list[int]]:
         with self._quiet_model() as model:
-            tokenizer = self._tokenizer
-            limit = self.args.monitor_max_new_tokens
-            return sample_responses(model, prompts, limit, tokenizer.pad_token_id, tokenizer.eos_token_id, self.args.seed)
+            return sample_responses(
+                model,
+                prompts,
+                max_new_tokens=self.args.monitor_max_new_tokens,
+                pad_token_id=self._tokenizer.pad_token_id,
+                eos_token_id=self._tokenizer.eos_token_id,
+                seed=self.args.seed,
+            )
 
     def _score_watched(self, trees: list[TokenTree]) -> tuple[TreeBatch, Tensor]:
         batch = pack(trees, score_free=True).to(self.accelerator.device)

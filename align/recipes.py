@@ -1,0 +1,266 @@
+"""The typed recipe: YAML → checked settings, dotted overrides, and errors that name the key.
+
+    model:       which model, its precision, adapters, reference
+    data:        preference pairs or trees, for training and evaluation
+    training:    any field of PreferenceConfig
+    evaluation:  a task to measure before and after
+    variants:    named sets of overrides, each a run of its own
+    seeds:       each variant is run with each seed
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from align.errors import AlignError, nearest
+from align.trainers.config import PreferenceConfig
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Lora(_Section):
+    """A LoRA adapter; the reference is then the model with the adapter off."""
+
+    r: int = 16
+    """Rank."""
+    alpha: int = 32
+    """Scale, over r."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input. Must be 0 where the run is to be exact; the policy's dropout is off by default."""
+    target_modules: str | list[str] = "all-linear"
+    """Which linear layers get one."""
+
+
+class Model(_Section):
+    """The policy and its reference."""
+
+    name_or_path: str
+    """A model on the hub, a folder, or `micro:sums`, the start model trained here."""
+    reference: str | None = None
+    """The reference model; left out, the policy as it is at the start."""
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    """Precision of the weights."""
+    attn_implementation: str | None = None
+    """transformers' attention for calls without a tree."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    chat_template: str | None = None
+    """A Jinja file that takes the place of the tokenizer's chat template."""
+    lora: Lora | None = None
+    """Train an adapter instead of all weights."""
+
+
+class Data(_Section):
+    """Preference pairs or trees."""
+
+    train: str
+    """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, pairs sampled from the start model."""
+    train_split: str = "train"
+    """Split of a hub data set."""
+    eval: str | None = None
+    """Like `train`, for evaluation during the training."""
+    eval_split: str = "test"
+    """Split of a hub data set."""
+    limit: int | None = None
+    """Use the first so many records only."""
+    merge_prompts: bool = False
+    """Make one tree of all pairs with the same prompt."""
+    max_rejected_share: float = 0.1
+    """Stop if a larger share of the records cannot be used; they are kept aside in any case."""
+
+
+class Evaluation(_Section):
+    """What is measured before and after the training."""
+
+    task: Literal["sums"]
+    """The task."""
+    problems: int = 400
+    """How many held-out problems."""
+
+
+class Recipe(_Section):
+    """One training, or several variants of it."""
+
+    description: str = ""
+    """One sentence for `align recipes`."""
+    model: Model
+    data: Data
+    training: dict[str, Any] = {}
+    """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
+    evaluation: Evaluation | None = None
+    variants: dict[str, dict[str, Any]] = {}
+    """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
+    seeds: list[int] = [42]
+    """Run every variant with each of these seeds."""
+
+
+@functools.cache
+def _training_types() -> dict[str, Any]:
+    hints = typing.get_type_hints(PreferenceConfig)
+    return {f.name: hints[f.name] for f in fields(PreferenceConfig) if f.init}
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: a YAML file, or the name of one below `recipes/` ("dpo/llama3-8b").
+        overrides: `key.path=value`, the value in YAML.
+
+    Raises:
+        AlignError: no such file, not YAML, an unknown key (with the nearest one) or a value of the wrong type.
+    """
+    path = find(source)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise AlignError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise AlignError(f"{path}: expected keys such as `model` and `data`, found {type(raw).__name__}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise AlignError(f"override '{override}': expected key.path=value")
+        _set(raw, key, yaml.safe_load(value), f"override '{override}'")
+    return parse(raw, str(path))
+
+
+def parse(raw: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe given as plain data; `where` names it in errors.
+
+    Raises:
+        AlignError: as `load`.
+    """
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise AlignError(_first_problem(error, where)) from error
+    recipe.training = {key: _training_value(key, value, where) for key, value in recipe.training.items()}
+    for name, changes in recipe.variants.items():
+        if "variants" in changes or "seeds" in changes:
+            raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
+        parse({**_with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
+    return recipe
+
+
+def variant(recipe: Recipe, name: str | None, seed: int) -> Recipe:
+    """The recipe of one run: a variant's overrides applied, its seed set, its own output folder."""
+    raw = recipe.model_dump()
+    raw = _with_changes(raw, recipe.variants[name] if name is not None else {}, f"variants.{name}")
+    raw["training"]["seed"] = seed
+    parts = [raw["training"].get("output_dir") or "runs/train"]
+    parts += [name] if name is not None else []
+    parts += [f"seed-{seed}"] if len(recipe.seeds) > 1 else []
+    raw["training"]["output_dir"] = "/".join(parts)
+    return parse({**raw, "variants": {}, "seeds": [seed]}, f"variant {name}")
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe given by path or by name.
+
+    Raises:
+        AlignError: there is none; names the nearest.
+    """
+    for candidate in (Path(source), RECIPES / source, RECIPES / f"{source}.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise AlignError(f"{source}: no such recipe: {nearest(str(source), [name for name, _ in available()])}")
+
+
+def available() -> list[tuple[str, str]]:
+    """Name and description of the recipes that come along."""
+    found = []
+    for path in sorted(RECIPES.rglob("*.yaml")):
+        if path.parent.name != "accelerate":
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found.append((path.relative_to(RECIPES).with_suffix("").as_posix(), raw.get("description", "")))
+    return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors."""
+    schema = Recipe.model_json_schema()
+    helps = {f.name: f.metadata.get("help", "") for f in fields(PreferenceConfig)}
+    properties = {}
+    for name, hint in _training_types().items():
+        try:
+            properties[name] = TypeAdapter(hint).json_schema()
+        except Exception:  # a type that has no JSON form is left open
+            properties[name] = {}
+        properties[name] |= {"description": " ".join(helps[name].split())} if helps[name] else {}
+    training = {"type": "object", "properties": properties, "additionalProperties": False}
+    schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe", **json.loads(json.dumps(schema))}
+
+
+def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *above, last = key.split(".")
+    place = raw
+    for part in above:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise AlignError(f"{where}: {part} is not a section")
+    place[last] = value
+
+
+def _with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(raw))
+    for key, value in changes.items():
+        _set(changed, key, value, where)
+    return changed
+
+
+def _training_value(key: str, value: Any, where: str) -> Any:
+    known = _training_types()
+    if key not in known:
+        raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
+    if value is None or isinstance(value, (dict, list)) or not _is_plain(known[key]):
+        return value
+    try:
+        return TypeAdapter(known[key]).validate_python(value)
+    except ValidationError as error:
+        raise AlignError(f"{where}: training.{key} is {value!r}: {error.errors()[0]['msg']}") from error
+
+
+def _is_plain(hint: Any) -> bool:
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return all(part in (int, float, bool, str, type(None)) for part in parts)
+
+
+def _first_problem(error: ValidationError, where: str) -> str:
+    problem = error.errors()[0]
+    *above, last = [str(part) for part in problem["loc"]]
+    key = ".".join([*above, last])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: {key} is not a key: {nearest(last, _keys_at(above))}"
+    if problem["type"] == "missing":
+        return f"{where}: {key} is missing"
+    return f"{where}: {key} is {problem['input']!r}: {problem['msg']}"
+
+
+def _keys_at(above: list[str]) -> list[str]:
+    section: Any = Recipe
+    for part in above:
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *typing.get_args(annotation)]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)
