@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from align.errors import AlignError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. A user's mistake is one sentence on stderr and status 2."""
     options = _parser().parse_args(arguments)
+    _quiet_libraries()
     try:
         options.command(options)
     except AlignError as error:
@@ -27,6 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _quiet_libraries() -> None:
+    """Keep DeepSpeed from announcing on standard output, at every import, that it found no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="align", description="Preference alignment on token trees.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
@@ -37,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     train.set_defaults(command=_train)
     commands.add_parser("recipes", help="list the recipes that come along").set_defaults(command=_recipes)
-    schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+    schema = commands.add_parser("schema", help="write the JSON Schema of recipes, for editors")
+    schema.add_argument("file", type=Path)
     schema.set_defaults(command=_schema)
     show = commands.add_parser("show", help="draw preference trees in the terminal")
     show.add_argument("data", help="a .jsonl or .parquet file, or a data set on the hub")
@@ -53,7 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     from align import recipes
 
     recipe = recipes.load(options.recipe, options.overrides)
-    from align.train import run
+    from align.experiment import run
 
     outcomes = run(recipe)
     from align.tables import outcome_table
@@ -75,7 +86,7 @@ def _recipes(options: argparse.Namespace) -> None:
 def _schema(options: argparse.Namespace) -> None:
     from align.recipes import json_schema
 
-    print(json.dumps(json_schema(), indent=1))
+    options.file.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -88,7 +99,9 @@ def _show(options: argparse.Namespace) -> None:
     edges = sum(len(tree.edges) for tree in trees)
     print(f"{Path(options.data).name}: {len(trees)} trees, {sum(len(t.nodes) for t in trees)} nodes, {edges} edges.")
     if rejected:
-        raise AlignError(f"{rejected[0].where}: {rejected[0].reason} ({len(rejected)} of {len(trees) + len(rejected)} records are unusable)")
+        raise AlignError(
+            f"{rejected[0].where}: {rejected[0].reason} ({len(rejected)} of {len(trees) + len(rejected)} records are unusable)"
+        )
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -105,7 +118,7 @@ def _doctor(options: argparse.Namespace) -> None:
 def _print(what: object) -> None:
     from rich.console import Console
 
-    Console().print(what)
+    Console(width=None if sys.stdout.isatty() else 140).print(what)
 
 
 if __name__ == "__main__":

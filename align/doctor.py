@@ -20,7 +20,11 @@ def report() -> list[tuple[str, bool, str]]:
 def _device() -> tuple[str, bool, str]:
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return "device", True, f"{torch.cuda.device_count()} GPU(s): {names}. bf16 {'works' if torch.cuda.is_bf16_supported() else 'does not work'}."
+        return (
+            "device",
+            True,
+            f"{torch.cuda.device_count()} GPU(s): {names}. bf16 {'works' if torch.cuda.is_bf16_supported() else 'does not work'}.",
+        )
     return "device", True, f"No GPU: training runs on {torch.get_num_threads()} CPU threads. Good for the micro recipes and for tests."
 
 

@@ -1,11 +1,11 @@
 """The typed recipe: YAML → checked settings, dotted overrides, and errors that name the key.
 
-    model:       which model, its precision, adapters, reference
-    data:        preference pairs or trees, for training and evaluation
-    training:    any field of PreferenceConfig
-    evaluation:  a task to measure before and after
-    variants:    named sets of overrides, each a run of its own
-    seeds:       each variant is run with each seed
+model:       which model, its precision, adapters, reference
+data:        preference pairs or trees, for training and evaluation
+training:    any field of PreferenceConfig
+evaluation:  a task to measure before and after
+variants:    named sets of overrides, each a run of its own
+seeds:       each variant is run with each seed
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def json_schema() -> dict[str, Any]:
         properties[name] |= {"description": " ".join(helps[name].split())} if helps[name] else {}
     training = {"type": "object", "properties": properties, "additionalProperties": False}
     schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe", **json.loads(json.dumps(schema))}
+    return {**json.loads(json.dumps(schema)), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe"}
 
 
 def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:

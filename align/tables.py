@@ -13,7 +13,7 @@ from rich.tree import Tree
 from align.trees import ROOT, PreferenceTree
 
 if TYPE_CHECKING:
-    from align.train import Outcome
+    from align.experiment import Outcome
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
@@ -44,7 +44,9 @@ def _short(text: object, width: int) -> str:
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """One line a variant: accuracy before and after (mean and each seed), and the drifts of the 3D monitor."""
-    table = Table(title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None)
+    table = Table(
+        title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None
+    )
     for column in ("run", "seeds", "accuracy before", "after", "better than start", "chosen drift", "rejected drift", "unseen drift"):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):

@@ -108,7 +108,9 @@ def as_pairs(trees: list[TokenTree]) -> list[dict[str, list[int]]]:
         return [*above, *tree.tokens[node]]
 
     return [
-        {"prompt_ids": path(t, t.parents[c]), "chosen_ids": list(t.tokens[c]), "rejected_ids": list(t.tokens[r])} for t in trees for c, r in t.edges
+        {"prompt_ids": path(t, t.parents[c]), "chosen_ids": list(t.tokens[c]), "rejected_ids": list(t.tokens[r])}
+        for t in trees
+        for c, r in t.edges
     ]
 
 
@@ -125,7 +127,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models
 
     vocab = {"<pad>": 0, "<eos>": 1, "<bos>": 2}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocab, unk_token="<pad>")), eos_token="<eos>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocab, unk_token="<pad>")), eos_token="<eos>", pad_token="<pad>"
+    )
 
 
 class _RawDPOTrainer(DPOTrainer):
@@ -139,7 +143,11 @@ def trl_step(trees: list[TokenTree], vocab: int) -> Callable[[], None]:
     """trl.DPOTrainer, its defaults but for precision and checkpointing (none, as everywhere here)."""
     pairs = as_pairs(trees)
     trainer = _RawDPOTrainer(
-        _model(vocab), _model(vocab), DPOConfig(**_settings(len(pairs))), train_dataset=Dataset.from_list(pairs), processing_class=_tokenizer()
+        _model(vocab),
+        _model(vocab),
+        DPOConfig(**_settings(len(pairs))),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=_tokenizer(),
     )
     return _step_of(trainer)
 

@@ -1,5 +1,5 @@
 """What to watch while preferences are trained."""
 
-from align.diagnostics.three_d import Thresholds, ThreeD, findings, measure
+from align.diagnostics.three_d import ThreeD, Thresholds, findings, measure
 
 __all__ = ["ThreeD", "Thresholds", "findings", "measure"]

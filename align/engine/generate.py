@@ -43,7 +43,12 @@ def sample_responses(
             part = order[start : start + batch_size]
             ids, mask = _left_pad([prompts[i] for i in part], pad_token_id, device)
             out = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id, eos_token_id=eos_token_id, **how
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad_token_id,
+                eos_token_id=eos_token_id,
+                **how,
             )
             for row, i in enumerate(part):
                 response = out[row, ids.shape[1] :].tolist()

@@ -66,7 +66,9 @@ def _logit_scale(config: Any) -> float:
     return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
-def score_tokens(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, sum_sq: bool = False, statistics: bool = True) -> TokenScores:
+def score_tokens(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, sum_sq: bool = False, statistics: bool = True
+) -> TokenScores:
     """Log-probs of labels given hidden states, in chunks.
 
     Small batches keep their probabilities for the backward; from `_KEEP` on, each chunk is recomputed.

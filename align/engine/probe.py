@@ -74,6 +74,7 @@ def _try(model: PreTrainedModel, backend: str, batch: TreeBatch, expected: Tenso
     try:
         install(model, backend)
         got = tree_scores(model, batch, backend).logps
+        assert got is not None
         difference = (got.to(expected.dtype) - expected).abs().max().item()
     except Exception as error:  # whatever a foreign architecture throws at an unusual call
         return f"{type(error).__name__}: {error}"[:200], float("nan")

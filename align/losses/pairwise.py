@@ -70,9 +70,7 @@ def hinge(chosen_scores: Tensor, rejected_scores: Tensor, margins: Tensor | floa
 
 
 @register("ipo", source="IPO, arXiv 2310.12036, eq. 17; per token, as its authors confirmed to TRL")
-def ipo(
-    chosen_scores: Tensor, rejected_scores: Tensor, chosen_lengths: Tensor, rejected_lengths: Tensor, *, beta: float = 0.1
-) -> Tensor:
+def ipo(chosen_scores: Tensor, rejected_scores: Tensor, chosen_lengths: Tensor, rejected_lengths: Tensor, *, beta: float = 0.1) -> Tensor:
     """IPO: (r̂⁺/|y⁺| − r̂⁻/|y⁻| − 1/(2β))², β the paper's τ.
 
     >>> one = torch.ones(1)
@@ -158,7 +156,13 @@ def dpo_positive(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: 
 
 @register("rpo", source="RPO, arXiv 2404.19733, eq. 1: DPO with an NLL anchor per token")
 def rpo(
-    chosen_scores: Tensor, rejected_scores: Tensor, chosen_logps: Tensor, chosen_lengths: Tensor, *, beta: float = 0.1, rpo_alpha: float = 1.0
+    chosen_scores: Tensor,
+    rejected_scores: Tensor,
+    chosen_logps: Tensor,
+    chosen_lengths: Tensor,
+    *,
+    beta: float = 0.1,
+    rpo_alpha: float = 1.0,
 ) -> Tensor:
     """RPO: −log σ(β(r̂⁺ − r̂⁻)) − α log π(y⁺|x)/|y⁺|.
 

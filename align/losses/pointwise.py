@@ -87,7 +87,11 @@ def kto(
     >>> kto(torch.zeros(2), torch.zeros(2)).tolist()
     [1.0, 1.0]
     """
-    kl = (torch.cat([chosen_logratios, rejected_logratios]).mean() if len(chosen_logratios) else chosen_logratios.sum()).clamp(min=0).detach()
+    kl = (
+        (torch.cat([chosen_logratios, rejected_logratios]).mean() if len(chosen_logratios) else chosen_logratios.sum())
+        .clamp(min=0)
+        .detach()
+    )
     desirable = kto_unpaired(chosen_logratios, torch.ones_like(chosen_logratios, dtype=torch.bool), kl, beta=beta)
     undesirable = kto_unpaired(rejected_logratios, torch.zeros_like(rejected_logratios, dtype=torch.bool), kl, beta=beta)
     return desirable_weight * desirable + undesirable_weight * undesirable

@@ -69,7 +69,9 @@ LOSSES: dict[str, Loss] = {}
 COMPOSITES: dict[str, tuple[str, ...]] = {"selm": ("sigmoid", "optimism")}
 
 
-def register(name: str, *, source: str, per: str = "edge", batchwise: bool = False) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def register(
+    name: str, *, source: str, per: str = "edge", batchwise: bool = False
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Enter a loss function in the registry under `name`.
 
     Args:
@@ -119,7 +121,7 @@ def expand(names: Sequence[str], weights: Sequence[float] | None = None) -> list
     return [(get_loss(part), weight) for name, weight in zip(names, weights, strict=True) for part in COMPOSITES.get(name, (name,))]
 
 
-def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping[str, float]) -> Tensor:
+def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping[str, float | None]) -> Tensor:
     """Call one loss with what its signature asks for.
 
     Args:

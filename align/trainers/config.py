@@ -37,7 +37,9 @@ class PreferenceConfig(DPOConfig):
     reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
-    beta_rejected: float | None = _setting(None, "Flex-DPO's β⁻, the reward scale of rejected responses; `beta` is β⁺. Works with any pairwise loss.")
+    beta_rejected: float | None = _setting(
+        None, "Flex-DPO's β⁻, the reward scale of rejected responses; `beta` is β⁺. Works with any pairwise loss."
+    )
     beta_rejected_end: float | None = _setting(None, "β⁻ at the end of training, for the linear and cosine schedules.")
     beta_rejected_schedule: str = _setting("constant", "Course of β⁻ over the training: constant, linear, cosine.")
     sft_weight: float = _setting(0.0, "λ of the SFT term, −λ log π(y⁺|x), added to any loss.")
@@ -64,7 +66,9 @@ class PreferenceConfig(DPOConfig):
         self._check_name("sft_normalization", ("token", "sum"))
         self._check_name("f_divergence_type", F_DIVERGENCES)
         if self.beta_rejected is not None and self.beta_rejected_schedule != "constant" and self.beta_rejected_end is None:
-            raise ValueError(f"`beta_rejected_schedule='{self.beta_rejected_schedule}'` needs `beta_rejected_end`, β⁻ at the end of training.")
+            raise ValueError(
+                f"`beta_rejected_schedule='{self.beta_rejected_schedule}'` needs `beta_rejected_end`, β⁻ at the end of training."
+            )
         if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
             raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
 

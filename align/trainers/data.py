@@ -38,7 +38,9 @@ def check_columns(example: Mapping[str, Any], name: str) -> None:
         return
     for column in ("chosen", "rejected"):
         if column not in example:
-            raise AlignError(f"The {name} data set has no column '{column}': {nearest(column, example)} A tree has 'prompt', 'nodes' and 'edges'.")
+            raise AlignError(
+                f"The {name} data set has no column '{column}': {nearest(column, example)} A tree has 'prompt', 'nodes' and 'edges'."
+            )
 
 
 def tokenize_trees(dataset: Any, tokenizer: PreTrainedTokenizerBase, num_proc: int | None) -> Any:
@@ -48,7 +50,7 @@ def tokenize_trees(dataset: Any, tokenizer: PreTrainedTokenizerBase, num_proc: i
         try:
             return {**record_of(tokenize_tree(from_record(example), tokenizer)), REASON: ""}
         except AlignError as error:
-            return {**dict.fromkeys(TREE_COLUMNS, []), REASON: str(error)}
+            return {**{column: [] for column in TREE_COLUMNS}, REASON: str(error)}
 
     if isinstance(dataset, IterableDataset):
         return dataset.map(convert)
@@ -82,7 +84,9 @@ def drop_unusable(dataset: Any, args: PreferenceConfig, name: str) -> Any:
     if not kept:
         raise AlignError(f"{rejected[0].where}: {rejected[0].reason} (no record is left; all are kept in {aside})")
     if main:
-        logger.warning("%d of %d records cannot be used and are kept in %s; the first: %s", len(rejected), len(dataset), aside, rejected[0].reason)
+        logger.warning(
+            "%d of %d records cannot be used and are kept in %s; the first: %s", len(rejected), len(dataset), aside, rejected[0].reason
+        )
     return dataset.select(kept)
 
 

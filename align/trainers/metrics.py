@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from align.engine import TreeBatch, TreeOutput, node_sums
+from align.trainers.objective import NORMALIZERS
 
 
 class MetricSums:
@@ -31,13 +32,29 @@ class MetricSums:
         return {name: total / count if count else 0.0 for name, (total, count) in zip(names, totals, strict=True)}
 
 
+def add_loss(metrics: MetricSums, sums: Tensor, counts: Tensor) -> None:
+    """The loss of one batch, as sums and counts by what they are averaged over (`NORMALIZERS`)."""
+    for name, total, count in zip(NORMALIZERS, sums, counts, strict=True):
+        metrics.add(f"{_LOSS}{name}", total, count)
+
+
+def take_loss(means: dict[str, float]) -> float:
+    """The loss over everything added, taken out of the collected means."""
+    return sum(means.pop(f"{_LOSS}{name}") for name in NORMALIZERS)
+
+
+_LOSS = "loss per "
+
+
 def add_batch(
     metrics: MetricSums, scores: TreeOutput, edges: dict[str, Tensor], batch: TreeBatch, beta: float, aux_loss: Tensor | None
 ) -> None:
     """The metrics of trl.DPOTrainer, by its names, for one batch; means over edges, or over tokens where it is a token's."""
     ones = torch.ones_like(batch.weights)
     count = ones.sum()
-    assert scores.entropy is not None and scores.mean_logits is not None and scores.is_top1 is not None
+    assert scores.entropy is not None
+    assert scores.mean_logits is not None
+    assert scores.is_top1 is not None
     in_edge = torch.zeros(batch.num_nodes, device=ones.device)
     in_edge[batch.chosen] = 1
     in_edge[batch.rejected] = 1

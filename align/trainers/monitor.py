@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from align.diagnostics.three_d import NodeLogps, Thresholds, ThreeD, findings, measure
+from align.diagnostics.three_d import NodeLogps, ThreeD, Thresholds, findings, measure
 from align.engine import TokenTree, TreeBatch
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ class ThreeDMonitor(TrainerCallback):
         responses = self._sample([list(trees[i].tokens[0]) for i in without]) if without else []
         for i, response in zip(without, responses, strict=True):
             if response:
-                trees[i] = TokenTree([*trees[i].tokens, response], [*trees[i].parents, 0], trees[i].edges, trees[i].weights, trees[i].margins)
+                trees[i] = TokenTree(
+                    [*trees[i].tokens, response], [*trees[i].parents, 0], trees[i].edges, trees[i].weights, trees[i].margins
+                )
         self._trees = trees
         self._start = self._now()
         self._record(args, state, measure(self._start, self._start), [])

@@ -23,7 +23,15 @@ from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backen
 from align.engine.generate import sample_responses
 from align.engine.model import UNSHARED
 from align.trainers import metrics as metric_sums
-from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, TokenBudgetSampler, TreeCollator, token_tree, tree_size, trees_from_padded_pairs
+from align.trainers.collator import (
+    PAIR_COLUMNS,
+    TREE_COLUMNS,
+    TokenBudgetSampler,
+    TreeCollator,
+    token_tree,
+    tree_size,
+    trees_from_padded_pairs,
+)
 from align.trainers.config import PreferenceConfig
 from align.trainers.data import as_dataset, check_columns, drop_unusable, tokenize_trees, without_truncation
 from align.trainers.monitor import ThreeDMonitor
@@ -92,8 +100,7 @@ class PreferenceTrainer(DPOTrainer):
         return drop_unusable(dataset, args, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:
-        if self._signature_columns is None:
-            self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
+        self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
 
     def get_train_dataloader(self) -> DataLoader:
         """As Trainer's; with `max_tokens_per_batch`, rows filled to that budget."""
@@ -145,7 +152,11 @@ class PreferenceTrainer(DPOTrainer):
     @contextlib.contextmanager
     def _reference_model(self) -> Iterator[Any]:
         """The model that gives the reference's log-probs, ready to be called."""
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs), self.accelerator.autocast():
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            self.accelerator.autocast(),
+        ):
             if self.ref_model is not None:
                 yield self.ref_model
             elif is_peft_model(self.model):
@@ -169,7 +180,9 @@ class PreferenceTrainer(DPOTrainer):
         if known is not None:
             return known
         if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model) and self.state.global_step > 0:
-            raise RuntimeError("A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start.")
+            raise RuntimeError(
+                "A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start."
+            )
         with self._reference_model() as reference:
             logps = self._scores(reference, batch).logps
         assert logps is not None
@@ -246,12 +259,13 @@ class PreferenceTrainer(DPOTrainer):
         sums = loss_sums(edges, batch, self.objective, self._beta_rejected())
         if step_counts is None or mode == "eval":
             loss = normalize(sums, counts(batch))
-            micro_batches = 1
         else:  # ranks are averaged by the backward, so that each contributes its sum times their number
             loss = normalize(sums, step_counts) * self.accelerator.num_processes
-            micro_batches = self.current_gradient_accumulation_steps
         if self.aux_loss_enabled:
+            micro_batches = self.current_gradient_accumulation_steps if step_counts is not None and mode == "train" else 1
             loss = loss + self.router_aux_loss_coef * scores.aux_loss / micro_batches
+        if mode == "eval":
+            metric_sums.add_loss(self._batch_metrics[mode], sums, counts(batch))
         metric_sums.add_batch(self._batch_metrics[mode], scores, edges, batch, self.beta, scores.aux_loss)
         if mode == "train":
             self._total_train_tokens += batch.layout.length
@@ -278,11 +292,20 @@ class PreferenceTrainer(DPOTrainer):
         tokens = self.accelerator.reduce(torch.tensor(self._total_train_tokens, device=self.accelerator.device), "sum").item()
         if means:
             means["num_tokens"] = tokens
+        if mode == "eval" and means:
+            self._exact_evaluation_loss(logs, means)
         prefix = "eval_" if mode == "eval" else ""
         logs.update({f"{prefix}{name}": value for name, value in means.items()})
         if self._monitor is not None and mode == "train":
             logs.update(self._monitor.take())
         super().log(logs, start_time)
+
+    def _exact_evaluation_loss(self, logs: dict[str, float], means: dict[str, float]) -> None:
+        """Put the mean over all edges of the data set in the place of Trainer's mean over batches."""
+        total = metric_sums.take_loss(means) + self.router_aux_loss_coef * means.get("aux_loss", 0.0)
+        for name in logs:
+            if name.endswith("_loss"):
+                logs[name] = total
 
     def _watched_trees(self) -> list[TokenTree]:
         trees: list[TokenTree] = []

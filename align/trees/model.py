@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.errors import AlignError
@@ -116,8 +116,6 @@ def order_nodes(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[tuple[Nod
     Raises:
         AlignError: a parent does not exist, or the parents form a cycle.
     """
-    from dataclasses import replace
-
     for index, node in enumerate(nodes):
         if not ROOT <= node.parent < len(nodes):
             raise AlignError(f"nodes[{index}].parent is {node.parent}, but there are only nodes 0 to {len(nodes) - 1} (−1 is the prompt)")
@@ -130,6 +128,8 @@ def order_nodes(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[tuple[Nod
         for i in ready:
             place[i] = len(place) - 1
         waiting = [i for i in waiting if i not in place]
+    if all(node.parent < index for index, node in enumerate(nodes)):
+        place = {index: index for index in range(ROOT, len(nodes))}  # in order already: nothing moves
     ordered = sorted(range(len(nodes)), key=place.__getitem__)
     renumbered = [replace(nodes[i], parent=place[nodes[i].parent]) for i in ordered]
     for number, edge in enumerate(edges):

@@ -19,7 +19,7 @@ def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
     responses) are told apart by their shape. `margin`, `score_chosen` and `score_rejected` are taken over.
 
     Raises:
-        AlignError: a missing column, or an empty response.
+        AlignError: a missing column, an empty response, or the same response twice.
 
     >>> tree_from_pair({"chosen": "Q: 1+1? A: 2", "rejected": "Q: 1+1? A: 3"}).prompt
     'Q: 1+1? A:'
@@ -31,6 +31,8 @@ def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
     for key, response in (("chosen", chosen), ("rejected", rejected)):
         if not response:
             raise AlignError(f"`{key}` is empty: a response needs at least one character")
+    if chosen == rejected:
+        raise AlignError("`chosen` and `rejected` are the same response")
     nodes = (Node(chosen, score=pair.get("score_chosen")), Node(rejected, score=pair.get("score_rejected")))
     metadata = {key: pair[key] for key in ("tools", "chat_template_kwargs") if pair.get(key) is not None}
     return PreferenceTree(prompt, nodes, (Edge(0, 1, margin=float(pair.get("margin") or 0.0)),), id=pair.get("id"), metadata=metadata)
@@ -39,7 +41,9 @@ def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
 def _split_prompt(pair: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
     chosen, rejected = pair["chosen"], pair["rejected"]
     if type(chosen) is not type(rejected):
-        raise AlignError(f"`chosen` is {type(chosen).__name__} and `rejected` is {type(rejected).__name__}: expected both text or both messages")
+        raise AlignError(
+            f"`chosen` is {type(chosen).__name__} and `rejected` is {type(rejected).__name__}: expected both text or both messages"
+        )
     if pair.get("prompt") is not None:
         prompt = pair["prompt"]
         if isinstance(prompt, str) and not isinstance(chosen, str):  # UltraFeedback: text prompt, full conversations
@@ -88,8 +92,6 @@ def _merge(group: list[PreferenceTree]) -> PreferenceTree:
                 nodes.append(node)
             local.append(places[key])
         for edge in tree.edges:
-            if local[edge.chosen] == local[edge.rejected]:
-                raise AlignError(f"`chosen` and `rejected` are the same response to the prompt {str(tree.prompt)[:60]!r}")
             ends = (local[edge.chosen], local[edge.rejected], edge.margin)
             edges[ends] = edges.get(ends, 0.0) + edge.weight
     first = group[0]

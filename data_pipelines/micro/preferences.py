@@ -9,7 +9,9 @@ from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.micro.sums import MAX_NEW_TOKENS, problems
 
 
-def sample_preferences(model: Any, tokenizer: Any, *, count: int = 400, samples: int = 8, seed: int = 0, temperature: float = 1.0) -> list[PreferenceTree]:
+def sample_preferences(
+    model: Any, tokenizer: Any, *, count: int = 400, samples: int = 8, seed: int = 0, temperature: float = 1.0
+) -> list[PreferenceTree]:
     """Sample responses and pair a right one with a wrong one, for every problem that has both.
 
     Args:

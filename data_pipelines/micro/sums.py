@@ -1,7 +1,7 @@
 """The sums task: three additions in a chain, written out step by step. Small enough to learn from scratch on a laptop.
 
-    prompt    "7+6+8+3\\n"
-    response  "7+6=13\\n13+8=21\\n21+3=24\\n"
+prompt    "7+6+8+3\\n"
+response  "7+6=13\\n13+8=21\\n21+3=24\\n"
 """
 
 from __future__ import annotations

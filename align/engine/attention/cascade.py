@@ -59,7 +59,14 @@ class _Cascade(torch.autograd.Function):
 
         def add(queries: slice, keys: slice, causal: bool) -> None:
             parts = kernels.backward(
-                grad[:, :, queries], q[:, :, queries], k[:, :, keys], v[:, :, keys], out[:, :, queries], lse[:, :, queries], causal, ctx.scale
+                grad[:, :, queries],
+                q[:, :, queries],
+                k[:, :, keys],
+                v[:, :, keys],
+                out[:, :, queries],
+                lse[:, :, queries],
+                causal,
+                ctx.scale,
             )
             for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
                 total[:, :, where] += part

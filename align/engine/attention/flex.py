@@ -30,6 +30,7 @@ def flex_attention_tree(
     attend = _compiled() if q.is_cuda else flex_attention
 
     def cap(score: Tensor, b: Tensor, h: Tensor, qi: Tensor, ki: Tensor) -> Tensor:
+        assert softcap is not None
         return softcap * torch.tanh(score / softcap)
 
     return attend(

@@ -10,7 +10,14 @@ from align.engine.layout import Layout
 
 
 def gather_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None = None, softcap: float | None = None, sinks: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Tree attention, node by node against the keys of its root-to-node path.
 
@@ -48,13 +55,22 @@ def _path_mask(depth: int, length: int, window: int | None, device: torch.device
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None = None, softcap: float | None = None, sinks: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Tree attention with one `[T, T]` mask: k ≤ q < subtree_end[k], and the window by position. Arguments as `gather_attention`."""
     key = ("dense", window)
     if key not in layout.masks:
         layout.masks[key] = tree_mask(layout, window)
-    return _attend(q, k, v, layout.masks[key], q.shape[1] // k.shape[1], scale, softcap, sinks)
+    mask = layout.masks[key]
+    assert isinstance(mask, Tensor)
+    return _attend(q, k, v, mask, q.shape[1] // k.shape[1], scale, softcap, sinks)
 
 
 def tree_mask(layout: Layout, window: int | None = None) -> Tensor:
@@ -66,7 +82,9 @@ def tree_mask(layout: Layout, window: int | None = None) -> Tensor:
     return mask
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, groups: int, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, groups: int, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     if softcap is None and sinks is None:

@@ -1,0 +1,123 @@
+"""Small real parts for tests: tokenizers trained on the spot, random models of many families, real data where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest
+import torch
+import transformers as T
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import trainers as token_trainers
+
+TEXTS = [
+    "What is the sum of two and three? It is five, of course.",
+    "Question: how many apples are left? Answer: there are 17 apples left, because 20 - 3 = 17.",
+    "First we look at it. Then we see what follows. So the answer is 42.",
+]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_level_tokenizer(bos: bool = False) -> T.PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with a chat template; with `bos`, one that begins every text with a token."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|bos|>"]
+    core.train_from_iterator(
+        TEXTS * 5, token_trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
+    if bos:
+        core.post_processor = processors.TemplateProcessing("<|bos|> $A", special_tokens=[("<|bos|>", 3)])
+    return T.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        bos_token="<|bos|>" if bos else None,
+        chat_template=TEMPLATE,
+    )
+
+
+def metaspace_tokenizer() -> T.PreTrainedTokenizerFast:
+    """A unigram tokenizer that marks blanks, as SentencePiece does."""
+    core = Tokenizer(models.Unigram())
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    core.train_from_iterator(
+        TEXTS * 5, token_trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>", "<pad>", "</s>"], unk_token="<unk>")
+    )
+    return T.PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> T.PreTrainedTokenizerFast:
+    return byte_level_tokenizer()
+
+
+COMMON = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None,
+}  # fmt: skip
+GPT2 = {"vocab_size": 400, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "eos_token_id": 2, "bos_token_id": None}
+FAMILIES = {
+    "llama": lambda: T.LlamaForCausalLM(T.LlamaConfig(**COMMON)),
+    "qwen2": lambda: T.Qwen2ForCausalLM(T.Qwen2Config(**COMMON)),
+    "qwen3": lambda: T.Qwen3ForCausalLM(T.Qwen3Config(**COMMON, head_dim=8)),
+    "mistral-window": lambda: T.MistralForCausalLM(T.MistralConfig(**COMMON, sliding_window=6)),
+    "gemma2": lambda: T.Gemma2ForCausalLM(T.Gemma2Config(**COMMON, head_dim=8, sliding_window=6)),
+    "gemma2-eager": lambda: T.Gemma2ForCausalLM._from_config(
+        T.Gemma2Config(**COMMON, head_dim=8, sliding_window=6, attn_logit_softcapping=2.0), attn_implementation="eager"
+    ),
+    "gemma3": lambda: T.Gemma3ForCausalLM(T.Gemma3TextConfig(**COMMON, head_dim=8, sliding_window=6)),
+    "gpt2": lambda: T.GPT2LMHeadModel(T.GPT2Config(**GPT2)),
+    "gpt-neox": lambda: T.GPTNeoXForCausalLM(
+        T.GPTNeoXConfig(vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    ),
+    "granite": lambda: T.GraniteForCausalLM(T.GraniteConfig(**COMMON, logits_scaling=4.0)),
+    "cohere2": lambda: T.Cohere2ForCausalLM(T.Cohere2Config(**COMMON, sliding_window=6)),
+    "mixtral": lambda: T.MixtralForCausalLM(T.MixtralConfig(**COMMON, num_local_experts=4)),
+    "gpt-oss": lambda: T.GptOssForCausalLM(
+        T.GptOssConfig(**COMMON, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=6)
+    ),
+    "bloom": lambda: T.BloomForCausalLM(T.BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4)),
+    "lfm2": lambda: T.Lfm2ForCausalLM(T.Lfm2Config(**COMMON, layer_types=["conv", "full_attention"])),
+}
+FALL_BACK = {"bloom", "lfm2"}
+
+
+def random_model(family: str = "llama", seed: int = 0, scale: float = 0.15) -> T.PreTrainedModel:
+    """A small model with weights large enough that every part of it shows in its log-probs."""
+    torch.manual_seed(seed)
+    model = FAMILIES[family]().float().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=scale)
+    return model
+
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the checkout; the project itself ships none."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the folder with real data (../shared/data) is not here")
+    return SHARED / "data"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    """Trainer settings for exact, quiet CPU runs."""
+    return {
+        "output_dir": str(tmp_path / "out"), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
+        "max_length": None, "save_strategy": "no", "disable_tqdm": True, "monitor_3d": False,
+    }  # fmt: skip

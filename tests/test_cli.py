@@ -1,0 +1,124 @@
+"""The command line in real subprocesses: what it prints, and one clear sentence with exit status 2 for a mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import byte_level_tokenizer, random_model
+
+
+def align(*arguments, **kwargs):
+    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    random_model().save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(model_folder, tmp_path):
+    rows = [{"prompt": f"What is {i}?", "chosen": f" It is {i}.", "rejected": " Who knows, and who cares?"} for i in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "model": {"name_or_path": str(model_folder), "dtype": "float32"},
+        "data": {"train": str(tmp_path / "pairs.jsonl")},
+        "training": {"output_dir": str(tmp_path / "run"), "max_steps": 2, "bf16": False, "report_to": "none", "max_length": 40},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_train_trains_and_saves_a_model(recipe, tmp_path):
+    done = align("train", recipe, "training.learning_rate=1e-3")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "three_d.jsonl").exists()
+    assert "chosen drift" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_same_training_on_two_processes(recipe, tmp_path):
+    """Three trees a rank at most, rows by token budget, ranks with unequal edges; same losses as one process."""
+    losses = {}
+    for processes in (1, 2):
+        batch = 4 // processes
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
+        command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "align.train", str(recipe), f"training.per_device_train_batch_size={batch}"]
+        command += [f"training.output_dir={tmp_path}/run{processes}", "training.logging_steps=1", "training.learning_rate=1e-2", "training.optim=sgd"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        state = json.loads((tmp_path / f"run{processes}" / "checkpoint-2" / "trainer_state.json").read_text())
+        losses[processes] = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+
+
+MISTAKES = {
+    "no recipe": (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+    "misspelt key": (["train", "RECIPE", "training.lerning_rate=1"], "training.lerning_rate is not a key: did you mean 'learning_rate'?"),
+    "unknown loss": (["train", "RECIPE", "training.loss_type=[sigmoit]"], "Unknown loss type 'sigmoit': did you mean 'sigmoid'?"),
+    "no data": (["train", "RECIPE", "data.train=none.jsonl"], "none.jsonl: no such file"),
+    "no model": (["train", "RECIPE", "model.name_or_path=./nowhere"], "model.name_or_path './nowhere'"),
+    "short max_length": (["train", "RECIPE", "training.max_length=3"], "`max_length` is 3"),
+    "override without value": (["train", "RECIPE", "training.beta"], "expected key.path=value"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_one_sentence(name, recipe):
+    arguments, message = MISTAKES[name]
+    done = align(*[recipe if a == "RECIPE" else a for a in arguments])
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("align: ")
+    assert message in last
+
+
+BAD_LINES = {
+    "corrupt": ('{"prompt": "p", "cho', "line 3: the line is not JSON"),
+    "missing column": ('{"prompt": "p", "chosen": "a"}', "line 3: `rejected` is missing"),
+    "empty response": ('{"prompt": "p", "chosen": "", "rejected": "b"}', "line 3: `chosen` is empty"),
+    "NaN score": ('{"prompt": "p", "nodes": [{"text": "a", "score": NaN}]}', "line 3: nodes[0].score is nan"),
+    "cycle": ('{"prompt": "p", "nodes": [{"text": "a", "parent": 0}]}', "line 3: nodes[0].parent"),
+    "no siblings": (
+        '{"prompt": "p", "nodes": [{"text": "a"}, {"text": "b", "parent": 0}], "edges": [{"chosen": 0, "rejected": 1}]}',
+        "line 3: edges[0] joins nodes 0 and 1, which are not siblings",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_bad_record_is_named_by_line_and_kept(name, recipe, tmp_path):
+    line, message = BAD_LINES[name]
+    good = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*good[:2], line, *good[2:5]]) + "\n")
+    done = align("train", recipe)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"{tmp_path / 'pairs.jsonl'} {message}" in last
+    kept = json.loads((tmp_path / "run" / "unreadable.jsonl").read_text())
+    assert kept["where"].endswith("line 3")
+    assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 6
+
+
+def test_show_draws_trees_and_counts(tmp_path, recipe):
+    done = align("show", tmp_path / "pairs.jsonl", "--first", 1)
+    assert done.returncode == 0
+    assert "+ 0" in done.stdout
+    assert "beats 1" in done.stdout
+    assert "12 trees, 24 nodes, 12 edges" in done.stdout
+
+
+def test_recipes_doctor_and_schema_answer(tmp_path):
+    assert "micro/dpo-3d" in align("recipes").stdout
+    assert "transformers" in align("doctor").stdout
+    assert align("schema", tmp_path / "schema.json").returncode == 0
+    assert json.loads((tmp_path / "schema.json").read_text())["title"] == "align recipe"

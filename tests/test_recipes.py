@@ -1,0 +1,66 @@
+"""Recipes: typed, overridable, with errors that name the key."""
+
+import json
+
+import pytest
+import yaml
+
+from align import recipes
+from align.errors import AlignError
+
+BASE = {"model": {"name_or_path": "m"}, "data": {"train": "d"}, "training": {"learning_rate": "5e-7", "output_dir": "out"}}
+
+
+def write(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name, _ in recipes.available()])
+def test_every_recipe_that_comes_along_is_valid(name):
+    recipe = recipes.load(name)
+    assert recipe.description
+    for variant in recipe.variants or [None]:
+        recipes.variant(recipe, variant, 0)
+
+
+def test_numbers_written_as_text_and_overrides(tmp_path):
+    recipe = recipes.load(write(tmp_path, BASE), ["training.beta=0.3", "data.limit=10", "training.loss_type=[ipo, sft]"])
+    assert recipe.training == {"learning_rate": 5e-7, "output_dir": "out", "beta": 0.3, "loss_type": ["ipo", "sft"]}
+    assert recipe.data.limit == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modle": {}}, r"modle is not a key: did you mean 'model'"),
+        ({"model": {"name_or_path": "m", "dtpye": "float32"}}, r"model.dtpye is not a key: did you mean 'dtype'"),
+        ({"model": {"name_or_path": "m", "lora": {"rr": 3}}}, r"model.lora.rr is not a key"),
+        ({"training": {"lerning_rate": 1}}, r"training.lerning_rate is not a key: did you mean 'learning_rate'"),
+        ({"training": {"learning_rate": "fast"}}, r"training.learning_rate is 'fast'"),
+        ({"data": {}}, r"data.train is missing"),
+        ({"variants": {"a": {"training.betta": 1}}}, r"variant a\): training.betta is not a key: did you mean 'beta'"),
+        ({"model": {"name_or_path": "m", "dtype": "float31"}}, r"model.dtype is 'float31'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, change, message):
+    with pytest.raises(AlignError, match=message):
+        recipes.load(write(tmp_path, {**BASE, **change}))
+
+
+def test_recipe_that_is_not_there_names_the_nearest():
+    with pytest.raises(AlignError, match="did you mean 'micro/dpo-3d'"):
+        recipes.load("micro/dpo3d")
+
+
+def test_variants_and_seeds_get_folders_of_their_own(tmp_path):
+    recipe = recipes.load(write(tmp_path, {**BASE, "variants": {"sft": {"training.sft_weight": 1}}, "seeds": [1, 2]}))
+    one = recipes.variant(recipe, "sft", 2)
+    assert one.training["output_dir"] == "out/sft/seed-2"
+    assert (one.training["sft_weight"], one.training["seed"]) == (1.0, 2)
+
+
+def test_schema_file_is_up_to_date():
+    """`align schema recipes/recipe.schema.json` writes it anew."""
+    assert json.loads((recipes.RECIPES / "recipe.schema.json").read_text()) == recipes.json_schema()
