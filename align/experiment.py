@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, ProgressCallback
+from transformers.utils.logging import disable_progress_bar
 
 from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.trainers import PreferenceConfig, PreferenceTrainer
+from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
 from align.trees import PreferenceTree, check_rejected, pairs_from_tree, read_trees, to_record, trees_from_pairs
 
-logger = logging.getLogger(__name__)
 MICRO = "micro:sums"
 
 
@@ -40,6 +39,7 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
+    disable_progress_bar()  # of loading and saving weights
     outcomes = []
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
@@ -68,6 +68,9 @@ def train(recipe: Recipe, name: str = "run") -> Outcome:
         processing_class=tokenizer,
         peft_config=_lora(recipe),
     )
+    trainer.remove_callback(ProgressCallback)
+    if not args.disable_tqdm:
+        trainer.add_callback(CompactProgress(f"{name}, seed {seed}"))
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     after = _evaluate(recipe, trainer.model, tokenizer)

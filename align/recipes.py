@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from align.errors import AlignError, nearest
 from align.trainers.config import PreferenceConfig
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+_CHECKOUT = Path(__file__).parent.parent / "recipes"
+RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
 
 
 class _Section(BaseModel):

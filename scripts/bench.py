@@ -1,6 +1,6 @@
 """Training-step speed and memory: packed trees against trl.DPOTrainer and plain pair-by-pair code on the same pairs.
 
-    python scripts/bench.py                      # every row; about 15 minutes on two cores
+    python scripts/bench.py                      # every row; about half an hour on two cores, nearly all of it trl's
     python scripts/bench.py --rows pairs hh      # some rows
     python scripts/bench.py --repeats 5 --json bench.json
 
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory of each contender in a process of its own")
     parser.add_argument("--json", help="write the figures here")
     parser.add_argument("--memory-of", nargs=2, metavar=("ROW", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -263,15 +264,20 @@ def main() -> None:
     for row in options.rows:
         seconds = time_row(row, options.repeats, options.contenders)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        memory = {name: _memory_in_own_process(row, name, options.threads) for name in options.contenders}
+        memory = {} if options.no_memory else {name: _memory_in_own_process(row, name, options.threads) for name in options.contenders}
         trees = ROWS[row][0](ROWS[row][1], random.Random(0))
         results[row] = {"seconds": seconds, "median": medians, "memory_mb": memory, "token_work_limit": token_work_limit(trees)}
-        cells = [f"{n} {m:7.3f} s ({min(seconds[n]):.3f}–{max(seconds[n]):.3f}) {memory[n]:5d} MB" for n, m in medians.items()]
+        cells = [_cell(name, seconds[name], memory.get(name)) for name in medians]
         ratios = [f"{n} ÷ align = {m / medians['align']:.2f}" for n, m in medians.items() if n != "align" and "align" in medians]
         print(f"{row:14s} {'  '.join(cells)}  |  {'  '.join(ratios)}  token-work limit {results[row]['token_work_limit']:.2f}", flush=True)
     if options.json:
         with open(options.json, "w") as out:
             json.dump(results, out, indent=1)
+
+
+def _cell(name: str, seconds: list[float], memory: int | None) -> str:
+    peak = "" if memory is None else f" {memory:5d} MB"
+    return f"{name} {statistics.median(seconds):7.3f} s ({min(seconds):.3f}–{max(seconds):.3f}){peak}"
 
 
 def _memory_in_own_process(row: str, contender: str, threads: int) -> int:

@@ -46,18 +46,37 @@ def test_train_trains_and_saves_a_model(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_launches_the_same_training_on_two_processes(recipe, tmp_path):
-    """Three trees a rank at most, rows by token budget, ranks with unequal edges; same losses as one process."""
-    losses = {}
-    for processes in (1, 2):
-        batch = 4 // processes
+    """Four trees of 1 to 4 edges in one step: two ranks with unequal edges take the step that one process takes."""
+    with open(tmp_path / "trees.jsonl", "w") as out:
+        for i in range(1, 5):
+            nodes = [{"text": f" It is {i}."}, *({"text": f" No, it is {j}, or {j + i}."} for j in range(i))]
+            out.write(
+                json.dumps({"prompt": f"What is {i}?", "nodes": nodes, "edges": [{"chosen": 0, "rejected": j + 1} for j in range(i)]})
+                + "\n"
+            )
+    histories = {}
+    for processes, batch in ((1, 4), (2, 2), (2, 1)):
+        folder = tmp_path / f"run-{processes}-{batch}"
         command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-        command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "align.train", str(recipe), f"training.per_device_train_batch_size={batch}"]
-        command += [f"training.output_dir={tmp_path}/run{processes}", "training.logging_steps=1", "training.learning_rate=1e-2", "training.optim=sgd"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        command += [
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "-m",
+            "align.train",
+            str(recipe),
+            f"data.train={tmp_path}/trees.jsonl",
+        ]
+        settings = {"output_dir": folder, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // (processes * batch)}
+        settings |= {"logging_steps": 1, "learning_rate": 0.1, "optim": "sgd", "max_steps": 3, "save_steps": 3, "max_grad_norm": 0.0}
+        done = subprocess.run([*command, *(f"training.{k}={v}" for k, v in settings.items())], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
-        state = json.loads((tmp_path / f"run{processes}" / "checkpoint-2" / "trainer_state.json").read_text())
-        losses[processes] = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
-    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+        state = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())
+        histories[processes, batch] = [(e["loss"], e["rewards/margins"]) for e in state["log_history"] if "loss" in e]
+    assert histories[1, 4][-1][0] < 0.69
+    for history in histories.values():
+        assert history == [pytest.approx(step, rel=1e-3, abs=1e-6) for step in histories[1, 4]]
 
 
 MISTAKES = {

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align.engine.attention import restore
-from align.engine.layout import TokenTree, TreeBatch, pack
+from align.engine.attention import restore, tree_attention
+from align.engine.layout import Layout, TokenTree, TreeBatch, pack
 from align.engine.model import MODEL_LOGITS, UNSHARED, install, tree_scores
 
 logger = logging.getLogger(__name__)
 
 ORDER = ("cascade", "gather", "dense", UNSHARED, MODEL_LOGITS)
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.15, torch.bfloat16: 0.5}  # nats a token
+
+_GRADIENT_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}  # relative
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def choose_backend(model: PreTrainedModel, requested: str = "auto") -> ProbeResu
     if requested in (UNSHARED, MODEL_LOGITS):
         order = [requested] if requested == MODEL_LOGITS else [UNSHARED, MODEL_LOGITS]
     passed_over: dict[str, str] = {}
-    blocked = _cannot_share(model)
+    blocked = cannot_share(model)
     batch = pack([_probe_tree(model)]).to(model.device)
     training = model.training
     model.eval()
@@ -71,6 +73,9 @@ def choose_backend(model: PreTrainedModel, requested: str = "auto") -> ProbeResu
 
 
 def _try(model: PreTrainedModel, backend: str, batch: TreeBatch, expected: Tensor) -> tuple[str | None, float]:
+    problem = None if backend in (UNSHARED, MODEL_LOGITS) else _wrong_gradients(backend, batch.layout, model)
+    if problem:
+        return problem, float("nan")
     try:
         install(model, backend)
         got = tree_scores(model, batch, backend).logps
@@ -84,14 +89,41 @@ def _try(model: PreTrainedModel, backend: str, batch: TreeBatch, expected: Tenso
     return None, difference
 
 
+def _wrong_gradients(backend: str, layout: Layout, model: PreTrainedModel) -> str | None:
+    """What is wrong with a backend's gradients on this device and in this precision, against the dense mask in float32."""
+    if backend == "dense":
+        return None
+    config = model.config.get_text_config()
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    half = torch.bfloat16 if model.device.type == "cuda" else model.dtype  # what autocast would make of it
+    for dtype in {model.dtype, half}:
+        generator = torch.Generator().manual_seed(1)
+        draw = [torch.randn(1, heads, layout.length, dim, generator=generator).to(model.device, dtype) for heads in (2, 1, 1, 2)]
+        results = []
+        for name, precision in ((backend, dtype), ("dense", torch.float32)):
+            q, k, v = (x.detach().to(precision).requires_grad_() for x in draw[:3])
+            try:
+                with torch.enable_grad():
+                    out = tree_attention(name, q, k, v, layout, dim**-0.5)
+                    results.append(torch.autograd.grad(out, (q, k, v), draw[3].to(precision)))
+            except Exception as error:  # an operation that this device or build lacks
+                return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        for got, expected in zip(*results, strict=True):
+            if not (got.float() - expected).abs().max() <= _GRADIENT_TOLERANCE.get(dtype, 0.05) * expected.abs().max():
+                return f"its gradients in {dtype} differ from the dense mask's"
+    return None
+
+
 def _report(model: PreTrainedModel, backend: str, passed_over: dict[str, str], requested: str) -> None:
     if passed_over and (requested != "auto" or backend in (UNSHARED, MODEL_LOGITS)):
         reason = next(iter(passed_over.values()))
         logger.warning("%s: tree attention falls back to '%s' (%s).", type(model).__name__, backend, reason)
 
 
-def _cannot_share(model: PreTrainedModel) -> str | None:
-    """What the probe's short tree could not find out."""
+def cannot_share(model: PreTrainedModel) -> str | None:
+    """Why the model's configuration rules tree attention out, if it does: what the probe's short tree could not find out."""
+    if not model._can_set_attn_implementation():
+        return "it does not go through transformers' attention interface"
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}

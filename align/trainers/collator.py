@@ -103,6 +103,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         self.epoch = 0
         self.batch_size = None
         self.drop_last = False
+        self.sampler = self  # where accelerate looks for `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle differently from the next iteration on."""

@@ -22,6 +22,7 @@ from trl.trainer.utils import use_adapter
 from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
 from align.engine.generate import sample_responses
 from align.engine.model import UNSHARED
+from align.engine.probe import cannot_share
 from align.trainers import metrics as metric_sums
 from align.trainers.collator import (
     PAIR_COLUMNS,
@@ -137,8 +138,9 @@ class PreferenceTrainer(DPOTrainer):
         if prompt_learning:  # virtual tokens are put before each row, so that each path needs its own
             self._backend = UNSHARED
             install(policy, UNSHARED)
-        elif sharded:  # a sharded model cannot be probed before it is wrapped
-            self._backend = "cascade" if self.args.attention_backend == "auto" else self.args.attention_backend
+        elif sharded:  # a sharded model cannot be probed before it is wrapped: what its configuration tells must do
+            wanted = "cascade" if self.args.attention_backend == "auto" else self.args.attention_backend
+            self._backend = UNSHARED if cannot_share(policy) else wanted
             install(policy, self._backend)
         else:
             self._backend = choose_backend(policy, self.args.attention_backend).backend
@@ -240,7 +242,7 @@ class PreferenceTrainer(DPOTrainer):
         if not batch_samples:
             return None
         total = torch.stack([counts(self._tree_batch(inputs)) for inputs in batch_samples]).sum(0).to(device)
-        return self.accelerator.reduce(total, "sum") if self.model.training else total
+        return self.accelerator.reduce(total, "sum")
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None) -> Any:
         """The loss of a batch; `num_items_in_batch` are the step's denominators (None: the batch's own)."""

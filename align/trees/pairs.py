@@ -16,7 +16,7 @@ def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
     """One pair as a tree of two leaves and an edge.
 
     Standard (text), conversational (messages) and implicit-prompt pairs (no `prompt`: the common prefix of both
-    responses) are told apart by their shape. `margin`, `score_chosen` and `score_rejected` are taken over.
+    responses) are told apart by their shape. `weight`, `margin`, `score_chosen` and `score_rejected` are taken over.
 
     Raises:
         AlignError: a missing column, an empty response, or the same response twice.
@@ -34,8 +34,9 @@ def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
     if chosen == rejected:
         raise AlignError("`chosen` and `rejected` are the same response")
     nodes = (Node(chosen, score=pair.get("score_chosen")), Node(rejected, score=pair.get("score_rejected")))
+    edge = Edge(0, 1, float(pair.get("weight") or 1.0), float(pair.get("margin") or 0.0))
     metadata = {key: pair[key] for key in ("tools", "chat_template_kwargs") if pair.get(key) is not None}
-    return PreferenceTree(prompt, nodes, (Edge(0, 1, margin=float(pair.get("margin") or 0.0)),), id=pair.get("id"), metadata=metadata)
+    return PreferenceTree(prompt, nodes, (edge,), id=pair.get("id"), metadata=metadata)
 
 
 def _split_prompt(pair: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:

@@ -14,7 +14,7 @@ from align.trees import Edge, Node, PreferenceTree, pairs_from_tree, trees_from_
 def gsm8k(folder):
     """One tree a question: every right solution over every wrong one."""
     trees = []
-    for line in open(folder / "gsm8k" / "model-solutions-first600.jsonl"):
+    for line in (folder / "gsm8k" / "model-solutions-first600.jsonl").read_text().splitlines():
         record = json.loads(line)
         models = [value for value in record.values() if isinstance(value, dict) and "is_correct" in value]
         nodes = tuple(dict.fromkeys((m["solution"].strip(), m["is_correct"]) for m in models if m["solution"].strip()))

@@ -30,7 +30,10 @@ def test_trls_dpo_tests_pass_with_our_trainer(tmp_path):
     subprocess.run([sys.executable, stand_ins, tmp_path], check=True, capture_output=True)
     shutil.copytree(f"{checkout}/tests", tmp_path / "tests")
     test = tmp_path / "tests" / "test_dpo_trainer.py"
-    theirs, ours = "from trl import DPOConfig, DPOTrainer", "from align.trainers import PreferenceConfig as DPOConfig, PreferenceTrainer as DPOTrainer"
+    theirs, ours = (
+        "from trl import DPOConfig, DPOTrainer",
+        "from align.trainers import PreferenceConfig as DPOConfig, PreferenceTrainer as DPOTrainer",
+    )
     assert theirs in test.read_text()
     test.write_text(test.read_text().replace(theirs, ours))
     utils = tmp_path / "tests" / "testing_utils.py"

@@ -32,9 +32,10 @@ def backward(
     if q.device.type == "cpu":
         return _aten._scaled_dot_product_flash_attention_for_cpu_backward(grad, q, k, v, out, lse, 0.0, causal, scale=scale)
     if _cuda_flash(q):
-        state = torch.zeros(2, dtype=torch.uint64, device=q.device)  # the dropout's random state: there is none
+        none = torch.zeros(2, dtype=torch.uint64, device=q.device)  # the dropout's random state: there is no dropout
+        sizes = (None, None, q.shape[2], k.shape[2])
         return _aten._scaled_dot_product_flash_attention_backward(
-            grad, q, k, v, out, lse, None, None, q.shape[2], k.shape[2], 0.0, causal, state, state[:1], scale=scale
+            grad.contiguous(), q, k, v, out, lse.contiguous(), *sizes, 0.0, causal, none, none[:1], scale=scale
         )
     return _math_backward(grad, q, k, v, out, lse, causal, scale)
 

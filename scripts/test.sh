@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# All checks, on a fresh machine too: lint, types, layers, tests.   usage: scripts/test.sh [--fast] [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+slow=()
+if [ "${1:-}" = --fast ]; then
+  slow=(-m "not slow")
+  shift
+fi
+bash scripts/install.sh dev
+bin=${ALIGN_VENV:-.venv}/bin
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice
+step() { echo "== $1"; shift; "$@"; }
+step "lint" "$bin/ruff" check .
+step "format" "$bin/ruff" format --check .
+step "types" "$bin/mypy"
+step "layers" "$bin/lint-imports"
+step "tests" "$bin/python" -m pytest -n "$(nproc)" "${slow[@]}" "$@"

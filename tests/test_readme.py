@@ -1,0 +1,38 @@
+"""The README's examples work: its Python runs, its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import byte_level_tokenizer, random_model
+
+from align.cli import _parser
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_example_runs(number, tmp_path):
+    """With a random model in the place of the one that it names, and on the CPU."""
+    random_model().save_pretrained(tmp_path / "model")
+    byte_level_tokenizer().save_pretrained(tmp_path / "model")
+    code = blocks("python")[number].replace("Qwen/Qwen2.5-0.5B-Instruct", str(tmp_path / "model"))
+    code = code.replace('PreferenceConfig("runs/example"', 'PreferenceConfig("runs/example", use_cpu=True, bf16=False, report_to="none"')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_commands_exist():
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    commands = [line.split("#")[0].split() for line in lines if line.startswith("align ")]
+    assert len(commands) >= 5
+    for command in commands:
+        _parser().parse_args([part.strip("'") for part in command[1:]])
+    for script in {part for line in lines for part in line.split() if part.startswith("scripts/")}:
+        assert (Path(__file__).parent.parent / script).exists(), script
