@@ -97,7 +97,9 @@ def _show(options: argparse.Namespace) -> None:
     for tree in trees[: options.first]:
         _print(draw_tree(tree, options.width))
     edges = sum(len(tree.edges) for tree in trees)
-    print(f"{Path(options.data).name}: {len(trees)} trees, {sum(len(t.nodes) for t in trees)} nodes, {edges} edges.")
+    print(
+        f"{Path(options.data).name}: {len(trees)} {'tree' if len(trees) == 1 else 'trees'}, {sum(len(t.nodes) for t in trees)} nodes, {edges} edges."
+    )
     if rejected:
         raise AlignError(
             f"{rejected[0].where}: {rejected[0].reason} ({len(rejected)} of {len(trees) + len(rejected)} records are unusable)"
@@ -105,13 +107,14 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from align.doctor import report
 
     table = Table(box=None, show_header=False)
     for name, good, sentence in report():
-        table.add_row("[green]ok[/]" if good else "[red]no[/]", name, sentence)
+        table.add_row("[green]ok[/]" if good else "[red]no[/]", name, escape(sentence))
     _print(table)
 
 

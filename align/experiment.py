@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
-from align.trees import PreferenceTree, check_rejected, pairs_from_tree, read_trees, to_record, trees_from_pairs
+from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, to_record, trees_from_pairs
 
 MICRO = "micro:sums"
 
@@ -150,7 +150,9 @@ def read(recipe: Recipe, source: str, split: str, model: Any, tokenizer: Any, ar
         from data_pipelines.micro.preferences import sample_preferences
 
         return sample_preferences(model.eval(), tokenizer, count=recipe.data.limit or 400, seed=args.seed)
-    trees, rejected = read_trees(source, split)
+    found = list(locate_trees(source, split))
+    rejected = [item for _, item in found if isinstance(item, Rejected)]
+    trees = [item if item.id else replace(item, id=where) for where, item in found if isinstance(item, PreferenceTree)]  # for later errors
     check_rejected(len(trees), rejected, Path(args.output_dir or ".") / "unreadable.jsonl", recipe.data.max_rejected_share)
     if not trees:
         raise AlignError(f"{source}: there is no usable record")

@@ -76,7 +76,7 @@ MISTAKES = {
     "unknown loss": (["train", "RECIPE", "training.loss_type=[sigmoit]"], "Unknown loss type 'sigmoit': did you mean 'sigmoid'?"),
     "no data": (["train", "RECIPE", "data.train=none.jsonl"], "none.jsonl: no such file"),
     "no model": (["train", "RECIPE", "model.name_or_path=./nowhere"], "model.name_or_path './nowhere'"),
-    "short max_length": (["train", "RECIPE", "training.max_length=3"], "`max_length` is 3"),
+    "short max_length": (["train", "RECIPE", "training.max_length=3"], "pairs.jsonl line 1): `prompt` has"),
     "override without value": (["train", "RECIPE", "training.beta"], "expected key.path=value"),
 }
 
@@ -105,6 +105,7 @@ BAD_LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_bad_record_is_named_by_line_and_kept(name, recipe, tmp_path):
     line, message = BAD_LINES[name]

@@ -75,7 +75,8 @@ def drop_unusable(dataset: Any, args: PreferenceConfig, name: str) -> Any:
             kept.append(number)
         else:
             record = {key: value for key, value in example.items() if key not in (*PAIR_COLUMNS, *TREE_COLUMNS, REASON)}
-            rejected.append(Rejected(f"{name} data set, record {number}", reason, record))
+            named = f" ({example['id']})" if example.get("id") else ""
+            rejected.append(Rejected(f"{name} data set, record {number}{named}", reason, record))
     if not rejected:
         return dataset
     aside = Path(args.output_dir or ".") / f"rejected-{name}.jsonl"

@@ -68,6 +68,21 @@ def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator
         yield f"{path} row {number}", row
 
 
+def locate_trees(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, PreferenceTree | Rejected]]:
+    """Every record of a source with its place: as a tree, or as rejected with the reason.
+
+    Raises:
+        AlignError: the source does not exist.
+    """
+    for where, record in read_records(path, split):
+        try:
+            if isinstance(record, str):
+                raise AlignError("the line is not JSON")
+            yield where, tree_of(record)
+        except AlignError as error:
+            yield where, Rejected(where, str(error), record)
+
+
 def read_trees(path: str | os.PathLike[str], split: str = "train") -> tuple[list[PreferenceTree], list[Rejected]]:
     """Read a preference source: trees or pairs.
 
@@ -77,16 +92,8 @@ def read_trees(path: str | os.PathLike[str], split: str = "train") -> tuple[list
     Raises:
         AlignError: the source does not exist.
     """
-    trees: list[PreferenceTree] = []
-    rejected: list[Rejected] = []
-    for where, record in read_records(path, split):
-        try:
-            if isinstance(record, str):
-                raise AlignError("the line is not JSON")
-            trees.append(tree_of(record))
-        except AlignError as error:
-            rejected.append(Rejected(where, str(error), record))
-    return trees, rejected
+    found = [item for _, item in locate_trees(path, split)]
+    return [item for item in found if isinstance(item, PreferenceTree)], [item for item in found if isinstance(item, Rejected)]
 
 
 def check_rejected(trees: int, rejected: list[Rejected], keep_aside: str | os.PathLike[str] | None, limit: float) -> None:

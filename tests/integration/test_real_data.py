@@ -38,6 +38,7 @@ def as_chat(tree):
     return PreferenceTree([{"role": "user", "content": tree.prompt}], tree.nodes, tree.edges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [False, True], ids=["plain", "chat template"])
 @pytest.mark.parametrize("source", ["gsm8k", "alpaca_eval"])
 def test_trainer_runs_on_real_pairs(source, template, shared_data, settings, tokenizer, tmp_path):
