@@ -96,14 +96,11 @@ def _show(options: argparse.Namespace) -> None:
     trees, rejected = read_trees(options.data, options.split)
     for tree in trees[: options.first]:
         _print(draw_tree(tree, options.width))
-    edges = sum(len(tree.edges) for tree in trees)
-    print(
-        f"{Path(options.data).name}: {len(trees)} {'tree' if len(trees) == 1 else 'trees'}, {sum(len(t.nodes) for t in trees)} nodes, {edges} edges."
-    )
+    nodes, edges = sum(len(tree.nodes) for tree in trees), sum(len(tree.edges) for tree in trees)
+    print(f"{Path(options.data).name}: {len(trees)} {'tree' if len(trees) == 1 else 'trees'}, {nodes} nodes, {edges} edges.")
     if rejected:
-        raise AlignError(
-            f"{rejected[0].where}: {rejected[0].reason} ({len(rejected)} of {len(trees) + len(rejected)} records are unusable)"
-        )
+        first, total = rejected[0], len(trees) + len(rejected)
+        raise AlignError(f"{first.where}: {first.reason} ({len(rejected)} of {total} records are unusable)")
 
 
 def _doctor(options: argparse.Namespace) -> None:
