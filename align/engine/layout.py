@@ -24,7 +24,6 @@ class TokenTree:
         parents: index of each node's parent.
         edges: (chosen, rejected) node indices.
         weights, margins: one number an edge.
-        ref_logps: the reference's log-prob of every scored token, node after node, if it is known already.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -32,7 +31,6 @@ class TokenTree:
     edges: Sequence[tuple[int, int]]
     weights: Sequence[float]
     margins: Sequence[float]
-    ref_logps: Sequence[float] | None = None
 
     def content_key(self, score_free: bool = False) -> bytes:
         """A hash of all that the reference's token log-probs depend on: tokens, arrangement, which nodes are scored."""
@@ -100,7 +98,6 @@ class TreeBatch:
         weights, margins: `[E]`.
         free: `[F]`, node numbers.
         multiplicity: `[T]`, how many pair sequences run through each token (weighs the router loss of MoE models).
-        ref_logps: `[S]`, the reference's token log-probs, where known.
         layout: the tree structure.
         keys: content key of each tree; spans of its scored tokens in `token_slices`.
     """
@@ -117,7 +114,6 @@ class TreeBatch:
     margins: Tensor
     free: Tensor
     multiplicity: Tensor
-    ref_logps: Tensor | None
     layout: Layout
     keys: list[bytes]
     token_slices: list[tuple[int, int]]
@@ -261,9 +257,6 @@ def pack(trees: Sequence[TokenTree], score_free: bool = False) -> TreeBatch:
     for span in row.spans:
         ends[span.start : span.end] = span.subtree_end
     positions = torch.tensor(row.positions, dtype=torch.long)
-    known = all(tree.ref_logps is not None for tree in trees)
-    ref = torch.tensor([x for tree in trees for x in tree.ref_logps or ()], dtype=torch.float32) if known else None
-    assert ref is None or len(ref) == len(row.labels), "reference log-probs do not match the scored tokens"
     token_node = torch.tensor(row.token_node, dtype=torch.long)
     return TreeBatch(
         input_ids=torch.tensor([row.ids]),
@@ -278,7 +271,6 @@ def pack(trees: Sequence[TokenTree], score_free: bool = False) -> TreeBatch:
         margins=torch.tensor([m for tree in trees for m in tree.margins], dtype=torch.float32),
         free=torch.tensor(row.free, dtype=torch.long),
         multiplicity=torch.tensor(row.multiplicity, dtype=torch.float32),
-        ref_logps=ref,
         layout=Layout(row.spans, length, int(positions.max()) + 1 if length else 0, positions, ends),
         keys=[tree.content_key(score_free) for tree in trees],
         token_slices=slices,

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from align.engine import TokenTree, TreeBatch, pack
 from align.engine.tokenize import truncate
+from align.errors import AlignError
 
 TREE_COLUMNS = ("node_ids", "node_parents", "edges", "edge_weights", "edge_margins")
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -39,11 +40,13 @@ class TreeCollator:
     Attributes:
         max_length, truncation_mode: see `align.engine.tokenize.truncate`.
         score_free: also score leaves without an edge.
+        reads_margins: whether the loss reads the edges' margins.
     """
 
     max_length: int | None = None
     truncation_mode: str = "keep_start"
     score_free: bool = False
+    reads_margins: bool = True
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns `trees` (a `TreeBatch`), `edge_weights` `[E]` (whose length tells the trainer's evaluation loop the
@@ -52,7 +55,15 @@ class TreeCollator:
         return {"edge_weights": batch.weights, "input_ids": batch.input_ids, "trees": batch}
 
     def pack(self, trees: Sequence[TokenTree]) -> TreeBatch:
-        """Truncate and pack."""
+        """Truncate and pack.
+
+        Raises:
+            AlignError: an edge has a margin that no loss reads.
+        """
+        if not self.reads_margins and any(margin for tree in trees for margin in tree.margins):
+            raise AlignError(
+                "an edge has a `margin`, which none of the losses in `loss_type` reads: use sigmoid, flex or hinge, or leave it out"
+            )
         return pack([self.truncated(tree) for tree in trees], self.score_free)
 
     def truncated(self, tree: TokenTree) -> TokenTree:

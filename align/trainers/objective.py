@@ -39,6 +39,11 @@ class Objective:
         return any(loss.needs_reference for loss, _ in self.losses)
 
     @property
+    def reads_margins(self) -> bool:
+        """Whether any loss reads the edges' margins."""
+        return any("margins" in loss.tensors for loss, _ in self.losses)
+
+    @property
     def scores_free_nodes(self) -> bool:
         """Whether any loss reads responses without an edge."""
         return any(loss.per == "free_node" for loss, _ in self.losses)

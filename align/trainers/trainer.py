@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import DPOTrainer
+from trl.models import prepare_deepspeed
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -55,6 +56,7 @@ class PreferenceTrainer(DPOTrainer):
 
     loss_is_scaled_for_ga = True
     _tag_names = ["trl", "dpo", "align"]
+    _precompute_engine: Any  # trl's: the DeepSpeed engine of reference forwards before training
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class PreferenceTrainer(DPOTrainer):
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
         self._monitor: ThreeDMonitor | None = None
         self.objective = _objective(args)
-        self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes)
+        self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
         if isinstance(eval_dataset, dict):
             eval_dataset = type(eval_dataset)({key: as_dataset(value) for key, value in eval_dataset.items()})
         with _settings_trl_does_not_know(args):
@@ -135,7 +137,7 @@ class PreferenceTrainer(DPOTrainer):
         policy = self._bare(self.model)
         prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
         sharded = self.is_fsdp_enabled or getattr(self.args.deepspeed_plugin, "zero_stage", 0) == 3
-        if prompt_learning:  # virtual tokens are put before each row, so that each path needs its own
+        if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
             self._backend = UNSHARED
             install(policy, UNSHARED)
         elif sharded:  # a sharded model cannot be probed before it is wrapped: what its configuration tells must do
@@ -176,8 +178,6 @@ class PreferenceTrainer(DPOTrainer):
 
     def _reference_logps(self, batch: TreeBatch) -> Tensor:
         """`[S]`, from the store where the trees are known."""
-        if batch.ref_logps is not None:
-            return batch.ref_logps
         known = self._reference_store.lookup(batch)
         if known is not None:
             return known
@@ -206,6 +206,8 @@ class PreferenceTrainer(DPOTrainer):
                 "Dataset or set `precompute_ref_log_probs=False`."
             )
         self._install_engine()
+        if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
+            self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)  # Trainer wraps the model only later
         folder = Path(self.args.reference_cache_dir or default_cache_dir())
         path = folder / f"{self._precompute_model_hash}-{self.accelerator.mixed_precision}.npz"
         self._reference_store.load(path)

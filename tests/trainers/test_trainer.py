@@ -182,6 +182,19 @@ def test_settings_that_cannot_be_are_refused(setting, message, settings):
         PreferenceConfig(**settings, **setting)
 
 
+def test_margin_that_no_loss_reads_is_refused(settings, tokenizer):
+    data = [PreferenceTree(t.prompt, t.nodes, (Edge(0, 1, margin=0.5),)) for t in TREES]
+    trainer(settings, tokenizer, data=data, max_steps=1).train()
+    with pytest.raises(AlignError, match="has a `margin`, which none of the losses"):
+        trainer(settings, tokenizer, data=data, loss_type=["ipo"], max_steps=1).train()
+
+
+def test_dropout_is_trained_row_by_row(settings, tokenizer):
+    t = trainer(settings, tokenizer, model=random_model("gpt2"), ref_model=random_model("gpt2"), disable_dropout=False, max_steps=1)
+    t.train()
+    assert t._backend == "unshared"
+
+
 # Data
 
 
