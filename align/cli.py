@@ -1,4 +1,4 @@
-"""The command line: `align train | recipes | schema | show | doctor`."""
+"""The command line: `align train | run | status | recipes | schema | show | doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from align.errors import AlignError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. A user's mistake is one sentence on stderr and status 2."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     _quiet_libraries()
     try:
         options.command(options)
@@ -27,6 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("align: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; `key=value` may stand before and after options."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _quiet_libraries() -> None:
@@ -46,6 +57,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.learning_rate=5e-7")
     train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     train.set_defaults(command=_train)
+    about = "Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command goes on."
+    run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
+    run.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    run.add_argument("--dry-run", action="store_true", help="check everything that can be checked, print the plan, and stop")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage, such as round-1/pair")
+    run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
+    run.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    run.set_defaults(command=_run)
+    status = commands.add_parser("status", help="say how far a run is")
+    status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
+    status.set_defaults(command=_status)
     commands.add_parser("recipes", help="list the recipes that come along").set_defaults(command=_recipes)
     schema = commands.add_parser("schema", help="write the JSON Schema of recipes, for editors")
     schema.add_argument("file", type=Path)
@@ -70,6 +94,35 @@ def _train(options: argparse.Namespace) -> None:
     from align.tables import outcome_table
 
     _print(outcome_table(outcomes))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from align import plans, recipes
+    from align.checks import check
+    from align.runs import Shard
+    from align.tables import plan_table, round_table
+
+    if options.traceback:
+        os.environ["ALIGN_TRACEBACK"] = "1"
+    runs = plans.runs_of(recipes.load(options.recipe, options.overrides))
+    for run in runs:
+        check(run)
+    if options.dry_run:
+        for run in runs:
+            _print(plan_table(run))
+        return
+    shard = Shard.parse(options.shard) if options.shard else None
+    plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
+    if any(run.recipe.rounds for run in runs):
+        _print(round_table(runs))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from align import plans
+    from align.tables import plan_table
+
+    for folder in plans.run_folders(options.folder):
+        _print(plan_table(plans.load_run(folder)))
 
 
 def _recipes(options: argparse.Namespace) -> None:

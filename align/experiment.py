@@ -1,22 +1,26 @@
-"""What `align train RECIPE` does: every variant and seed of a recipe, trained and measured."""
+"""Training: what `align train RECIPE` does (every variant and seed, trained and measured), and the training stage of a run."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, ProgressCallback
+from transformers import PreTrainedTokenizerBase, ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
 from align import recipes
 from align.errors import AlignError
+from align.models import load_model, load_tokenizer
 from align.recipes import Recipe
+from align.runs import Task
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
-from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, to_record, trees_from_pairs
+from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, to_record, trees_from_pairs, write_jsonl
 
 MICRO = "micro:sums"
 
@@ -27,8 +31,8 @@ class Outcome:
 
     name: str
     seed: int
-    before: float | None
-    after: float | None
+    before: dict[str, float] | None
+    after: dict[str, float] | None
     three_d: dict[str, float]
     output_dir: str
 
@@ -39,7 +43,6 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
-    disable_progress_bar()  # of loading and saving weights
     outcomes = []
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
@@ -52,16 +55,73 @@ def run(recipe: Recipe) -> list[Outcome]:
 
 
 def train(recipe: Recipe, name: str = "run") -> Outcome:
-    """Train one recipe without variants and save the model in its output folder."""
+    """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
+    path = resolve_model(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
+    trainer = make_trainer(recipe, path, name)
+    before = _evaluate(recipe, trainer)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    trainer.save_model()
+    after = _evaluate(recipe, trainer)
+    last = [entry for entry in trainer.state.log_history if "3d/chosen_drift" in entry]
+    three_d = {k: v for k, v in last[-1].items() if k.startswith("3d/")} if last else {}
+    return Outcome(name, trainer.args.seed, before, after, three_d, str(trainer.args.output_dir))
+
+
+def train_stage(task: Task) -> None:
+    """The training stage of a run; goes on from the newest whole checkpoint.
+
+    Inputs: `model`, `data`, `reference` where it is not the model itself. Settings: the recipe's `model`, `data` and
+    `training`. Outputs: `model/`; `log.jsonl`, what was logged; `three_d.jsonl`.
+    """
+    model, data = {**task.settings["model"], "name_or_path": task.inputs["model"]}, {**task.settings["data"], "train": task.inputs["data"]}
+    if "reference" in task.inputs:
+        model["reference"] = task.inputs["reference"]
+    training = {**task.settings["training"], **task.resources["training"], "output_dir": str(task.folder / "checkpoints")}
+    recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
+    path = resolve_model(task.inputs["model"], int(training.get("seed", 42)))
+    trainer = make_trainer(recipe, path, task.name)
+    trainer.train(resume_from_checkpoint=last_checkpoint(task.folder / "checkpoints"))
+    trainer.save_model(str(task.folder / "model.tmp"))
+    if trainer.accelerator.is_main_process:
+        checkpoints = task.folder / "checkpoints"
+        write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
+        if (checkpoints / "three_d.jsonl").exists():
+            shutil.copyfile(checkpoints / "three_d.jsonl", task.folder / "three_d.jsonl")
+        shutil.rmtree(task.folder / "model", ignore_errors=True)
+        os.replace(task.folder / "model.tmp", task.folder / "model")
+        shutil.rmtree(checkpoints)
+    trainer.accelerator.wait_for_everyone()
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; `trainer_state.json` is what is written last."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(checkpoint)
+    return None
+
+
+def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
+    """The trainer of a recipe, ready to train.
+
+    Args:
+        recipe: without variants.
+        path: the policy's folder or name, resolved.
+        label: in front of the progress bar.
+
+    Raises:
+        AlignError: models or data cannot be had, or settings contradict each other.
+    """
+    disable_progress_bar()  # of loading and saving weights
     args = _arguments(recipe)
-    seed = args.seed
-    path = resolve_model(recipe.model.name_or_path, seed)
     tokenizer = _tokenizer(recipe, path)
     model = _load(recipe, path)
-    before = _evaluate(recipe, model, tokenizer)
     trainer = PreferenceTrainer(
         model=model,
-        ref_model=_load(recipe, recipe.model.reference) if recipe.model.reference else None,
+        ref_model=_load(recipe, recipe.model.reference, "model.reference") if recipe.model.reference else None,
         args=args,
         train_dataset=_dataset(recipe, recipe.data.train, recipe.data.train_split, model, tokenizer, args),
         eval_dataset=_dataset(recipe, recipe.data.eval, recipe.data.eval_split, model, tokenizer, args) if recipe.data.eval else None,
@@ -70,13 +130,8 @@ def train(recipe: Recipe, name: str = "run") -> Outcome:
     )
     trainer.remove_callback(ProgressCallback)
     if not args.disable_tqdm:
-        trainer.add_callback(CompactProgress(f"{name}, seed {seed}"))
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model()
-    after = _evaluate(recipe, trainer.model, tokenizer)
-    last = [entry for entry in trainer.state.log_history if "3d/chosen_drift" in entry]
-    three_d = {k: v for k, v in last[-1].items() if k.startswith("3d/")} if last else {}
-    return Outcome(name, seed, before, after, three_d, str(args.output_dir))
+        trainer.add_callback(CompactProgress(label))
+    return trainer
 
 
 def _arguments(recipe: Recipe) -> PreferenceConfig:
@@ -99,27 +154,19 @@ def resolve_model(name: str, seed: int) -> str:
     return str(build(StartModel(seed=seed)))
 
 
-def _load(recipe: Recipe, path: str) -> Any:
-    options: dict[str, Any] = {"dtype": recipe.model.dtype, "revision": recipe.model.revision}
-    if recipe.model.attn_implementation:
-        options["attn_implementation"] = recipe.model.attn_implementation
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, trust_remote_code=recipe.model.trust_remote_code, **options)
-    except (OSError, ValueError) as error:
-        raise AlignError(f"model.name_or_path '{path}': {str(error).splitlines()[0]}") from error
+def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:
+    model = recipe.model
+    return load_model(
+        source, dtype=model.dtype, revision=model.revision if key == "model.name_or_path" else None,
+        trust_remote_code=model.trust_remote_code, attn_implementation=model.attn_implementation, key=key,
+    )  # fmt: skip
 
 
-def _tokenizer(recipe: Recipe, path: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=recipe.model.revision, trust_remote_code=recipe.model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise AlignError(f"model.name_or_path '{path}': {str(error).splitlines()[0]}") from error
-    if recipe.model.chat_template:
-        template = Path(recipe.model.chat_template)
-        if not template.is_file():
-            raise AlignError(f"model.chat_template '{template}': no such file")
-        tokenizer.chat_template = template.read_text(encoding="utf-8")
-    return tokenizer
+def _tokenizer(recipe: Recipe, source: str) -> PreTrainedTokenizerBase:
+    model = recipe.model
+    return load_tokenizer(
+        source, revision=model.revision, trust_remote_code=model.trust_remote_code, chat_template=model.chat_template
+    )  # fmt: skip
 
 
 def _lora(recipe: Recipe) -> Any:
@@ -159,12 +206,12 @@ def read(recipe: Recipe, source: str, split: str, model: Any, tokenizer: Any, ar
     return trees
 
 
-def _evaluate(recipe: Recipe, model: Any, tokenizer: Any) -> float | None:
+def _evaluate(recipe: Recipe, trainer: PreferenceTrainer) -> dict[str, float] | None:
     if recipe.evaluation is None:
         return None
-    from eval.sums import greedy_accuracy
+    from eval.tasks import measure
 
-    return greedy_accuracy(model, tokenizer, recipe.evaluation.problems)
+    return measure(recipe.evaluation.task, trainer.model, trainer.processing_class, recipe.evaluation.problems)
 
 
 def _is_main_process() -> bool:

@@ -1,8 +1,10 @@
-"""What the command line draws: trees, and the outcome of a training."""
+"""What the command line draws: trees, plans, and the outcome of trainings and rounds."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from align.runs import assess
 from align.trees import ROOT, PreferenceTree
 
 if TYPE_CHECKING:
     from align.experiment import Outcome
+    from align.plans import Run
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
@@ -43,18 +47,74 @@ def _short(text: object, width: int) -> str:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """One line a variant: accuracy before and after (mean and each seed), and the drifts of the 3D monitor."""
+    """One line a variant: the task's first number before and after (mean over seeds), and the drifts of the 3D monitor."""
     table = Table(
         title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None
     )
-    for column in ("run", "seeds", "accuracy before", "after", "better than start", "chosen drift", "rejected drift", "unseen drift"):
+    number = next((next(iter(o.before)) for o in outcomes if o.before), "")
+    for column in (
+        "run",
+        "seeds",
+        f"{number} before".strip(),
+        "after",
+        "better than start",
+        "chosen drift",
+        "rejected drift",
+        "unseen drift",
+    ):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.name == name]
-        before = [o.before for o in mine if o.before is not None]
-        after = [o.after for o in mine if o.after is not None]
+        before = [o.before[number] for o in mine if o.before is not None]
+        after = [o.after[number] for o in mine if o.after is not None]
         wins = sum(a > b for a, b in zip(after, before, strict=True))
         drifts = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
-        cells = [f"{mean(before):.1%}", f"{mean(after):.1%}", f"{wins} of {len(mine)}"] if before else ["", "", ""]
+        shown = ".1%" if number == "accuracy" else ".3f"
+        cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(mine)}"] if before else ["", "", ""]
         table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in drifts))
+    return table
+
+
+_STATES = {"done": "[green]done[/]", "resume": "[yellow]interrupted[/]", "restore": "[yellow]set aside[/]", "run": "to do", "wait": "to do"}
+
+
+def plan_table(run: Run) -> Table:
+    """One line a stage: where it stands, how long it took or how far it is, and what is left to do."""
+    running = run.folder.is_locked()
+    table = Table(title=f"{run.folder.path}{'  [green](running)[/]' if running else ''}", title_justify="left", box=None)
+    for column in ("stage", "state", "progress", ""):
+        table.add_column(column)
+    for state in assess(run.stages, run.folder):
+        name = state.stage.name
+        manifest = run.folder.manifest(name) if state.kind == "done" else None
+        words = "[cyan]running[/]" if running and state.kind == "resume" else _STATES[state.kind]
+        done = f"{manifest['seconds']:.0f} s" if manifest else _how_far(run.folder.stage(name)) if state.kind == "resume" else ""
+        table.add_row(name, words, done, "" if state.kind == "resume" and running else state.reason)
+    return table
+
+
+def _how_far(folder: Path) -> str:
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("progress-*.json"))]
+    if not parts:
+        return ""
+    speed = sum(part.get("tokens_per_second", 0) for part in parts)
+    text = f"{sum(p['done'] for p in parts)} of {sum(p['total'] for p in parts)} {parts[0]['unit']}"
+    return f"{text}, {speed:,} tokens/s" if speed else text
+
+
+def round_table(runs: Sequence[Run]) -> Table:
+    """One line a variant and round, means over seeds: the task's numbers, and the implicit reward that the round learned from."""
+    table = Table(title="round by round, mean over seeds", title_justify="left", box=None)
+    from align.plans import round_metrics
+
+    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for run in runs:
+        for number, metrics in round_metrics(run):
+            found.setdefault((run.label.rsplit("seed", 1)[0].strip() or "run", number), []).append(metrics)
+    names = list(dict.fromkeys(name for metrics in found.values() for one in metrics for name in one))
+    for column in ("run", "round", "seeds", *names):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for (label, number), metrics in sorted(found.items(), key=lambda item: item[0]):
+        cells = [f"{mean(values):.3f}" if (values := [m[name] for m in metrics if name in m]) else "" for name in names]
+        table.add_row(label, str(number) if number else "start", str(len(metrics)), *cells)
     return table

@@ -8,14 +8,14 @@ with the tree (from a sampler) are taken as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from align.engine.layout import TokenTree
 from align.errors import AlignError
-from align.trees import ROOT, PreferenceTree, as_messages, path_text
+from align.trees import ROOT, Message, PreferenceTree, Prompt, as_messages, path_text
 
 
 def tokenize_tree(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> TokenTree:
@@ -123,33 +123,63 @@ def _path_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> li
     return runs
 
 
+def prompt_token_ids(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any] | None = None) -> list[int]:
+    """Token ids of a prompt alone, ready for a response to follow.
+
+    Args:
+        prompt: text, or messages (rendered with the generation prompt).
+        tokenizer: with a chat template, if the prompt is messages.
+        metadata: the tree's, for `tools` and `chat_template_kwargs`.
+
+    Raises:
+        AlignError: messages, but no chat template.
+    """
+    if isinstance(prompt, str):
+        return _text_ids(prompt, tokenizer)
+    return tokenizer(_opening(prompt, tokenizer, metadata or {}), add_special_tokens=False)["input_ids"]
+
+
 def _render(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, index: int = ROOT) -> list[int]:
     """Token ids of the whole path to node `index`; of the prompt alone for `ROOT`."""
     path = tree.path(index)
-    complete = index != ROOT and tree.is_complete(index)
+    if not path:
+        return prompt_token_ids(tree.prompt, tokenizer, tree.metadata)
+    complete = tree.is_complete(index)
     if tree.conversational:
         return _render_chat(tree, tokenizer, path, complete)
     text = tree.prompt + path_text(tree, path)  # type: ignore[operator]
     eos: str = tokenizer.eos_token
     if complete and not text.endswith(eos):
-        text += eos
+        return tokenizer(text + eos)["input_ids"]
+    return _text_ids(text, tokenizer)
+
+
+def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids: list[int] = tokenizer(text)["input_ids"]
-    if not complete and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
+    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token):
         ids = ids[:-1]  # a tokenizer that ends everything it sees
     return ids
 
 
 def _render_chat(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> list[int]:
-    if tokenizer.chat_template is None:
-        raise AlignError("`prompt` is a list of messages, but the tokenizer has no chat template to render it")
-    tools = tree.metadata.get("tools")
-    options: dict[str, Any] = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
-    options |= tree.metadata.get("chat_template_kwargs") or {}
-    if path and complete:
+    if complete:
+        options = _template_options(tokenizer, tree.metadata)
         response = as_messages(tree.nodes[path[0]].text if len(path) == 1 else path_text(tree, path))
         return tokenizer.apply_chat_template([*tree.prompt, *response], tokenize=True, return_dict=True, **options)["input_ids"]
-    opening: str = tokenizer.apply_chat_template(tree.prompt, tokenize=False, add_generation_prompt=True, **options)
+    opening = _opening(tree.prompt, tokenizer, tree.metadata)  # type: ignore[arg-type]
     return tokenizer(opening + path_text(tree, path), add_special_tokens=False)["input_ids"]
+
+
+def _opening(prompt: list[Message], tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> str:
+    options = _template_options(tokenizer, metadata)
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+
+
+def _template_options(tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if tokenizer.chat_template is None:
+        raise AlignError("`prompt` is a list of messages, but the tokenizer has no chat template to render it")
+    tools = metadata.get("tools")
+    return {"tools": json.loads(tools) if isinstance(tools, str) else tools, **(metadata.get("chat_template_kwargs") or {})}
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

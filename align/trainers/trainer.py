@@ -21,7 +21,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
-from align.engine.generate import sample_responses
+from align.engine.generate import Sampling, sample_responses
 from align.engine.model import UNSHARED
 from align.engine.probe import cannot_share
 from align.trainers import metrics as metric_sums
@@ -321,14 +321,9 @@ class PreferenceTrainer(DPOTrainer):
 
     def _sample(self, prompts: list[list[int]]) -> list[list[int]]:
         with self._quiet_model() as model:
-            return sample_responses(
-                model,
-                prompts,
-                max_new_tokens=self.args.monitor_max_new_tokens,
-                pad_token_id=self._tokenizer.pad_token_id,
-                eos_token_id=self._tokenizer.eos_token_id,
-                seed=self.args.seed,
-            )
+            sampling = Sampling(self.args.monitor_max_new_tokens)
+            found = sample_responses(model, prompts, sampling, tokenizer=self._tokenizer, seeds=self.args.seed)
+        return [list(sample.token_ids) for (sample,) in found]
 
     def _score_watched(self, trees: list[TokenTree]) -> tuple[TreeBatch, Tensor]:
         batch = pack(trees, score_free=True).to(self.accelerator.device)

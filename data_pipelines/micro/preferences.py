@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from align.engine.generate import sample_responses
+from align.engine.generate import Sampling, sample_responses
 from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.micro.sums import MAX_NEW_TOKENS, problems
 
@@ -28,13 +28,12 @@ def sample_preferences(
     for chunk in range(8):
         batch = problems(count, seed * 100 + chunk, "pairs")
         prompts = [tokenizer(problem.prompt)["input_ids"] for problem in batch]
-        repeated = [prompt for prompt in prompts for _ in range(samples)]
         responses = sample_responses(
-            model, repeated, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-            seed=seed * 100 + chunk, temperature=temperature, batch_size=800,
+            model, prompts, Sampling(MAX_NEW_TOKENS, temperature), tokenizer=tokenizer,
+            seeds=(seed * 100 + chunk) << 20, n=samples, batch_size=800,
         )  # fmt: skip
         for i, problem in enumerate(batch):
-            mine = [tuple(r) for r in responses[i * samples : (i + 1) * samples] if r and r[-1] == tokenizer.eos_token_id]
+            mine = [r.token_ids for r in responses[i] if r.finish_reason == "stop"]
             texts = {r: tokenizer.decode(r, skip_special_tokens=True) for r in mine}
             right = [r for r in mine if problem.is_right(texts[r])]
             wrong = [r for r in mine if not problem.is_right(texts[r])]

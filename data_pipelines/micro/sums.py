@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.engine.generate import sample_responses
+from align.engine.generate import Sampling, sample_responses
 
 STEPS = 3
 LARGEST = 9
@@ -73,11 +73,9 @@ def share_right(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> float:
     responses = sample_responses(
         model,
         [tokenizer(problem.prompt)["input_ids"] for problem in asked],
-        max_new_tokens=MAX_NEW_TOKENS,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        temperature=0.0,
+        Sampling(MAX_NEW_TOKENS, temperature=0.0),
+        tokenizer=tokenizer,
     )
     model.train(was_training)
-    texts = [tokenizer.decode(response, skip_special_tokens=True) for response in responses]
+    texts = [tokenizer.decode(response.token_ids, skip_special_tokens=True) for (response,) in responses]
     return sum(problem.is_right(text) for problem, text in zip(asked, texts, strict=True)) / len(asked)

@@ -1,12 +1,4 @@
-"""The typed recipe: YAML → checked settings, dotted overrides, and errors that name the key.
-
-model:       which model, its precision, adapters, reference
-data:        preference pairs or trees, for training and evaluation
-training:    any field of PreferenceConfig
-evaluation:  a task to measure before and after
-variants:    named sets of overrides, each a run of its own
-seeds:       each variant is run with each seed
-"""
+"""The typed recipe: YAML → checked settings, dotted overrides, and errors that name the key."""
 
 from __future__ import annotations
 
@@ -19,98 +11,17 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
+from align.recipes.schema import Recipe
 from align.trainers.config import PreferenceConfig
 
-_CHECKOUT = Path(__file__).parent.parent / "recipes"
+_CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class Lora(_Section):
-    """A LoRA adapter; the reference is then the model with the adapter off."""
-
-    r: int = 16
-    """Rank."""
-    alpha: int = 32
-    """Scale, over r."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input. Must be 0 where the run is to be exact; the policy's dropout is off by default."""
-    target_modules: str | list[str] = "all-linear"
-    """Which linear layers get one."""
-
-
-class Model(_Section):
-    """The policy and its reference."""
-
-    name_or_path: str
-    """A model on the hub, a folder, or `micro:sums`, the start model trained here."""
-    reference: str | None = None
-    """The reference model; left out, the policy as it is at the start."""
-    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
-    """Precision of the weights."""
-    attn_implementation: str | None = None
-    """transformers' attention for calls without a tree."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
-    chat_template: str | None = None
-    """A Jinja file that takes the place of the tokenizer's chat template."""
-    lora: Lora | None = None
-    """Train an adapter instead of all weights."""
-
-
-class Data(_Section):
-    """Preference pairs or trees."""
-
-    train: str
-    """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, pairs sampled from the start model."""
-    train_split: str = "train"
-    """Split of a hub data set."""
-    eval: str | None = None
-    """Like `train`, for evaluation during the training."""
-    eval_split: str = "test"
-    """Split of a hub data set."""
-    limit: int | None = None
-    """Use the first so many records only."""
-    merge_prompts: bool = False
-    """Make one tree of all pairs with the same prompt."""
-    max_rejected_share: float = 0.1
-    """Stop if a larger share of the records cannot be used; they are kept aside in any case."""
-
-
-class Evaluation(_Section):
-    """What is measured before and after the training."""
-
-    task: Literal["sums"]
-    """The task."""
-    problems: int = 400
-    """How many held-out problems."""
-
-
-class Recipe(_Section):
-    """One training, or several variants of it."""
-
-    description: str = ""
-    """One sentence for `align recipes`."""
-    model: Model
-    data: Data
-    training: dict[str, Any] = {}
-    """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
-    evaluation: Evaluation | None = None
-    variants: dict[str, dict[str, Any]] = {}
-    """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
-    seeds: list[int] = [42]
-    """Run every variant with each of these seeds."""
 
 
 @functools.cache
@@ -262,6 +173,8 @@ def _first_problem(error: ValidationError, where: str) -> str:
 def _keys_at(above: list[str]) -> list[str]:
     section: Any = Recipe
     for part in above:
+        if part not in section.model_fields:  # a place in a list
+            continue
         annotation = section.model_fields[part].annotation
         options = [annotation, *typing.get_args(annotation)]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

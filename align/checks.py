@@ -1,0 +1,142 @@
+"""What can be checked before the first sample: models, data, disk, engine, tracker. A run that would die in hours dies now."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+
+from align.errors import AlignError
+from align.plans import Run
+from align.runs import External
+
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 2}
+
+
+def check(run: Run) -> None:
+    """See that a run can be begun.
+
+    Raises:
+        AlignError: what is missing, and under which key of the recipe.
+    """
+    recipe = run.recipe
+    sources = [source.source for stage in run.stages for source in stage.inputs.values() if isinstance(source, External)]
+    for key, name in (("model.name_or_path", recipe.model.name_or_path), ("model.reference", recipe.model.reference)):
+        if name in sources:
+            _check_model(key, name)
+    for key, name in (("data.train", recipe.data.train), ("rollouts.prompts", recipe.rollouts.prompts if recipe.rollouts else None)):
+        if name in sources:
+            _check_data(key, name)
+    if recipe.model.reference and Path(recipe.model.reference).is_dir() and Path(recipe.model.name_or_path).is_dir():
+        from align.rewards.scorers import check_tokenizers
+
+        check_tokenizers(recipe.model.name_or_path, recipe.model.reference)
+    if recipe.rounds is not None:
+        _check_rounds(run)
+    _check_engine(run)
+    _check_tracker(run)
+    _check_disk(run)
+
+
+def _check_model(key: str, name: str) -> None:
+    if name.startswith("micro:"):
+        return
+    path = Path(name)
+    if path.exists() or name.startswith((".", "/", "~")):
+        if not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
+            raise AlignError(f"{key} '{name}': there is no model in this folder (no config.json)")
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(name)
+    except Exception as error:  # not found, no access, no network: the sentence says which
+        raise AlignError(f"{key} '{name}': {str(error).strip().splitlines()[0]}") from error
+
+
+def _check_data(key: str, name: str) -> None:
+    if name.startswith("micro:"):
+        return
+    if Path(name).suffix in (".jsonl", ".json", ".parquet"):
+        if not Path(name).is_file():
+            raise AlignError(f"{key} '{name}': no such file")
+        return
+    from datasets import load_dataset_builder
+
+    if not Path(name).exists():
+        try:
+            load_dataset_builder(name)
+        except Exception as error:
+            raise AlignError(f"{key} '{name}': {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+
+
+def _check_rounds(run: Run) -> None:
+    from align.errors import nearest
+    from align.rewards import PAIRINGS
+    from align.rewards.scorers import SCORERS
+
+    rounds = run.recipe.rounds
+    assert rounds is not None
+    if rounds.pairing not in PAIRINGS:
+        raise AlignError(f"rounds.pairing is '{rounds.pairing}': {nearest(rounds.pairing, PAIRINGS)}")
+    for choice in rounds.scorers:
+        if choice.name not in SCORERS:
+            raise AlignError(f"rounds.scorers: there is no scorer '{choice.name}': {nearest(choice.name, SCORERS)}")
+    if not 0 <= rounds.replay < 1:
+        raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
+
+
+def _check_engine(run: Run) -> None:
+    rollouts = run.recipe.rollouts
+    if rollouts is None or rollouts.engine == "transformers":
+        return
+    needs_vllm = rollouts.engine == "vllm" or rollouts.url is None
+    if needs_vllm and importlib.util.find_spec("vllm") is None:
+        raise AlignError(
+            f"rollouts.engine is '{rollouts.engine}', but vLLM is not installed: pip install align-preferences[vllm] on a GPU machine, "
+            "or set rollouts.engine=transformers"
+        )
+    if rollouts.engine == "server" and rollouts.url is not None:
+        import httpx
+
+        try:
+            httpx.get(f"{rollouts.url.rstrip('/')}/v1/models", timeout=10).raise_for_status()
+        except httpx.HTTPError as error:
+            raise AlignError(f"rollouts.url '{rollouts.url}': no OpenAI-compatible server answers ({type(error).__name__})") from error
+
+
+def _check_tracker(run: Run) -> None:
+    trackers = run.recipe.training.get("report_to") or []
+    if "wandb" in ([trackers] if isinstance(trackers, str) else trackers):
+        offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
+        logged_in = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()
+        if not (offline or logged_in):
+            raise AlignError("training.report_to is wandb, but nobody is logged in: run `wandb login`, or set WANDB_MODE=offline")
+
+
+def _check_disk(run: Run) -> None:
+    """Room for each round's model and one checkpoint with the optimizer's state."""
+    weights = _bytes_of_weights(run.recipe.model.name_or_path)
+    if weights is None:
+        return
+    rounds = run.recipe.rounds.count if run.recipe.rounds else 1
+    needed = weights * rounds + weights * (1 if run.recipe.model.lora else 7) * bool(run.recipe.training.get("save_strategy") != "no")
+    place = next(path for path in [run.folder.path, *run.folder.path.absolute().parents] if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise AlignError(
+            f"{run.folder.path}: {free / 1e9:.1f} GB free, but {rounds} model(s) and a checkpoint need about {needed / 1e9:.1f} GB: "
+            "give another training.output_dir"
+        )
+
+
+def _bytes_of_weights(name: str) -> int | None:
+    """Bytes of a local model's weights; None where they are not here."""
+    path = Path(name)
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        return int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
+    single = path / "model.safetensors"
+    return single.stat().st_size if single.exists() else None

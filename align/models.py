@@ -1,0 +1,65 @@
+"""Loading models and tokenizers, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from align.errors import AlignError
+
+
+def load_model(
+    source: str, *, dtype: str = "auto", revision: str | None = None, trust_remote_code: bool = False,
+    attn_implementation: str | None = None, key: str = "model.name_or_path", kind: Any = AutoModelForCausalLM,
+) -> Any:  # fmt: skip
+    """Load a model; a folder that holds a PEFT adapter gives the model it was trained on with the adapter merged in.
+
+    Args:
+        source: a folder, or a name on the hub.
+        dtype, revision, trust_remote_code, attn_implementation: as for `from_pretrained`.
+        key: the recipe's key, for errors.
+        kind: the auto class.
+
+    Raises:
+        AlignError: there is no such model, or it cannot be loaded.
+    """
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    try:
+        if (Path(source) / "adapter_config.json").exists():
+            from peft import PeftModel
+
+            base = json.loads((Path(source) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+            return PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+        return kind.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+
+
+def load_tokenizer(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False, chat_template: str | None = None,
+    key: str = "model.name_or_path",
+) -> PreTrainedTokenizerBase:  # fmt: skip
+    """Load a model's tokenizer.
+
+    Args:
+        source, revision, trust_remote_code, key: as for `load_model`.
+        chat_template: a Jinja file that takes the place of the tokenizer's own.
+
+    Raises:
+        AlignError: there is none, or the template's file does not exist.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+    if chat_template:
+        template = Path(chat_template)
+        if not template.is_file():
+            raise AlignError(f"model.chat_template '{template}': no such file")
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer

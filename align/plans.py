@@ -1,0 +1,193 @@
+"""What `align run RECIPE` does: every variant and seed of a recipe as a run of stages, one after the other or side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from align import recipes
+from align.errors import AlignError
+from align.recipes import Recipe
+from align.runs import External, InterruptedRunError, Output, RunFolder, Shard, Stage, execute
+from align.runs.plan import up_to
+from data_pipelines.implicit_rewards.plan import stages_of_rounds
+
+WITHOUT_EFFECT = {
+    "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "disable_tqdm", "log_level", "logging_first_step",
+    "logging_steps", "logging_strategy", "project", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
+}  # fmt: skip
+"""Training settings that change nothing of the model: a run that is done stays done when they change."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a recipe without variants, its folder, its stages."""
+
+    label: str
+    recipe: Recipe
+    folder: RunFolder
+    stages: list[Stage]
+
+
+def runs_of(recipe: Recipe) -> list[Run]:
+    """The runs of a recipe: every variant with every seed.
+
+    Raises:
+        AlignError: sections that the method needs are missing.
+    """
+    found = []
+    for seed in recipe.seeds:
+        for name in recipe.variants or [None]:
+            one = recipes.variant(recipe, name, seed)
+            label = " ".join([*([name] if name else []), *([f"seed {seed}"] if len(recipe.seeds) > 1 else [])]) or "run"
+            found.append(Run(label, one, RunFolder(one.training["output_dir"]), stages_of(one)))
+    return found
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The stages of a recipe without variants."""
+    unseen = {"output_dir", *WITHOUT_EFFECT}
+    settings = {
+        "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
+        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds else {"train"}),
+        "training": {key: value for key, value in recipe.training.items() if key not in unseen},
+    }
+    launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
+    if recipe.resources.accelerate:
+        launch["accelerate"] = _accelerate_config(recipe.resources.accelerate)
+    training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
+    evaluation = None
+    if recipe.evaluation is not None:
+        evaluation = Stage("evaluate", "eval.tasks:evaluate", {**recipe.evaluation.model_dump(), "dtype": recipe.model.dtype})
+    if recipe.rounds is not None:
+        return stages_of_rounds(recipe, training, evaluation)
+    inputs = {"model": External(recipe.model.name_or_path), "data": External(recipe.data.train)}
+    if recipe.model.reference:
+        inputs["reference"] = External(recipe.model.reference)
+    stages = [Stage(training.name, training.function, training.settings, inputs, launch)]
+    if evaluation is not None:
+        stages.append(Stage(evaluation.name, evaluation.function, evaluation.settings, {"model": Output("train", "model")}))
+    return stages
+
+
+def run_all(
+    runs: Sequence[Run], *, until: str | None = None, shard: Shard | None = None, jobs: int = 1, say: Callable[[str], None] = print
+) -> None:
+    """Bring every run up to date. SIGTERM and SIGINT end it cleanly; the same command goes on.
+
+    Args:
+        runs: of one recipe.
+        until: the last stage to do.
+        shard: see `align.runs.execute`.
+        jobs: runs side by side; the machine's cores are divided among them.
+        say: told one line for every stage.
+
+    Raises:
+        InterruptedRunError: a signal came.
+        AlignError: a stage failed.
+    """
+    for run in runs:
+        up_to(run.stages, until)
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
+    with _stopping_on_signals() as stop:
+
+        def one(run: Run) -> None:
+            prefix = f"{run.label:<24} " if len(runs) > 1 else ""
+            run.folder.path.mkdir(parents=True, exist_ok=True)
+            _write_recipe(run)
+            execute(
+                up_to(run.stages, until), run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=environment
+            )
+
+        if jobs == 1 or len(runs) == 1:
+            for run in runs:
+                one(run)
+            return
+        with ThreadPoolExecutor(jobs) as pool:
+            waiting = [pool.submit(one, run) for run in runs]
+            errors = [error for future in waiting if (error := future.exception()) is not None]
+        if errors:
+            raise next((e for e in errors if not isinstance(e, InterruptedRunError)), errors[0])
+
+
+def load_run(path: Path) -> Run:
+    """The run that was begun in a folder.
+
+    Raises:
+        AlignError: there is none.
+    """
+    source = path / "recipe.yaml"
+    if not source.exists():
+        raise AlignError(f"{path}: no run was begun here (there is no recipe.yaml)")
+    recipe = recipes.parse(yaml.safe_load(source.read_text(encoding="utf-8")), str(source))
+    return Run(path.name, recipe, RunFolder(path), stages_of(recipe))
+
+
+def run_folders(path: Path) -> list[Path]:
+    """The runs in a folder: itself, or those of a recipe's variants and seeds below it.
+
+    Raises:
+        AlignError: there is none.
+    """
+    found = sorted(source.parent for source in path.glob("**/recipe.yaml") if "superseded" not in source.parts)
+    if not found:
+        raise AlignError(f"{path}: there is no run in this folder")
+    return found
+
+
+def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
+    """Round number (0 is the start) and numbers of every finished round: the evaluation's, and the round's statistics."""
+    rounds = run.recipe.rounds
+    for number in range(rounds.count + 1 if rounds else 0):
+        name = f"round-{number}" if number else "start"
+        metrics = _read(run.folder.stage(f"{name}/evaluate") / "metrics.json")
+        statistics = _read(run.folder.stage(f"{name}/pair") / "statistics.json")
+        if statistics:
+            metrics = {**metrics, "implicit": statistics["rewards"].get("implicit", float("nan")), "alpha": statistics["alpha"]}
+        if metrics:
+            yield number, metrics
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write_recipe(run: Run) -> None:
+    content = run.recipe.model_dump(exclude_defaults=True)
+    (run.folder.path / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _accelerate_config(name: str) -> str:
+    for candidate in (Path(name), recipes.RECIPES / "accelerate" / f"{name}.yaml"):
+        if candidate.is_file():
+            return str(candidate)
+    known = [path.stem for path in (recipes.RECIPES / "accelerate").glob("*.yaml")]
+    raise AlignError(f"resources.accelerate is '{name}': no such configuration: {recipes.nearest(name, known)}")
+
+
+class _stopping_on_signals:  # noqa: N801  (used as a context)
+    """An event that SIGTERM and SIGINT set, as long as the context lasts."""
+
+    def __enter__(self) -> threading.Event:
+        self._stop = threading.Event()
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._set) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self._stop
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self._stop.set()

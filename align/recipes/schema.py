@@ -1,0 +1,206 @@
+"""The recipe's sections.
+
+model:       which model, its precision, adapters, reference
+data:        preference pairs or trees, for training and evaluation; what rounds replay
+rollouts:    prompts, engine and sampling, for methods that sample
+rounds:      what DICE and SELM do with the samples
+training:    any field of PreferenceConfig
+evaluation:  a task to measure before and after
+resources:   processes and launchers
+variants:    named sets of overrides, each a run of its own
+seeds:       each variant is run with each seed
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Lora(_Section):
+    """A LoRA adapter; the reference is then the model with the adapter off."""
+
+    r: int = 16
+    """Rank."""
+    alpha: int = 32
+    """Scale, over r."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input. Must be 0 where the run is to be exact; the policy's dropout is off by default."""
+    target_modules: str | list[str] = "all-linear"
+    """Which linear layers get one."""
+
+
+class Model(_Section):
+    """The policy and its reference."""
+
+    name_or_path: str
+    """A model on the hub, a folder, or one trained here: `micro:sums`, `micro:style`."""
+    reference: str | None = None
+    """The reference model; left out, the policy as it is at the start."""
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    """Precision of the weights."""
+    attn_implementation: str | None = None
+    """transformers' attention for calls without a tree."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    chat_template: str | None = None
+    """A Jinja file that takes the place of the tokenizer's chat template."""
+    lora: Lora | None = None
+    """Train an adapter instead of all weights."""
+
+
+class Data(_Section):
+    """Preference pairs or trees."""
+
+    train: str
+    """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, `micro:style`, pairs of a start model."""
+    train_split: str = "train"
+    """Split of a hub data set."""
+    eval: str | None = None
+    """Like `train`, for evaluation during the training."""
+    eval_split: str = "test"
+    """Split of a hub data set."""
+    limit: int | None = None
+    """Use the first so many records only."""
+    merge_prompts: bool = False
+    """Make one tree of all pairs with the same prompt."""
+    max_rejected_share: float = 0.1
+    """Stop if a larger share of the records cannot be used; they are kept aside in any case."""
+
+
+class Evaluation(_Section):
+    """What is measured before and after the training."""
+
+    task: Literal["sums", "style"]
+    """The task."""
+    problems: int = 400
+    """How many held-out problems."""
+
+
+class Rollouts(_Section):
+    """How responses are sampled."""
+
+    prompts: str
+    """Prompts or preferences: a name on the hub, a .jsonl, .json or .parquet file, or `micro:style`."""
+    prompts_split: str = "train"
+    """Split of a hub data set."""
+    prompts_column: str = "prompt"
+    """The column with the prompt, text or messages."""
+    limit: int | None = None
+    """Use the first so many prompts only."""
+    chat: bool | None = None
+    """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template."""
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What samples."""
+    url: str | None = None
+    """Address of a running OpenAI-compatible server (engine `server`); left out, one is started for each round."""
+    options: dict[str, Any] = {}
+    """Passed on to `vllm.LLM`, `vllm serve` or `from_pretrained`: gpu_memory_utilization, speculative_config, ..."""
+    samples: int = 16
+    """K, responses a prompt."""
+    temperature: float = 1.0
+    """Of the sampling."""
+    top_p: float = 1.0
+    """Nucleus sampling."""
+    top_k: int = 0
+    """0 is off."""
+    min_p: float = 0.0
+    """0 is off."""
+    max_new_tokens: int = 2048
+    """Longest response."""
+    stop: list[str] = []
+    """Texts that end a response."""
+    batch: int = 64
+    """Responses at a time (transformers; the others schedule by themselves)."""
+
+
+class Filter(_Section):
+    """Which samples may become preferences; defaults as DICE's released code."""
+
+    drop_truncated: bool = True
+    """Drop responses that ended for length."""
+    min_characters: int = 4
+    """Shortest response."""
+    max_characters: int = 6699
+    """Longest response."""
+    max_tokens: int = 4095
+    """Longest response with its prompt."""
+    min_responses: int = 8
+    """A prompt with fewer valid responses is left out."""
+
+
+class ScorerChoice(_Section):
+    """One scorer."""
+
+    name: str
+    """implicit, reward_model, length, function, or one registered elsewhere."""
+    weight: float = 1.0
+    """In the sum, where there are several."""
+    options: dict[str, Any] = {}
+    """The scorer's own."""
+
+
+class Rounds(_Section):
+    """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332)."""
+
+    count: int = 2
+    """R, how many rounds."""
+    prompts: Literal["all", "split"] = "all"
+    """Every round samples to all prompts, or to a part of its own."""
+    filter: Filter = Filter()
+    """Which samples are left out."""
+    scorers: list[ScorerChoice] = [ScorerChoice(name="implicit")]
+    """One, or several: then the weighted sum of their log-sigmoid-centred rewards."""
+    quantile: float = 0.85
+    """Of a prompt's rewards: where the log-sigmoid of each scorer is centred."""
+    policy_scores: Literal["rescore", "sampler"] = "rescore"
+    """The policy's log-probs: computed, or taken from the sampler and checked on the first prompts."""
+    max_tokens_per_row: int = 16384
+    """Tokens in a packed row when scoring."""
+    length_unit: Literal["characters", "tokens"] = "characters"
+    """What |y| counts."""
+    length_alpha: float | Literal["fit"] = "fit"
+    """α of s − α·|y|: fitted so that pairs are equally long on average, or a number; 0 is off."""
+    pairing: str = "best_worst"
+    """Which responses of a prompt become pairs: best_worst, best_median, best_second, quartiles, two_best_two_worst, best_rest."""
+    replay: float = 0.5
+    """γ, the share of offline preferences (`data.train`) in what is trained on; 0 is off."""
+    exploration: Literal["none", "reference"] = "none"
+    """`reference`: a response of the reference joins each tree as a leaf without an edge, for `loss_type: [selm]`."""
+
+
+class Resources(_Section):
+    """How many machines' parts do the work; none of it changes the outcome."""
+
+    processes: int = 1
+    """Processes that share sampling and scoring, each with its own GPUs."""
+    tensor_parallel: int = 1
+    """GPUs a copy of the model is spread over when sampling with vLLM."""
+    accelerate: str | None = None
+    """Launch training with this configuration: a name below recipes/accelerate, or a file."""
+
+
+class Recipe(_Section):
+    """One training, or several variants of it."""
+
+    description: str = ""
+    """One sentence for `align recipes`."""
+    model: Model
+    data: Data
+    rollouts: Rollouts | None = None
+    rounds: Rounds | None = None
+    training: dict[str, Any] = {}
+    """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
+    evaluation: Evaluation | None = None
+    resources: Resources = Resources()
+    variants: dict[str, dict[str, Any]] = {}
+    """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
+    seeds: list[int] = [42]
+    """Run every variant with each of these seeds."""

@@ -1,0 +1,241 @@
+"""Scorers: what gives a response a reward. A new one is a class with `score`, named by `@register`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from align.engine.tokenize import prompt_token_ids
+from align.errors import AlignError, nearest
+from align.models import load_model, load_tokenizer
+from align.rewards.implicit import ResponseScorer
+from align.trees import PreferenceTree, as_messages
+
+
+@dataclass(frozen=True)
+class Score:
+    """A response's reward, and what else its scorer has to say about it (numbers only)."""
+
+    reward: float
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """Gives every response of trees of depth one a reward."""
+
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """One `Score` for every node of every tree."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What a scorer may need to know.
+
+    Attributes:
+        policy, reference: the models of the round, as folders or names on the hub.
+        dtype: precision of their weights.
+        max_tokens: of a packed row.
+        policy_scores: "rescore" runs the policy; "sampler" takes the log-probs that the sampler left with the responses
+            (node metadata `logps`), and the policy only runs on the first few prompts, to see that both agree.
+        options: the scorer's own.
+    """
+
+    policy: str
+    reference: str
+    dtype: str = "auto"
+    max_tokens: int = 16384
+    policy_scores: str = "rescore"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+SCORERS: dict[str, Callable[[ScorerSettings], Scorer]] = {}
+
+
+def register(name: str) -> Callable[[Callable[[ScorerSettings], Scorer]], Callable[[ScorerSettings], Scorer]]:
+    """Name a scorer, so that recipes can ask for it."""
+
+    def add(factory: Callable[[ScorerSettings], Scorer]) -> Callable[[ScorerSettings], Scorer]:
+        SCORERS[name] = factory
+        return factory
+
+    return add
+
+
+def open_scorer(name: str, settings: ScorerSettings) -> Scorer:
+    """The scorer of that name.
+
+    Raises:
+        AlignError: there is none, or it cannot be set up.
+    """
+    if name not in SCORERS:
+        raise AlignError(f"rounds.scorers: there is no scorer '{name}': {nearest(name, SCORERS)}")
+    return SCORERS[name](settings)
+
+
+@register("implicit")
+class ImplicitReward:
+    """DPO's implicit reward, log π_t(y|x) − log π_{t−1}(y|x), summed over response tokens, β left out (DICE, eq. 5).
+
+    Leaves with every score both log-probs, the number of tokens, and how far the sampler's own log-probs are from the
+    policy's: the sum, and the largest difference of a token.
+    """
+
+    CHECKED = 32  # prompts whose policy score is computed in any case, to be compared with the sampler's
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """Args: settings, with both models.
+
+        Raises:
+            AlignError: a model cannot be loaded, or the two have different tokenizers.
+        """
+        check_tokenizers(settings.policy, settings.reference)
+        self._settings = settings
+        self._tokenizer = load_tokenizer(settings.policy)
+        self._policy = ResponseScorer(_on_device(load_model(settings.policy, dtype=settings.dtype)), settings.max_tokens)
+        self._reference = ResponseScorer(
+            _on_device(load_model(settings.reference, dtype=settings.dtype, key="model.reference")), settings.max_tokens
+        )
+        self._checked = 0
+
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """One packed forward a model for as many prompts as fit in a row."""
+        prompts = [list(tree.prompt_token_ids or prompt_token_ids(tree.prompt, self._tokenizer, tree.metadata)) for tree in trees]
+        responses = [[list(node.token_ids or ()) for node in tree.nodes] for tree in trees]
+        reference = self._reference.logps(prompts, responses)
+        if self._settings.policy_scores == "sampler":
+            run = trees[: max(0, self.CHECKED - self._checked)]
+            self._checked += len(run)
+        else:
+            run = trees
+        policy = self._policy.logps(prompts[: len(run)], responses[: len(run)])
+        return [
+            [
+                _implicit(node.metadata.get("logps"), policy[i][k] if i < len(run) else None, reference[i][k])
+                for k, node in enumerate(tree.nodes)
+            ]
+            for i, tree in enumerate(trees)
+        ]
+
+
+def _implicit(sampled: Sequence[float] | None, policy: torch.Tensor | None, reference: torch.Tensor) -> Score:
+    details = {"reference_logp": reference.double().sum().item(), "tokens": float(len(reference))}
+    if policy is not None:
+        details["policy_logp"] = policy.double().sum().item()
+    if sampled is not None:
+        drawn = torch.tensor(sampled)
+        details["sampler_logp"] = drawn.double().sum().item()
+        if policy is not None:
+            details["largest_difference"] = (drawn - policy).abs().max().item()
+    logp = details.get("policy_logp", details.get("sampler_logp"))
+    if logp is None:
+        raise AlignError("policy_scores is 'sampler', but the responses carry no log-probs of the sampler: set policy_scores=rescore")
+    return Score(logp - details["reference_logp"], details)
+
+
+@register("reward_model")
+class RewardModel:
+    """A sequence-classification reward model of transformers: one number a conversation.
+
+    Options: `model` (a folder or a name on the hub), `batch` (conversations at a time, default 16), `max_length`.
+    """
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """Args: settings, `options.model` names the model."""
+        from transformers import AutoModelForSequenceClassification
+
+        name = settings.options.get("model")
+        if not name:
+            raise AlignError("rounds.scorers: 'reward_model' needs options.model, a sequence-classification model")
+        key = "rounds.scorers.reward_model"
+        self._model = _on_device(load_model(str(name), dtype=settings.dtype, key=key, kind=AutoModelForSequenceClassification)).eval()
+        self._tokenizer = load_tokenizer(str(name), key=key)
+        self._batch = int(settings.options.get("batch", 16))
+        self._max_length = settings.options.get("max_length")
+
+    @torch.no_grad()
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """Whole conversations, right-padded, in batches of like length."""
+        texts = [self._text(tree, k) for tree in trees for k in range(len(tree.nodes))]
+        rewards = [0.0] * len(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), self._batch):
+            part = order[start : start + self._batch]
+            inputs = self._tokenizer(
+                [texts[i] for i in part], padding=True, padding_side="right", truncation=self._max_length is not None,
+                max_length=self._max_length, add_special_tokens=self._tokenizer.chat_template is None, return_tensors="pt",
+            ).to(self._model.device)  # fmt: skip
+            values = self._model(**inputs).logits[:, 0].float().tolist()
+            for i, value in zip(part, values, strict=True):
+                rewards[i] = value
+        found = iter(rewards)
+        return [[Score(next(found)) for _ in tree.nodes] for tree in trees]
+
+    def _text(self, tree: PreferenceTree, index: int) -> str:
+        prompt = [{"role": "user", "content": tree.prompt}] if isinstance(tree.prompt, str) else tree.prompt
+        response = tree.nodes[index].text
+        if self._tokenizer.chat_template is None:
+            plain = tree.prompt if isinstance(tree.prompt, str) else "\n".join(str(m["content"]) for m in prompt) + "\n"
+            return f"{plain}{response}"
+        return str(self._tokenizer.apply_chat_template([*prompt, *as_messages(response)], tokenize=False))
+
+
+@register("length")
+class Length:
+    """The length of a response in characters, times `options.per_character` (default −0.001: shorter is better)."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """Args: settings, `options.per_character`."""
+        self._scale = float(settings.options.get("per_character", -0.001))
+
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """Counts characters."""
+        return [[Score(self._scale * len(str(node.text))) for node in tree.nodes] for tree in trees]
+
+
+@register("function")
+class Function:
+    """A Python function, `options.function` = "module:function", called with prompt and response; returns a number."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """Args: settings, `options.function`.
+
+        Raises:
+            AlignError: it cannot be imported.
+        """
+        name = str(settings.options.get("function", ""))
+        module, _, attribute = name.partition(":")
+        try:
+            self._function = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise AlignError(f"rounds.scorers: options.function is '{name}': expected 'module:function' ({error})") from error
+
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """Calls the function for every response."""
+        return [[Score(float(self._function(tree.prompt, node.text))) for node in tree.nodes] for tree in trees]
+
+
+def check_tokenizers(policy: str, reference: str) -> None:
+    """See that two models read the same token ids the same way.
+
+    Raises:
+        AlignError: they do not; names a token that differs.
+    """
+    if policy == reference:
+        return
+    one = {index: token for token, index in load_tokenizer(policy).get_vocab().items()}
+    other = {index: token for token, index in load_tokenizer(reference, key="model.reference").get_vocab().items()}
+    for index in sorted(one.keys() & other.keys()):  # a token that only one of them has (padding, say) does no harm
+        if one[index] != other[index]:
+            raise AlignError(
+                f"model.reference '{reference}' has another tokenizer than the policy '{policy}': token {index} is {other[index]!r} there "
+                f"and {one[index]!r} here; the implicit reward needs the model that the policy was tuned from"
+            )
+
+
+def _on_device(model: Any) -> Any:
+    return model.to("cuda") if torch.cuda.is_available() else model

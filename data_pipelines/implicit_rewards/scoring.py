@@ -1,0 +1,67 @@
+"""The scoring stage: every response's rewards, by every scorer, journalled as they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from align.errors import AlignError
+from align.rewards.scorers import Scorer, ScorerSettings, open_scorer
+from align.runs import Journal, Task, own_batches, read_journal
+from align.runs.stage import Progress
+from align.trees import read_trees
+from data_pipelines.implicit_rewards.agreement import agreement, check_sampler
+
+BATCH = 32  # prompts between two writes
+
+
+def score(task: Task) -> None:
+    """Score all responses.
+
+    Inputs: `trees`, `policy`, `reference`. Settings: `scorers`, `policy_scores`, `dtype`, `max_tokens`. Output: `scores/`,
+    a journal: for each prompt, of each scorer, the rewards and details of its responses.
+
+    Raises:
+        AlignError: a model cannot be loaded, the tokenizers differ, or the samples are not of this policy.
+    """
+    settings = task.settings
+    trees, _ = read_trees(task.path("trees"))
+    done = set(read_journal(task.folder / "scores"))
+    batches = list(own_batches(trees, BATCH, done, task.shard))
+    if not batches:
+        return
+    base = {key: settings[key] for key in ("dtype", "max_tokens", "policy_scores")}
+    scorers: dict[str, Scorer] = {
+        choice["name"]: open_scorer(
+            choice["name"], ScorerSettings(task.inputs["policy"], task.inputs["reference"], **base, options=choice["options"])
+        )
+        for choice in settings["scorers"]
+    }
+    journal = Journal(task.folder / "scores", task.shard)
+    total = sum(len(batch) for batch in batches)
+    progress = Progress(task, total)
+    with tqdm(total=total, desc=task.name, unit="prompt", mininterval=0.5) as bar:
+        for batch in batches:
+            found = {name: scorer.score(batch) for name, scorer in scorers.items()}
+            records = [
+                (tree.id, {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
+                for i, tree in enumerate(batch)
+            ]
+            _check_finite(records)
+            if "implicit" in scorers:
+                check_sampler(agreement([record["implicit"] for _, record in records]))
+            journal.append((id, record) for id, record in records if id not in done)
+            bar.update(len(batch))
+            progress.advance(len(batch))
+    journal.close()
+
+
+def _check_finite(records: Sequence[tuple[str | None, Mapping[str, Sequence[Mapping[str, Any]]]]]) -> None:
+    for id, record in records:
+        for name, scores in record.items():
+            for place, entry in enumerate(scores):
+                if not np.isfinite(entry["reward"]):
+                    raise AlignError(f"prompt {id}, response {place}: the scorer '{name}' gives {entry['reward']}, which cannot be ranked")

@@ -1,0 +1,1 @@
+"""Rollouts: sampling from a model through one protocol, with vLLM, a server, or transformers."""

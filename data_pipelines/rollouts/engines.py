@@ -1,0 +1,82 @@
+"""The registry of rollout engines. A new one is a function that opens it, named in `ENGINES`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from align.errors import AlignError, nearest
+from data_pipelines.rollouts.protocol import Engine
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine, and how it is set up.
+
+    Attributes:
+        engine: a name of `ENGINES`.
+        dtype: precision of the weights.
+        batch: responses at a time (transformers; vLLM schedules by itself).
+        tensor_parallel: GPUs a copy of the model is spread over (vLLM).
+        url: address of a running server; without one, the server engine starts its own.
+        options: passed on: to `vllm.LLM`, to `vllm serve`, to `from_pretrained`.
+    """
+
+    engine: str = "transformers"
+    dtype: str = "auto"
+    batch: int = 64
+    tensor_parallel: int = 1
+    url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_engine(settings: EngineSettings, model: str) -> AbstractContextManager[Engine]:
+    """Open an engine on a model, as a context that closes it again.
+
+    Raises:
+        AlignError: no such engine; on entering, it does not start.
+    """
+    if settings.engine not in ENGINES:
+        raise AlignError(f"rollouts.engine is '{settings.engine}': {nearest(settings.engine, ENGINES)}")
+    return ENGINES[settings.engine](settings, model)
+
+
+@contextlib.contextmanager
+def _transformers(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    from data_pipelines.rollouts.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine(model, dtype=settings.dtype, batch=settings.batch, **settings.options)
+    yield engine
+    engine.close()
+
+
+@contextlib.contextmanager
+def _vllm(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    from data_pipelines.rollouts.vllm_engine import VllmEngine
+
+    engine = VllmEngine(model, dtype=settings.dtype, tensor_parallel=settings.tensor_parallel, options=dict(settings.options))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextlib.contextmanager
+def _server(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    from data_pipelines.rollouts.server_engine import ServerEngine, serve
+
+    if settings.url is not None:
+        yield ServerEngine(model, settings.url)
+        return
+    with serve(model, dtype=settings.dtype, tensor_parallel=settings.tensor_parallel, options=dict(settings.options)) as url:
+        yield ServerEngine(model, url)
+
+
+ENGINES: dict[str, Callable[[EngineSettings, str], AbstractContextManager[Engine]]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "server": _server,
+}

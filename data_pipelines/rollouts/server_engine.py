@@ -1,0 +1,213 @@
+"""Sampling from an OpenAI-compatible server: one that runs already, or a `vllm serve` of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from align.engine.generate import Sample, Sampling
+from align.engine.tokenize import prompt_token_ids
+from align.errors import AlignError
+from align.models import load_tokenizer
+from align.trees import Message
+from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
+from data_pipelines.rollouts.vllm_engine import adapter_rank, cpu_defaults, import_vllm, split_adapter
+
+CONNECTIONS = 256
+ATTEMPTS = 4  # of a request that the server did not answer, with growing pauses between
+
+
+class ServerEngine:
+    """Completions from `/v1/completions`, with token ids in and out (vLLM's `return_token_ids`)."""
+
+    batch: int | None = None
+
+    def __init__(self, model: str | Path, url: str, *, name: str | None = None, key: str = "", timeout: float = 600.0) -> None:
+        """Args: model, whose tokenizer renders the prompts; url, such as http://localhost:8000; name, what the server
+        calls the model (default: the one that it serves); key, the API key; timeout of one request, seconds.
+
+        Raises:
+            AlignError: nobody answers at `url`, or the server serves another model.
+        """
+        self.tokenizer = load_tokenizer(str(model))
+        self._url, self._timeout = url.rstrip("/"), timeout
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        served = self._models()
+        names = [entry["id"] for entry in served]
+        self._name = name or (str(model) if str(model) in names else names[0])
+        if self._name not in names:
+            raise AlignError(f"{url} serves {', '.join(names)}, and not {self._name}")
+        entry = served[names.index(self._name)]
+        root = entry.get("root") or self._name
+        if name is None and Path(model).exists() and Path(root).exists() and Path(root).resolve() != Path(model).resolve():
+            raise AlignError(f"{url} serves {root}, and not {model}: start the server with the model of this round")
+        self.context: int | None = entry.get("max_model_len")
+
+    def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
+        """A prompt's token ids."""
+        return prompt if isinstance(prompt, tuple) else tuple(prompt_token_ids(prompt, self.tokenizer))
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+        """Sample with many requests at a time; prompts come out as they finish."""
+        check_requests(requests, sampling)
+        results: queue.Queue[Rollout | BaseException | None] = queue.Queue()
+        stopped = threading.Event()
+
+        def work() -> None:
+            try:
+                asyncio.run(self._all(requests, sampling, results, stopped))
+            except BaseExceptionGroup as errors:  # handed over to the caller's thread
+                results.put(errors.exceptions[0])
+            results.put(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (result := results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            stopped.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Nothing to give back: the server is somebody else's."""
+
+    async def _all(self, requests: Sequence[Request], sampling: Sampling, results: Any, stopped: threading.Event) -> None:
+        limits = httpx.Limits(max_connections=CONNECTIONS)
+        waiting = iter(requests)
+        async with httpx.AsyncClient(limits=limits, timeout=self._timeout, headers=self._headers) as client:
+
+            async def worker() -> None:
+                for request in waiting:
+                    if stopped.is_set():
+                        return
+                    results.put(await self._one(client, request, sampling))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(CONNECTIONS, len(requests))):
+                    group.create_task(worker())
+
+    async def _one(self, client: httpx.AsyncClient, request: Request, sampling: Sampling) -> Rollout:
+        ids = self.prompt_ids(request.prompt)
+        body = {
+            "model": self._name, "prompt": list(ids), "n": request.n, "seed": request.seed, "temperature": sampling.temperature,
+            "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0,
+            "max_tokens": sampling.max_new_tokens, "stop": list(sampling.stop), "stop_token_ids": list(sampling.stop_token_ids),
+            "logprobs": 0, "return_token_ids": True,
+        }  # fmt: skip
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await client.post(f"{self._url}/v1/completions", json=body)
+                break
+            except httpx.TransportError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise AlignError(
+                        f"the server at {self._url} no longer answers ({type(error).__name__}); what was sampled before is kept: "
+                        "start it again, then run the same command to go on"
+                    ) from error
+                await asyncio.sleep(0.5 * 2**attempt)
+        if answer.status_code >= 500:
+            raise AlignError(
+                f"the server at {self._url} failed ({_message(answer)[:200]}); what was sampled before is kept: "
+                "start it again, then run the same command to go on"
+            )
+        if answer.status_code != 200:
+            raise AlignError(f"the server at {self._url} refused prompt {request.id}: {_message(answer)}")
+        choices = sorted(answer.json()["choices"], key=lambda choice: choice["index"])
+        return Rollout(request.id, ids, tuple(completion_of(self._sample(choice), self.tokenizer, sampling) for choice in choices))
+
+    def _sample(self, choice: dict[str, Any]) -> Sample:
+        if choice.get("token_ids") is None:
+            raise AlignError(f"the server at {self._url} gives no token ids, which training needs: it must be vLLM 0.10.2 or later")
+        logps = tuple((choice.get("logprobs") or {}).get("token_logprobs") or ())
+        return Sample(tuple(choice["token_ids"]), logps, "length" if choice["finish_reason"] == "length" else "stop")
+
+    def _models(self) -> list[dict[str, Any]]:
+        try:
+            answer = httpx.get(f"{self._url}/v1/models", timeout=30, headers=self._headers)
+            answer.raise_for_status()
+            return list(answer.json()["data"])
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise AlignError(f"no OpenAI-compatible server answers at {self._url}/v1/models ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def serve(
+    model: str | Path, *, dtype: str = "auto", tensor_parallel: int = 1, options: dict[str, Any] | None = None, patience: float = 1800.0
+) -> Iterator[str]:
+    """Run `vllm serve` on a free port of this machine, as long as the context lasts; yields its address.
+
+    Args:
+        model, dtype, tensor_parallel: as for `VllmEngine`.
+        options: further settings of `vllm serve`, such as `{"data_parallel_size": 8}`.
+        patience: seconds to wait for it to be ready.
+
+    Raises:
+        AlignError: vLLM is not installed, or the server ends before it is ready.
+    """
+    import_vllm()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base, adapter = split_adapter(str(model))
+    settings = {"dtype": dtype, "tensor_parallel_size": tensor_parallel, "generation_config": "vllm", **cpu_defaults(), **(options or {})}
+    if adapter:
+        settings |= {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), "lora_modules": f"{adapter}={adapter}"}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen([*command, "--tokenizer", str(model), *_flags(settings)], stdout=sys.stderr)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + patience
+        while not _healthy(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AlignError(f"`vllm serve {model}` did not get ready (its own messages stand above)")
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _flags(settings: dict[str, Any]) -> list[str]:
+    flags = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            flags += [f"--{flag}", value if isinstance(value, str) else json.dumps(value)]
+    return flags
+
+
+def _healthy(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        content = answer.json()
+        return str((content.get("error") or content).get("message", content))
+    except (ValueError, AttributeError):
+        return f"status {answer.status_code}"

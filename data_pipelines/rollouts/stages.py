@@ -1,0 +1,98 @@
+"""The sampling stage of a run: prompts → trees of samples, journalled as they finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from align.errors import AlignError
+from align.runs import Journal, Task, own_batches, read_journal
+from align.runs.stage import Progress
+from align.trees import to_record, write_jsonl
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.prompts import Prompt, as_conversation, read_prompts
+from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling, seed_of
+from data_pipelines.rollouts.samples import tree_of
+
+FLUSH_SECONDS = 2.0  # how long finished prompts may wait before they are written: what a crash costs at most
+
+
+def sample(task: Task) -> None:
+    """Sample responses to prompts.
+
+    Inputs: `model`, `prompts`. Settings: `source` (see `read_prompts`), `part` and `parts` (which share of the prompts a
+    round takes), `chat`, `engine`, `sampling`, `samples`, `seed`, `round`. Output: `samples/`, a journal of tree records.
+    """
+    settings = task.settings
+    engine_settings = EngineSettings(**settings["engine"])
+    sampling = Sampling(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings["sampling"].items()})
+    prompts = read_prompts(task.inputs["prompts"], **settings["source"])[settings.get("part", 0) :: settings.get("parts", 1)]
+    done = set(read_journal(task.folder / "samples"))
+    if all(prompt.id in done for prompt in prompts):
+        return
+    with open_engine(engine_settings, task.inputs["model"]) as engine:
+        if settings.get("chat") or (settings.get("chat") is None and getattr(engine.tokenizer, "chat_template", None)):
+            prompts = as_conversation(prompts)
+        requests = _requests(prompts, engine, sampling, settings, task.folder)
+        journal = Journal(task.folder / "samples", task.shard)
+        texts = {prompt.id: prompt.prompt for prompt in prompts}
+        for rollouts in _watched(_rollouts(engine, requests, sampling, done, task), requests, done, task):
+            journal.append((rollout.id, to_record(tree_of(rollout, texts[rollout.id]))) for rollout in rollouts if rollout.id not in done)
+        journal.close()
+
+
+def _requests(prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, settings: Mapping[str, Any], folder: Path) -> list[Request]:
+    """Requests in the order of prompt length; prompts that leave no room for a response are set aside."""
+    requests, too_long = [], []
+    for prompt in prompts:
+        ids = engine.prompt_ids(prompt.prompt)
+        if engine.context is not None and len(ids) >= engine.context:
+            reason = f"the prompt has {len(ids)} tokens, the model takes {engine.context} with the response"
+            too_long.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
+            continue
+        requests.append(Request(prompt.id, ids, settings["samples"], seed_of(settings["seed"], settings["round"], prompt.id)))
+    if too_long:
+        write_jsonl(too_long, folder / "rejected.jsonl")
+    if not requests:
+        raise AlignError(f"no prompt can be sampled from: {too_long[0]['reason']}")
+    return sorted(requests, key=lambda request: (len(request.prompt), request.id))
+
+
+def _rollouts(engine: Engine, requests: list[Request], sampling: Sampling, done: set[str], task: Task) -> Iterator[list[Rollout]]:
+    """What the engine samples, in the pieces in which it is to be written."""
+    if engine.batch is not None:  # batches that do not depend on what was done before give the same numbers to the last bit
+        size = max(1, engine.batch // task.settings["samples"])
+        for batch in own_batches(requests, size, done, task.shard):
+            yield list(engine.generate(batch, sampling))
+        return
+    mine = [request for request in requests[task.shard.index :: task.shard.count] if request.id not in done]
+    waiting: list[Rollout] = []
+    written = time.monotonic()
+    for rollout in engine.generate(mine, sampling):
+        waiting.append(rollout)
+        if time.monotonic() - written > FLUSH_SECONDS:
+            yield waiting
+            waiting, written = [], time.monotonic()
+    yield waiting
+
+
+def _watched(
+    pieces: Iterator[list[Rollout]], requests: list[Request], done: set[str], task: Task
+) -> Iterator[list[Rollout]]:  # fmt: skip
+    """Pass pieces on, with a progress bar: prompts done, tokens a second, time left."""
+    total = -(-len(requests) // task.shard.count)
+    before = min(total, sum(request.id in done for request in requests) // task.shard.count)
+    progress = Progress(task, total, before)
+    started, tokens = time.monotonic(), 0
+    with tqdm(total=total, initial=before, desc=task.name, unit="prompt", mininterval=0.5) as bar:
+        for piece in pieces:
+            yield piece
+            tokens += sum(len(completion.token_ids) for rollout in piece for completion in rollout.completions)
+            speed = tokens / (time.monotonic() - started)
+            bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+            bar.update(len(piece))
+            progress.advance(len(piece), tokens_per_second=round(speed))
