@@ -33,7 +33,7 @@ def agreement(scores: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, floa
     ]
     return {
         "responses": len(flat),
-        "per_token": mean([abs(r["policy_logp"] - r["sampler_logp"]) / r["tokens"] for r in flat])),
+        "per_token": mean([abs(r["policy_logp"] - r["sampler_logp"]) / r["tokens"] for r in flat]),
         "largest": max(r["largest_difference"] for r in flat),
         "same_best": mean(best),
     }
