@@ -114,7 +114,7 @@ def round_table(runs: Sequence[Run]) -> Table:
     names = list(dict.fromkeys(name for metrics in found.values() for one in metrics for name in one))
     for column in ("run", "round", "seeds", *names):
         table.add_column(column, justify="left" if column == "run" else "right")
-    for (label, number), metrics in sorted(found.items(), key=lambda item: item[0]):
-        cells = [f"{mean(values):.3f}" if (values := [m[name] for m in metrics if name in m]) else "" for name in names]
-        table.add_row(label, str(number) if number else "start", str(len(metrics)), *cells)
+    for (label, number), several in sorted(found.items(), key=lambda item: item[0]):
+        cells = [f"{mean(values):.3f}" if (values := [one[name] for one in several if name in one]) else "" for name in names]
+        table.add_row(label, str(number) if number else "start", str(len(several)), *cells)
     return table

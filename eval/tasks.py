@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from align.models import load_model, load_tokenizer
-from align.runs import Task
-from align.runs.stage import write_json
+from align.runs import Task, write_json
 from eval.style import gold_and_length
 from eval.sums import greedy_accuracy
 

@@ -25,12 +25,7 @@ def agreement(scores: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, floa
     flat = [response for mine in both for response in mine]
     if not flat:
         return {}
-    best = [
-        np.argmax([r["policy_logp"] - r["reference_logp"] for r in mine])
-        == np.argmax([r["sampler_logp"] - r["reference_logp"] for r in mine])
-        for mine in both
-        if mine
-    ]
+    best = [_best(mine, "policy_logp") == _best(mine, "sampler_logp") for mine in both if mine]
     return {
         "responses": len(flat),
         "per_token": mean([abs(r["policy_logp"] - r["sampler_logp"]) / r["tokens"] for r in flat]),

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
-from align.runs import Task
-from align.runs.stage import write_json
+from align.runs import Task, write_json
 from align.trees import Node, PreferenceTree, write_trees
 from data_pipelines.rollouts.samples import read_samples
 

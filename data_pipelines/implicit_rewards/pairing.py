@@ -12,8 +12,7 @@ from align.errors import AlignError
 from align.rewards.combination import combined
 from align.rewards.length import LengthFit, fit_alpha, mean_difference, shaped
 from align.rewards.pairing import pairs_of
-from align.runs import Task, read_journal
-from align.runs.stage import write_json
+from align.runs import Task, read_journal, write_json
 from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, locate_trees, write_pairs, write_trees
 from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix

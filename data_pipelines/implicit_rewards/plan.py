@@ -6,7 +6,7 @@ from typing import Any
 
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.runs import External, Output, Stage
+from align.runs import External, Input, Output, Stage
 
 MICRO = "micro:style"
 _HERE = "data_pipelines.implicit_rewards"
@@ -74,7 +74,7 @@ def _round(recipe: Recipe, number: int, seed: int, policy: Any, reference: Any, 
          "dtype": recipe.model.dtype, "max_tokens": rounds.max_tokens_per_row},
         {"trees": Output(filtering.name, "trees.jsonl"), "policy": policy, "reference": reference}, shared,
     )  # fmt: skip
-    inputs = {"trees": Output(filtering.name, "trees.jsonl"), "scores": Output(scoring.name, "scores")}
+    inputs: dict[str, Input] = {"trees": Output(filtering.name, "trees.jsonl"), "scores": Output(scoring.name, "scores")}
     stages = [sampling, filtering, scoring]
     if rounds.replay:
         inputs["offline"] = sources.offline

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from align.errors import AlignError
 from align.rewards.scorers import Scorer, ScorerSettings, open_scorer
-from align.runs import Journal, Task, own_batches, read_journal
-from align.runs.stage import Progress
+from align.runs import Journal, Progress, Task, own_batches, read_journal
 from align.trees import read_trees
 from data_pipelines.implicit_rewards.agreement import agreement, check_sampler
 
@@ -47,7 +46,7 @@ def score(task: Task) -> None:
         for batch in batches:
             found = {name: scorer.score(batch) for name, scorer in scorers.items()}
             records = [
-                (tree.id, {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
+                (str(tree.id), {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
                 for i, tree in enumerate(batch)
             ]
             _check_finite(records)
@@ -59,7 +58,7 @@ def score(task: Task) -> None:
     journal.close()
 
 
-def _check_finite(records: Sequence[tuple[str | None, Mapping[str, Sequence[Mapping[str, Any]]]]]) -> None:
+def _check_finite(records: Sequence[tuple[str, Mapping[str, Sequence[Mapping[str, Any]]]]]) -> None:
     for id, record in records:
         for name, scores in record.items():
             for place, entry in enumerate(scores):

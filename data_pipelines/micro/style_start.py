@@ -82,7 +82,7 @@ def _preferences(how: StyleStart, model: torch.nn.Module, tokenizer: object) -> 
         if one.token_ids == other.token_ids or not all(texts):
             continue
         nodes = tuple(Node(text, token_ids=s.token_ids) for text, s in zip(texts, (one, other), strict=True))
-        edge = Edge(0, 1) if style.judge_prefers_first(*texts, rng) else Edge(1, 0)
+        edge = Edge(0, 1) if style.judge_prefers_first(texts[0], texts[1], rng) else Edge(1, 0)
         trees.append(PreferenceTree(prompt, nodes, (edge,), prompt_token_ids=tuple(prompt_ids)))
     return trees
 

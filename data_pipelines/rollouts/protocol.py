@@ -67,10 +67,12 @@ class Engine(Protocol):
     Attributes:
         context: tokens of prompt and response together that the model takes, None where there is no limit.
         batch: responses that the engine handles at once; None: it schedules any number itself.
+        tokenizer: the model's.
     """
 
     context: int | None
     batch: int | None
+    tokenizer: Any
 
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
         """A prompt's token ids."""

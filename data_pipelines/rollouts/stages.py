@@ -10,8 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from align.errors import AlignError
-from align.runs import Journal, Task, own_batches, read_journal
-from align.runs.stage import Progress
+from align.runs import Journal, Progress, Task, own_batches, read_journal
 from align.trees import to_record, write_jsonl
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import Prompt, as_conversation, read_prompts
@@ -29,13 +28,13 @@ def sample(task: Task) -> None:
     """
     settings = task.settings
     engine_settings = EngineSettings(**settings["engine"])
-    sampling = Sampling(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings["sampling"].items()})
+    sampling = Sampling(**{**settings["sampling"], "stop": tuple(settings["sampling"]["stop"])})
     prompts = read_prompts(task.inputs["prompts"], **settings["source"])[settings.get("part", 0) :: settings.get("parts", 1)]
     done = set(read_journal(task.folder / "samples"))
     if all(prompt.id in done for prompt in prompts):
         return
     with open_engine(engine_settings, task.inputs["model"]) as engine:
-        if settings.get("chat") or (settings.get("chat") is None and getattr(engine.tokenizer, "chat_template", None)):
+        if settings["chat"] or (settings["chat"] is None and engine.tokenizer.chat_template):
             prompts = as_conversation(prompts)
         requests = _requests(prompts, engine, sampling, settings, task.folder)
         journal = Journal(task.folder / "samples", task.shard)
