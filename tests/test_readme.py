@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import byte_level_tokenizer, random_model
 
-from align.cli import _parser
+from align.cli import parse
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -33,6 +33,6 @@ def test_commands_exist():
     commands = [line.split("#")[0].split() for line in lines if line.startswith("align ")]
     assert len(commands) >= 5
     for command in commands:
-        _parser().parse_args([part.strip("'") for part in command[1:]])
+        parse([part.strip("'") for part in command[1:]])
     for script in {part for line in lines for part in line.split() if part.startswith("scripts/")}:
         assert (Path(__file__).parent.parent / script).exists(), script

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -15,6 +16,7 @@ from align.diagnostics.three_d import NodeLogps, ThreeD, Thresholds, findings, m
 from align.engine import TokenTree, TreeBatch
 
 logger = logging.getLogger(__name__)
+START = "three_d_start.json"
 
 
 class ThreeDMonitor(TrainerCallback):
@@ -46,7 +48,13 @@ class ThreeDMonitor(TrainerCallback):
         self.last: ThreeD | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Sample the unseen responses and take the log-probs of the start."""
+        """Sample the unseen responses and take the log-probs of the start; a resumed training takes up its own start again."""
+        start = Path(args.output_dir) / START if args.output_dir is not None else None
+        if state.global_step and start is not None and start.exists():
+            self._trees, self._start = _read_start(start)
+            if state.is_world_process_zero:
+                _forget_after(start.parent / "three_d.jsonl", state.global_step)
+            return
         trees = self._watch()
         without = [i for i, tree in enumerate(trees) if not _free_leaves(tree)]
         responses = self._sample([list(trees[i].tokens[0]) for i in without]) if without else []
@@ -58,6 +66,8 @@ class ThreeDMonitor(TrainerCallback):
         self._trees = trees
         self._start = self._now()
         self._record(args, state, measure(self._start, self._start), [])
+        if state.is_world_process_zero and start is not None:
+            _write_start(start, self._trees, self._start)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, if this step is logged."""
@@ -94,3 +104,22 @@ class ThreeDMonitor(TrainerCallback):
 def _free_leaves(tree: TokenTree) -> list[int]:
     used = {node for edge in tree.edges for node in edge} | set(tree.parents)
     return [node for node in range(1, len(tree.tokens)) if node not in used]
+
+
+def _write_start(path: Path, trees: list[TokenTree], start: NodeLogps) -> None:
+    """Keep what is watched and how likely it was at the start, for a training that is resumed."""
+    logps = {name: values.tolist() for name, values in vars(start).items()}
+    path.write_text(json.dumps({"trees": [vars(tree) for tree in trees], "logps": logps}), encoding="utf-8")
+
+
+def _read_start(path: Path) -> tuple[list[TokenTree], NodeLogps]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    trees = [TokenTree(**{**tree, "edges": [(c, r) for c, r in tree["edges"]]}) for tree in content["trees"]]
+    return trees, NodeLogps(**{name: torch.tensor(values) for name, values in content["logps"].items()})
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop measurements of steps that an interrupted training had done beyond the checkpoint, and will do again."""
+    if path.exists():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")

@@ -120,6 +120,8 @@ def _check(recipe: Recipe) -> None:
     assert rounds is not None
     if recipe.rollouts is None:
         raise AlignError("rounds: a recipe with rounds needs the section `rollouts`, which says how to sample")
+    if recipe.rollouts.temperature == 0.0:
+        raise AlignError("rollouts.temperature is 0: samples above 1 at temperature 0 are all the same response; set a temperature")
     if rounds.count < 1:
         raise AlignError(f"rounds.count is {rounds.count}: expected 1 or more")
     implicit = any(choice.name == "implicit" for choice in rounds.scorers)

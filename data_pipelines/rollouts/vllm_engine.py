@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class VllmEngine:
 
         check_requests(requests, sampling)
         engine = self._llm.llm_engine
+        watching = threading.Event()
+        threading.Thread(target=_wake_when_dead, args=(engine.engine_core, watching), daemon=True).start()
         prompts: dict[str, tuple[int, ...]] = {}
         waiting, flying = list(requests)[::-1], 0
         try:
@@ -77,7 +80,8 @@ class VllmEngine:
                 "run the same command to go on (its own messages stand above)"
             ) from error
         finally:
-            if prompts:
+            watching.set()
+            if prompts and not _is_dead(engine.engine_core):
                 engine.abort_request(list(prompts))
 
     def close(self) -> None:
@@ -138,6 +142,20 @@ def sampling_parameters(sampling: Sampling, request: Request) -> Any:
         max_tokens=sampling.max_new_tokens, stop=list(sampling.stop), stop_token_ids=list(sampling.stop_token_ids), logprobs=0,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )  # fmt: skip
+
+
+def _is_dead(client: Any) -> bool:
+    return bool(getattr(getattr(client, "resources", None), "engine_dead", False))
+
+
+def _wake_when_dead(client: Any, over: threading.Event) -> None:
+    """End the wait for an engine process that was killed: vLLM's synchronous client notes its death, but goes on waiting."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    while not over.wait(0.5):
+        if _is_dead(client):
+            client.outputs_queue.put(EngineDeadError())
+            return
 
 
 def _lora_request(adapter: str) -> Any:

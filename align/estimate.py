@@ -1,0 +1,175 @@
+"""`align estimate`: hours, memory and disk of a recipe, from the model's configuration alone.
+
+Every number is a formula over tokens and parameters with a stated efficiency; lengths are assumptions that the user
+gives. Good to a factor of about 1.5 where lengths are right: enough to choose a machine and a time limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from align.errors import AlignError, nearest
+from align.recipes import Recipe
+
+TRAINING_MFU = 0.40  # share of the peak that training and scoring reach in bf16
+SAMPLING_SHARE = 0.55  # share of the memory-bound ideal that continuous batching reaches over a whole run
+MAX_SEQUENCES = 256  # responses that vLLM decodes at a time, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak bf16 FLOP/s, memory bytes/s, memory bytes."""
+
+    flops: float
+    bandwidth: float
+    memory: float
+
+
+GPUS = {"a100": Gpu(312e12, 2.04e12, 80e9), "h100": Gpu(989e12, 3.35e12, 80e9), "h200": Gpu(989e12, 4.8e12, 141e9)}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the recipe does not say: machine and lengths.
+
+    Attributes:
+        gpu, gpus: which (see `GPUS`) and how many.
+        prompts: a round's, unless `rollouts.limit` says; pairs, where there are no rounds.
+        prompt_tokens, response_tokens: mean lengths.
+    """
+
+    gpu: str = "h100"
+    gpus: int = 8
+    prompts: int = 10000
+    prompt_tokens: int = 200
+    response_tokens: int = 400
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What counts of a model: parameters, trained parameters, layers, hidden size, bytes of keys and values a token."""
+
+    parameters: float
+    trained: float
+    layers: int
+    hidden: int
+    kv_bytes: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Hours and tokens by stage (one round's), rounds, gigabytes a GPU by ZeRO stage, gigabytes of disk."""
+
+    shape: Shape
+    workload: Workload
+    rounds: int
+    stages: dict[str, tuple[float, float]]
+    memory: dict[str, float]
+    disk: float
+
+    @property
+    def hours(self) -> float:
+        """Of all rounds."""
+        return self.rounds * sum(hours for _, hours in self.stages.values())
+
+
+def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> Estimate:
+    """Hours, memory and disk of a recipe.
+
+    Args:
+        recipe: without regard to variants and seeds.
+        workload: machine and lengths.
+        config: a `config.json` or its folder, instead of the model's own.
+
+    Raises:
+        AlignError: the model's configuration cannot be had, or there is no such GPU.
+    """
+    if workload.gpu not in GPUS:
+        raise AlignError(f"--gpu {workload.gpu}: {nearest(workload.gpu, GPUS)}")
+    shape = _shape(recipe, config)
+    rounds = recipe.rounds.count if recipe.rounds else 1
+    stages: dict[str, tuple[float, float]] = {}
+    if recipe.rounds is not None and recipe.rollouts is not None:
+        prompts = recipe.rollouts.limit or workload.prompts
+        responses = recipe.rollouts.samples * workload.response_tokens
+        stages["sample"] = (prompts * responses, prompts * responses / _decoding_speed(recipe, shape, workload) / 3600)
+        tokens: float = prompts * (workload.prompt_tokens + responses)
+        models = 2 if recipe.rounds.policy_scores == "rescore" else 1
+        stages["score"] = (models * tokens, _hours(2 * models * tokens, shape, workload))
+    tokens = _trained_pairs(recipe, workload) * (workload.prompt_tokens + 2 * workload.response_tokens)
+    passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
+    stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
+    samples = stages.get("sample", (0.0, 0.0))[0] * 20  # bytes a sampled token: its text, id and log-prob
+    disk = rounds * (2 * shape.parameters + samples) + 2 * shape.parameters + 12 * shape.trained
+    return Estimate(shape, workload, rounds, stages, _memory(recipe, shape, workload), disk / 1e9)
+
+
+def _hours(flops_per_parameter: float, shape: Shape, workload: Workload) -> float:
+    return flops_per_parameter * shape.parameters / (GPUS[workload.gpu].flops * TRAINING_MFU * workload.gpus) / 3600
+
+
+def _decoding_speed(recipe: Recipe, shape: Shape, workload: Workload) -> float:
+    """Tokens a second of all GPUs: every step reads all weights, and the keys and values of every open response."""
+    gpu, spread = GPUS[workload.gpu], recipe.resources.tensor_parallel
+    context = workload.prompt_tokens + workload.response_tokens / 2
+    weights = 2 * shape.parameters
+    room = 0.9 * gpu.memory * spread - weights
+    if room <= 0:
+        raise AlignError(f"one {workload.gpu} does not hold the model ({weights / 1e9:.0f} GB): raise resources.tensor_parallel")
+    batch = min(MAX_SEQUENCES, room / (shape.kv_bytes * context))
+    step = max(
+        2 * shape.parameters * batch / (gpu.flops * spread * TRAINING_MFU),
+        (weights + batch * shape.kv_bytes * context) / (gpu.bandwidth * spread),
+    )
+    return SAMPLING_SHARE * batch / step * (workload.gpus / spread)
+
+
+def _trained_pairs(recipe: Recipe, workload: Workload) -> float:
+    training = recipe.training
+    rows = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1) * workload.gpus
+    if training.get("max_steps", -1) > 0:
+        return float(training["max_steps"] * rows)
+    prompts = (recipe.rollouts.limit if recipe.rollouts else recipe.data.limit) or workload.prompts
+    share = recipe.rounds.replay if recipe.rounds else 0.0
+    return float(prompts / (1 - share) * training.get("num_train_epochs", 3))
+
+
+def _memory(recipe: Recipe, shape: Shape, workload: Workload) -> dict[str, float]:
+    """Gigabytes a GPU while training: bf16 weights and gradients, float32 master weights and two Adam moments, activations."""
+    full, trained, gpus = shape.parameters, shape.trained, workload.gpus
+    reference = 0.0 if recipe.model.lora or recipe.training.get("precompute_ref_log_probs") else 2 * full
+    micro = recipe.training.get("per_device_train_batch_size", 8) * (workload.prompt_tokens + 2 * workload.response_tokens)
+    each_layer = 2 * shape.hidden if recipe.training.get("gradient_checkpointing", True) else 34 * shape.hidden
+    activations = micro * (shape.layers * each_layer + 34 * shape.hidden)
+    found = {
+        "DDP": 2 * full + 14 * trained + reference,
+        "ZeRO-1": 2 * full + 2 * trained + 12 * trained / gpus + reference,
+        "ZeRO-2": 2 * full + 14 * trained / gpus + reference,
+        "ZeRO-3": (2 * full + 14 * trained + reference) / gpus + 4 * full / shape.layers,
+    }
+    return {name: (value + activations) / 1e9 for name, value in found.items()}
+
+
+def _shape(recipe: Recipe, source: str | None) -> Shape:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = source or recipe.model.name_or_path
+    try:
+        config: Any = AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise AlignError(
+            f"model.name_or_path '{name}': {str(error).splitlines()[0]} (give --config FILE where the hub cannot be reached)"
+        ) from error
+    full = sum(p.numel() for p in model.parameters())
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    trained = float(full)
+    if recipe.model.lora:
+        linear = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n]
+        trained = float(sum(recipe.model.lora.r * (m.in_features + m.out_features) for m in linear))
+    return Shape(float(full), trained, text.num_hidden_layers, text.hidden_size, 4.0 * text.num_hidden_layers * heads * width)
