@@ -71,7 +71,7 @@ def train_stage(task: Task) -> None:
     """The training stage of a run; goes on from the newest whole checkpoint.
 
     Inputs: `model`, `data`, `reference` where it is not the model itself. Settings: the recipe's `model`, `data` and
-    `training`. Outputs: `model/`; `log.jsonl`, what was logged; `three_d.jsonl`.
+    `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
     """
     model, data = {**task.settings["model"], "name_or_path": task.inputs["model"]}, {**task.settings["data"], "train": task.inputs["data"]}
     if "reference" in task.inputs:
@@ -81,16 +81,32 @@ def train_stage(task: Task) -> None:
     path = resolve_model(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name)
     trainer.train(resume_from_checkpoint=last_checkpoint(task.folder / "checkpoints"))
-    trainer.save_model(str(task.folder / "model.tmp"))
+    _save(trainer, recipe, task.folder)
     if trainer.accelerator.is_main_process:
         checkpoints = task.folder / "checkpoints"
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
         if (checkpoints / "three_d.jsonl").exists():
             shutil.copyfile(checkpoints / "three_d.jsonl", task.folder / "three_d.jsonl")
-        shutil.rmtree(task.folder / "model", ignore_errors=True)
-        os.replace(task.folder / "model.tmp", task.folder / "model")
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
+
+
+def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
+    """Leave `model/`, whole or not at all, and with LoRA `adapter/` too: later stages and engines need no adapter's base."""
+    name = "adapter" if recipe.model.lora else "model"
+    trainer.save_model(str(folder / f"{name}.tmp"))
+    if not trainer.accelerator.is_main_process:
+        return
+    _put(folder / f"{name}.tmp", folder / name)
+    if recipe.model.lora:
+        load_model(str(folder / "adapter"), dtype=recipe.model.dtype).save_pretrained(folder / "model.tmp")
+        trainer.processing_class.save_pretrained(folder / "model.tmp")
+        _put(folder / "model.tmp", folder / "model")
+
+
+def _put(scratch: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(scratch, target)
 
 
 def last_checkpoint(folder: Path) -> str | None:

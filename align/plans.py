@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -175,19 +176,17 @@ def _accelerate_config(name: str) -> str:
     raise AlignError(f"resources.accelerate is '{name}': no such configuration: {recipes.nearest(name, known)}")
 
 
-class _stopping_on_signals:  # noqa: N801  (used as a context)
+@contextlib.contextmanager
+def _stopping_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set, as long as the context lasts."""
+    stop = threading.Event()
 
-    def __enter__(self) -> threading.Event:
-        self._stop = threading.Event()
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._set) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self._stop
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.set()
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self._stop.set()

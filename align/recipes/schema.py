@@ -161,7 +161,7 @@ class Rounds(_Section):
     quantile: float = 0.85
     """Of a prompt's rewards: where the log-sigmoid of each scorer is centred."""
     policy_scores: Literal["rescore", "sampler"] = "rescore"
-    """The policy's log-probs: computed, or taken from the sampler and checked on the first prompts."""
+    """The policy's log-probs: computed, or taken from the sampler and checked on one prompt in sixteen."""
     max_tokens_per_row: int = 16384
     """Tokens in a packed row when scoring."""
     length_unit: Literal["characters", "tokens"] = "characters"

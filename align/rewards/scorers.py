@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class ScorerSettings:
         dtype: precision of their weights.
         max_tokens: of a packed row.
         policy_scores: "rescore" runs the policy; "sampler" takes the log-probs that the sampler left with the responses
-            (node metadata `logps`), and the policy only runs on the first few prompts, to see that both agree.
+            (node metadata `logps`), and the policy only runs on one prompt in sixteen, to see that both agree.
         options: the scorer's own.
     """
 
@@ -85,7 +86,7 @@ class ImplicitReward:
     policy's: the sum, and the largest difference of a token.
     """
 
-    CHECKED = 32  # prompts whose policy score is computed in any case, to be compared with the sampler's
+    CHECKED = 16  # of so many prompts one is run through the policy in any case, to be compared with the sampler's scores
 
     def __init__(self, settings: ScorerSettings) -> None:
         """Args: settings, with both models.
@@ -100,29 +101,25 @@ class ImplicitReward:
         self._reference = ResponseScorer(
             _on_device(load_model(settings.reference, dtype=settings.dtype, key="model.reference")), settings.max_tokens
         )
-        self._checked = 0
 
     def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
         """One packed forward a model for as many prompts as fit in a row."""
         prompts = [list(tree.prompt_token_ids or prompt_token_ids(tree.prompt, self._tokenizer, tree.metadata)) for tree in trees]
         responses = [[list(node.token_ids or ()) for node in tree.nodes] for tree in trees]
         reference = self._reference.logps(prompts, responses)
-        if self._settings.policy_scores == "sampler":
-            run = trees[: max(0, self.CHECKED - self._checked)]
-            self._checked += len(run)
-        else:
-            run = trees
-        policy = self._policy.logps(prompts[: len(run)], responses[: len(run)])
-        return [
-            [
-                _implicit(node.metadata.get("logps"), policy[i][k] if i < len(run) else None, reference[i][k])
-                for k, node in enumerate(tree.nodes)
-            ]
-            for i, tree in enumerate(trees)
-        ]
+        rescore = self._settings.policy_scores == "rescore"
+        run = [i for i, tree in enumerate(trees) if rescore or zlib.crc32(str(tree.id).encode()) % self.CHECKED == 0]
+        policy = dict(zip(run, self._policy.logps([prompts[i] for i in run], [responses[i] for i in run]), strict=True))
+        found = []
+        for i, tree in enumerate(trees):
+            mine: Sequence[torch.Tensor | None] = policy.get(i, [None] * len(tree.nodes))
+            three = zip(tree.nodes, mine, reference[i], strict=True)
+            details = [_implicit(node.metadata.get("logps"), of_policy, of_reference) for node, of_policy, of_reference in three]
+            found.append([Score(_reward(one, "policy_logp" if rescore else "sampler_logp"), one) for one in details])
+        return found
 
 
-def _implicit(sampled: Sequence[float] | None, policy: torch.Tensor | None, reference: torch.Tensor) -> Score:
+def _implicit(sampled: Sequence[float] | None, policy: torch.Tensor | None, reference: torch.Tensor) -> dict[str, float]:
     details = {"reference_logp": reference.double().sum().item(), "tokens": float(len(reference))}
     if policy is not None:
         details["policy_logp"] = policy.double().sum().item()
@@ -131,10 +128,13 @@ def _implicit(sampled: Sequence[float] | None, policy: torch.Tensor | None, refe
         details["sampler_logp"] = drawn.double().sum().item()
         if policy is not None:
             details["largest_difference"] = (drawn - policy).abs().max().item()
-    logp = details.get("policy_logp", details.get("sampler_logp"))
-    if logp is None:
+    return details
+
+
+def _reward(details: Mapping[str, float], policy: str) -> float:
+    if policy not in details:
         raise AlignError("policy_scores is 'sampler', but the responses carry no log-probs of the sampler: set policy_scores=rescore")
-    return Score(logp - details["reference_logp"], details)
+    return details[policy] - details["reference_logp"]
 
 
 @register("reward_model")

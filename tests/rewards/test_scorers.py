@@ -1,6 +1,7 @@
 """Scorers against plain transformers, one response at a time; combinations against their formula."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,21 +71,25 @@ def test_implicit_reward_is_the_difference_of_log_probs(folders, policy_scores):
         for node, score in zip(tree.nodes, scores, strict=True):
             p, r = list(tree.prompt_token_ids), list(node.token_ids)
             logp = plain(policy, p, r).sum().item()
-            assert score.reward == pytest.approx(logp - plain(reference, p, r).sum().item(), abs=1e-4)
-            assert score.details["sampler_logp"] == pytest.approx(logp + 0.01 * len(r), abs=1e-4)
-            assert score.details["largest_difference"] == pytest.approx(0.01, abs=1e-4)
+            drawn = logp + 0.01 * len(r)
+            assert score.details["sampler_logp"] == pytest.approx(drawn, abs=1e-4)
+            used = logp if policy_scores == "rescore" else drawn
+            assert score.reward == pytest.approx(used - plain(reference, p, r).sum().item(), abs=1e-4)
 
 
-def test_the_samplers_scores_are_taken_after_the_first_prompts(folders, monkeypatch):
-    from align.rewards.scorers import ImplicitReward
-
-    monkeypatch.setattr(ImplicitReward, "CHECKED", 1)
-    found = open_scorer("implicit", ScorerSettings(*folders, dtype="float32", policy_scores="sampler")).score(
-        trees(random_model(seed=0), 0.5)
-    )
-    assert "policy_logp" in found[0][0].details
-    assert "policy_logp" not in found[1][0].details
-    assert found[1][0].reward == found[1][0].details["sampler_logp"] - found[1][0].details["reference_logp"]
+def test_with_the_samplers_scores_the_policy_runs_on_a_few_prompts_whatever_the_batch(folders):
+    settings = ScorerSettings(*folders, dtype="float32", policy_scores="sampler")
+    many = [replace(tree, id=f"p{i}") for i in range(40) for tree in trees(random_model(seed=0), 0.01)[:1]]
+    scorer = open_scorer("implicit", settings)
+    together = scorer.score(many)
+    apart = [scorer.score([tree])[0] for tree in many]
+    checked = ["policy_logp" in scores[0].details for scores in together]
+    assert 0 < sum(checked) < 10
+    assert checked == ["policy_logp" in scores[0].details for scores in apart]
+    assert together[checked.index(True)][0].details["largest_difference"] == pytest.approx(0.01, abs=1e-4)
+    without = replace(many[0], nodes=tuple(replace(node, metadata={}) for node in many[0].nodes))
+    with pytest.raises(AlignError, match="the responses carry no log-probs of the sampler"):
+        scorer.score([without])
 
 
 def test_a_reference_with_another_tokenizer_is_refused(folders, tmp_path):

@@ -205,13 +205,13 @@ def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finishe
     assert bytes_of(tmp_path / "run") == bytes_of(finished[0])
 
 
-def test_selm_trains_on_a_third_response_of_the_reference(models, tmp_path):
-    recipe = write_recipe(
-        tmp_path, models, rounds__exploration="reference", training__loss_type=["selm"], rounds__prompts="split",
-        rounds__scorers=[{"name": "length", "options": {"per_character": 1.0}}, {"name": "function", "options": {"function": "os.path:commonpath"}}],
-    )  # fmt: skip
-    done = align("run", recipe, "rounds.scorers=[{name: length, options: {per_character: 1.0}}, {name: implicit, weight: 0.5}]")
+def test_selm_with_an_adapter_trains_on_a_third_response_of_the_reference(models, tmp_path):
+    scorers = [{"name": "length", "options": {"per_character": 1.0}}, {"name": "implicit", "weight": 0.5}]
+    changes = {"rounds__exploration": "reference", "rounds__prompts": "split", "rounds__scorers": scorers, "training__loss_type": ["selm"]}
+    recipe = write_recipe(tmp_path, models, **changes, model__lora={"r": 4, "dropout": 0.0})
+    done = align("run", recipe)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "round-1" / "train" / "adapter" / "adapter_model.safetensors").exists()
     prompts = []
     for number in (1, 2):
         trees, _ = read_trees(tmp_path / "run" / f"round-{number}" / "pair" / "pairs.jsonl")
