@@ -161,7 +161,11 @@ def _is_plain(hint: Any) -> bool:
 
 def _first_problem(error: ValidationError, where: str) -> str:
     problem = error.errors()[0]
-    *above, last = [str(part) for part in problem["loc"]]
+    place = problem["loc"]
+    same = [p["msg"] for p in error.errors() if p["loc"][:-1] == place[:-1] and p["input"] == problem["input"]]
+    if len(same) > 1 and place[-1] not in _keys_at([str(part) for part in place[:-1]]):  # one complaint for each type that it may have
+        return f"{where}: {'.'.join(map(str, place[:-1]))} is {problem['input']!r}: {', or '.join(same)}"
+    *above, last = [str(part) for part in place]
     key = ".".join([*above, last])
     if problem["type"] == "extra_forbidden":
         return f"{where}: {key} is not a key: {nearest(last, _keys_at(above))}"
@@ -177,5 +181,8 @@ def _keys_at(above: list[str]) -> list[str]:
             continue
         annotation = section.model_fields[part].annotation
         options = [annotation, *typing.get_args(annotation)]
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        below = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not below:
+            return []
+        section = below[0]
     return list(section.model_fields)

@@ -71,17 +71,19 @@ def _rollouts(engine: Engine, requests: list[Request], sampling: Sampling, done:
     mine = [request for request in requests[task.shard.index :: task.shard.count] if request.id not in done]
     waiting: list[Rollout] = []
     written = time.monotonic()
-    for rollout in engine.generate(mine, sampling):
-        waiting.append(rollout)
-        if time.monotonic() - written > FLUSH_SECONDS:
-            yield waiting
-            waiting, written = [], time.monotonic()
+    try:
+        for rollout in engine.generate(mine, sampling):
+            waiting.append(rollout)
+            if time.monotonic() - written > FLUSH_SECONDS:
+                yield waiting
+                waiting, written = [], time.monotonic()
+    except AlignError:  # the engine died: what it gave is kept
+        yield waiting
+        raise
     yield waiting
 
 
-def _watched(
-    pieces: Iterator[list[Rollout]], requests: list[Request], done: set[str], task: Task
-) -> Iterator[list[Rollout]]:  # fmt: skip
+def _watched(pieces: Iterator[list[Rollout]], requests: list[Request], done: set[str], task: Task) -> Iterator[list[Rollout]]:
     """Pass pieces on, with a progress bar: prompts done, tokens a second, time left."""
     total = -(-len(requests) // task.shard.count)
     before = min(total, sum(request.id in done for request in requests) // task.shard.count)

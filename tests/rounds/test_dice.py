@@ -47,7 +47,7 @@ def write_recipe(folder, models, **changes):
     }  # fmt: skip
     for key, value in changes.items():
         section, name = key.split("__")
-        recipe[section][name] = value
+        recipe.setdefault(section, {})[name] = value
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "recipe.yaml"
 
@@ -205,10 +205,11 @@ def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finishe
     assert bytes_of(tmp_path / "run") == bytes_of(finished[0])
 
 
-def test_selm_with_an_adapter_trains_on_a_third_response_of_the_reference(models, tmp_path):
+def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_of_the_reference(models, tmp_path):
     scorers = [{"name": "length", "options": {"per_character": 1.0}}, {"name": "implicit", "weight": 0.5}]
     changes = {"rounds__exploration": "reference", "rounds__prompts": "split", "rounds__scorers": scorers, "training__loss_type": ["selm"]}
-    recipe = write_recipe(tmp_path, models, **changes, model__lora={"r": 4, "dropout": 0.0})
+    changes |= {"model__lora": {"r": 4, "dropout": 0.0}, "resources__processes": 2, "resources__accelerate": "cpu"}
+    recipe = write_recipe(tmp_path, models, **changes)
     done = align("run", recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "round-1" / "train" / "adapter" / "adapter_model.safetensors").exists()
