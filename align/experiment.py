@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -132,6 +133,7 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         AlignError: models or data cannot be had, or settings contradict each other.
     """
     disable_progress_bar()  # of loading and saving weights
+    logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     args = _arguments(recipe)
     tokenizer = _tokenizer(recipe, path)
     model = _load(recipe, path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,54 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from conftest import byte_level_tokenizer, needs_vllm, random_model, small_llama
-from transformers import AutoModelForCausalLM
+from tiny import ROOT, WORDS, align, load, logps_of, write_models, write_recipe
 
 from align.trees import read_trees
 from data_pipelines.rollouts.samples import read_samples
 
-pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent.parent
-WORDS = ["apples", "answers", "sums", "questions", "courses", "looks", "sees", "leaves"]
-
-
-def align(*arguments, **options):
-    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
-
-
-def write_recipe(folder, models, **changes):
-    rows = [
-        {"prompt": f"What of {word}?", "chosen": " It is five.", "rejected": " It is six, of course."} for word in [*WORDS[:6], "nothing"]
-    ]
-    (folder / "offline.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"What of {word}?"}) + "\n" for word in WORDS))
-    recipe = {
-        "model": {"name_or_path": str(models / "policy"), "reference": str(models / "reference"), "dtype": "float32"},
-        "data": {"train": str(folder / "offline.jsonl")},
-        "rollouts": {"prompts": str(folder / "prompts.jsonl"), "samples": 6, "max_new_tokens": 16, "batch": 12, "chat": False, "temperature": 0.9},
-        "rounds": {"count": 2, "replay": 0.1, "filter": {"drop_truncated": False, "min_characters": 1, "min_responses": 3}},
-        "training": {
-            "output_dir": str(folder / "run"), "max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "bf16": False,
-            "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_prompts": 2,
-            "monitor_max_new_tokens": 4, "logging_steps": 1, "seed": 3, "disable_tqdm": True,
-        },
-    }  # fmt: skip
-    for key, value in changes.items():
-        section, name = key.split("__")
-        recipe.setdefault(section, {})[name] = value
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return folder / "recipe.yaml"
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dice")]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    for name, seed in (("policy", 0), ("reference", 1)):
-        random_model(seed=seed).save_pretrained(folder / name)
-        byte_level_tokenizer().save_pretrained(folder / name)
-    return folder
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +30,6 @@ def finished(models, tmp_path_factory):
     done = align("run", write_recipe(folder, models))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stdout
-
-
-def load(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def logps_of(model, tree, node):
-    ids = torch.tensor([list(tree.prompt_token_ids) + list(node.token_ids)])
-    start = len(tree.prompt_token_ids)
-    with torch.no_grad():
-        return model(ids).logits.log_softmax(-1)[0, start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0]
 
 
 def test_every_stage_leaves_what_the_next_one_needs(finished):
@@ -189,11 +140,14 @@ def workers(folder):
 
 def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finished, models, tmp_path):
     recipe = write_recipe(tmp_path, models)
-    for pause in (6.0, 14.0, 20.0):
+    for stage in ("round-1/sample", "round-1/score", "round-1/train"):
         process = subprocess.Popen(
             [sys.executable, "-m", "align.cli", "run", str(recipe)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        time.sleep(pause)
+        while not (tmp_path / "run" / stage / "stage.json").exists():
+            time.sleep(0.2)
+            assert process.poll() is None, process.communicate()
+        time.sleep(3.0)
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         _, errors = process.communicate()
@@ -245,63 +199,3 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(models, tmp_path):
     assert "round-1/sample       done in" in first
     assert "round-1/sample       done already" in second
     assert "status 0" in second
-
-
-MISTAKES = {
-    "missing model": (["model.name_or_path=./nowhere"], "model.name_or_path './nowhere': there is no model in this folder"),
-    "missing reference": (["model.reference=null"], "model.reference is missing: implicit rewards"),
-    "missing prompts": (["rollouts.prompts=none.jsonl"], "rollouts.prompts 'none.jsonl': no such file"),
-    "unknown scorer": (["rounds.scorers=[{name: implicid}]"], "there is no scorer 'implicid': did you mean 'implicit'"),
-    "unknown pairing": (["rounds.pairing=best_wurst"], "did you mean 'best_worst'"),
-    "unknown stage": (["--until", "round-1/pear"], "there is no such stage: did you mean 'round-1/pair'"),
-    "too many wanted": (["rounds.filter.min_responses=9"], "rounds.filter.min_responses is 9, but only 6 are sampled"),
-    "greedy": (["rollouts.temperature=0"], "samples above 1 at temperature 0"),
-    "none valid": (["rounds.filter.max_characters=1"], "none of 8 prompts has 3 valid responses"),
-    "loss without leaf": (["training.loss_type=[selm]"], "belong together"),
-    "no server": (["rollouts.engine=server", "rollouts.url=http://127.0.0.1:9"], "no OpenAI-compatible server answers"),
-    "nobody logged in": (["training.report_to=wandb"], "nobody is logged in"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_one_sentence(name, models, tmp_path):
-    arguments, message = MISTAKES[name]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"HOME": str(tmp_path)}
-    done = align("run", write_recipe(tmp_path, models), *arguments, env=environment)
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    assert message in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("align: ")
-
-
-def test_a_reference_with_another_tokenizer_is_refused_before_the_start(models, tmp_path):
-    random_model(seed=1).save_pretrained(tmp_path / "other")
-    other = byte_level_tokenizer()
-    other.add_tokens(["nonsense"])
-    vocabulary = json.loads(other.backend_tokenizer.to_str())
-    vocabulary["model"]["vocab"] = {token: 399 - index for token, index in vocabulary["model"]["vocab"].items()}
-    vocabulary["added_tokens"] = []
-    other.save_pretrained(tmp_path / "other")
-    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(vocabulary))
-    done = align("run", write_recipe(tmp_path, models), f"model.reference={tmp_path / 'other'}")
-    assert done.returncode == 2
-    assert "has another tokenizer than the policy" in done.stderr
-    assert not (tmp_path / "run" / "round-1").exists()
-
-
-@needs_vllm
-@pytest.mark.xdist_group("vllm")
-def test_with_vllm_each_round_is_served_by_the_new_weights(tmp_path):
-    for name, seed in (("policy", 0), ("reference", 1)):
-        small_llama(seed).save_pretrained(tmp_path / "models" / name)
-        byte_level_tokenizer().save_pretrained(tmp_path / "models" / name)
-    changes = {"rollouts__engine": "vllm", "rollouts__options": {"max_model_len": 128}}
-    done = align("run", write_recipe(tmp_path, tmp_path / "models", **changes), "--until", "round-2/score", "training.max_steps=3")
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = tmp_path / "run"
-    old, new = load(tmp_path / "models" / "policy"), load(run / "round-1" / "train" / "model")
-    for tree in read_samples(run / "round-2" / "sample" / "samples"):
-        for node in tree.nodes:
-            drawn = torch.tensor(node.metadata["logps"])
-            torch.testing.assert_close(drawn, logps_of(new, tree, node), atol=1e-4, rtol=0)
-            assert (drawn - logps_of(old, tree, node)).abs().max() > 0.01
