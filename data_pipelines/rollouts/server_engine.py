@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from align.engine.generate import Sample, Sampling
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
 from align.models import load_tokenizer
 from align.trees import Message
+from data_pipelines.rollouts import processes
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 from data_pipelines.rollouts.vllm_engine import adapter_rank, cpu_defaults, import_vllm, split_adapter
 
@@ -171,20 +172,17 @@ def serve(
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen([*command, "--tokenizer", str(model), *_flags(settings)], stdout=sys.stderr)
     address = f"http://127.0.0.1:{port}"
+    started = [psutil.Process(process.pid)]
     try:
         deadline = time.monotonic() + patience
         while not _healthy(address):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AlignError(f"`vllm serve {model}` did not get ready (its own messages stand above)")
             time.sleep(0.5)
+        started += processes.family(process.pid)
         yield address
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        processes.end(started)
 
 
 def _flags(settings: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from align.engine.generate import Sample, Sampling
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
 from align.trees import Message
+from data_pipelines.rollouts import processes
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 
 IN_FLIGHT = 4096  # samples handed to the scheduler at a time: enough to keep it full, few enough to stop soon
@@ -37,10 +38,12 @@ class VllmEngine:
         settings = {"enable_prefix_caching": True, "tensor_parallel_size": tensor_parallel, **cpu_defaults(), **(options or {})}
         if adapter:
             settings = {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), **settings}
+        before = processes.family()
         try:
             self._llm = vllm.LLM(model=base, tokenizer=str(model), dtype=dtype, generation_config="vllm", **settings)
         except Exception as error:  # whatever a model, a driver or an option makes of the start
             raise AlignError(f"vLLM does not start with {model}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        self._processes = [process for process in processes.family() if process not in before]
         self._adapter = _lora_request(adapter) if adapter else None
         self.tokenizer = self._llm.get_tokenizer()
         self.context: int | None = self._llm.model_config.max_model_len
@@ -87,6 +90,7 @@ class VllmEngine:
     def close(self) -> None:
         """End the engine's processes, which gives their memory back."""
         self._llm.llm_engine.engine_core.shutdown()
+        processes.end(self._processes)
 
 
 def import_vllm() -> Any:

@@ -138,19 +138,6 @@ def children(parent):
     return found
 
 
-def descendants(parent):
-    direct = children(parent)
-    return direct + [below for child in direct for below in descendants(child)]
-
-
-def named(name):
-    return [
-        pid
-        for pid in descendants(os.getpid())
-        if name in Path(f"/proc/{pid}/cmdline").read_text() or name in Path(f"/proc/{pid}/comm").read_text()
-    ]
-
-
 def test_an_engine_that_dies_keeps_what_it_gave(base_engine):
     """The engine's own process is killed in the middle of its work."""
     found = base_engine.generate([Request(f"p{i}", text, 4, i) for i, text in enumerate(TEXTS * 6)], Sampling(100))
