@@ -50,7 +50,7 @@ class _Sources:
             return Output("start/prepare", made) if micro and (name == MICRO or name is None) else External(str(name))
 
         self.policy = source(recipe.model.name_or_path, "policy")
-        self.reference = source(recipe.model.reference, "reference")
+        self.reference = source(recipe.model.reference or (None if micro else recipe.model.name_or_path), "reference")
         self.prompts = source(recipe.rollouts.prompts, "prompts.jsonl")
         self.offline = source(recipe.data.train, "offline.jsonl")
 

@@ -70,8 +70,8 @@ class ServerEngine:
         def work() -> None:
             try:
                 asyncio.run(self._all(requests, sampling, results, stopped))
-            except BaseExceptionGroup as errors:  # handed over to the caller's thread
-                results.put(errors.exceptions[0])
+            except BaseException as error:  # handed over to the caller's thread
+                results.put(error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error)
             results.put(None)
 
         thread = threading.Thread(target=work, daemon=True)
@@ -105,10 +105,11 @@ class ServerEngine:
 
     async def _one(self, client: httpx.AsyncClient, request: Request, sampling: Sampling) -> Rollout:
         ids = self.prompt_ids(request.prompt)
+        room = max(1, self.context - len(ids)) if self.context is not None else sampling.max_new_tokens
         body = {
             "model": self._name, "prompt": list(ids), "n": request.n, "seed": request.seed, "temperature": sampling.temperature,
             "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0,
-            "max_tokens": sampling.max_new_tokens, "stop": list(sampling.stop), "stop_token_ids": list(sampling.stop_token_ids),
+            "max_tokens": min(sampling.max_new_tokens, room), "stop": list(sampling.stop), "stop_token_ids": list(sampling.stop_token_ids),
             "logprobs": 0, "return_token_ids": True,
         }  # fmt: skip
         for attempt in range(ATTEMPTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ class TransformersEngine:
             each = max(1, self.batch // n)
             part = [request for request in waiting[:each] if request.n == n]
             waiting = waiting[len(part) :]
+            room = sampling.max_new_tokens if self.context is None else self.context - max(len(prompts[request.id]) for request in part)
             samples = sample_responses(
                 self.model,
                 [prompts[request.id] for request in part],
-                sampling,
+                replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, room))),
                 tokenizer=self.tokenizer,
                 seeds=[request.seed for request in part],
                 n=n,

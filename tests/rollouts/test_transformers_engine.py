@@ -87,6 +87,14 @@ def test_stops_and_finish_reasons(base_folder):
     assert all(token < 100 for token in ended.completions[0].token_ids[:-1])
 
 
+def test_a_response_ends_where_the_context_does(base_folder):
+    engine = TransformersEngine(base_folder, dtype="float32")
+    assert engine.context == 256
+    (found,) = engine.generate([Request("p", (5,) * 250)], Sampling(20, temperature=0.0))
+    assert len(found.completions[0].token_ids) == 6
+    assert found.completions[0].finish_reason == "length"
+
+
 def test_an_adapters_folder_is_a_model(base_folder, adapter_folder):
     base, adapted = (TransformersEngine(folder, dtype="float32") for folder in (base_folder, adapter_folder))
     request = [Request("p", "What is it?", 1, 0)]

@@ -126,6 +126,12 @@ def test_a_prompt_that_does_not_fit_is_named(server_engine):
         list(server_engine.generate([Request("long", (5,) * 300)], Sampling(8)))
 
 
+def test_a_response_ends_where_the_context_does(embedded, base_engine, server_engine):
+    for engine in (embedded, base_engine, server_engine):
+        (found,) = engine.generate([Request("p", (5,) * 250)], Sampling(20, temperature=0.0))
+        assert (len(found.completions[0].token_ids), found.completions[0].finish_reason) == (6, "length")
+
+
 def children(parent):
     found = []
     for entry in Path("/proc").iterdir():
