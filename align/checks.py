@@ -75,15 +75,14 @@ def _check_data(key: str, name: str) -> None:
 def _check_rounds(run: Run) -> None:
     from align.errors import nearest
     from align.rewards import PAIRINGS
-    from align.rewards.scorers import SCORERS
+    from align.rewards.scorers import find_scorer
 
     rounds = run.recipe.rounds
     assert rounds is not None
     if rounds.pairing not in PAIRINGS:
         raise AlignError(f"rounds.pairing is '{rounds.pairing}': {nearest(rounds.pairing, PAIRINGS)}")
     for choice in rounds.scorers:
-        if choice.name not in SCORERS:
-            raise AlignError(f"rounds.scorers: there is no scorer '{choice.name}': {nearest(choice.name, SCORERS)}")
+        find_scorer(choice.name)
     if not 0 <= rounds.replay < 1:
         raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
 

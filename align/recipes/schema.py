@@ -140,7 +140,7 @@ class ScorerChoice(_Section):
     """One scorer."""
 
     name: str
-    """implicit, reward_model, length, function, or one registered elsewhere."""
+    """implicit, reward_model, length, function, or `module:class` of your own."""
     weight: float = 1.0
     """In the sum, where there are several."""
     options: dict[str, Any] = {}

@@ -68,14 +68,38 @@ def register(name: str) -> Callable[[Callable[[ScorerSettings], Scorer]], Callab
 
 
 def open_scorer(name: str, settings: ScorerSettings) -> Scorer:
-    """The scorer of that name.
+    """The scorer of that name, or, as "module:class", one of the user's own.
 
     Raises:
         AlignError: there is none, or it cannot be set up.
     """
-    if name not in SCORERS:
-        raise AlignError(f"rounds.scorers: there is no scorer '{name}': {nearest(name, SCORERS)}")
-    return SCORERS[name](settings)
+    return find_scorer(name)(settings)
+
+
+def find_scorer(name: str) -> Callable[[ScorerSettings], Scorer]:
+    """What opens the scorer of that name.
+
+    Raises:
+        AlignError: there is none.
+    """
+    if name in SCORERS:
+        return SCORERS[name]
+    if ":" in name:
+        return imported(name, "rounds.scorers")
+    raise AlignError(f"rounds.scorers: there is no scorer '{name}': {nearest(name, SCORERS)}")
+
+
+def imported(name: str, key: str) -> Any:
+    """What "module:attribute" names.
+
+    Raises:
+        AlignError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise AlignError(f"{key}: '{name}': expected 'module:name' of something that can be imported ({error})") from error
 
 
 @register("implicit")
@@ -207,12 +231,7 @@ class Function:
         Raises:
             AlignError: it cannot be imported.
         """
-        name = str(settings.options.get("function", ""))
-        module, _, attribute = name.partition(":")
-        try:
-            self._function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise AlignError(f"rounds.scorers: options.function is '{name}': expected 'module:function' ({error})") from error
+        self._function = imported(str(settings.options.get("function", "")), "rounds.scorers: options.function")
 
     def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
         """Calls the function for every response."""

@@ -130,8 +130,10 @@ def test_length_and_function_scorers():
     assert [s.reward for s in found] == [-1.0, -2.0]
     (found,) = open_scorer("function", ScorerSettings("", "", options={"function": "operator:gt"})).score([tree])
     assert [s.reward for s in found] == [1.0, 1.0]
-    with pytest.raises(AlignError, match="expected 'module:function'"):
+    with pytest.raises(AlignError, match="expected 'module:name' of something that can be imported"):
         open_scorer("function", ScorerSettings("", "", options={"function": "operator:nothing"}))
+    own = open_scorer("align.rewards.scorers:Length", ScorerSettings("", "", options={"per_character": 2.0}))
+    assert own.score([tree])[0][1].reward == 8.0
     with pytest.raises(AlignError, match="there is no scorer 'implicid': did you mean 'implicit'"):
         open_scorer("implicid", ScorerSettings("", ""))
 
