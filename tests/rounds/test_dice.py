@@ -182,20 +182,21 @@ def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(models, tmp_path):
-    """A file system of 400 kB that is made larger after the failure."""
+    """A file system too small to begin with, then one that the checkpoints fill, then one that is large enough."""
     (tmp_path / "disk").mkdir()
     recipe = write_recipe(tmp_path, models, training__output_dir=str(tmp_path / "disk" / "run"))
-    run = f"{sys.executable} -m align.cli run {recipe} --until round-1/train"
-    script = f"mount -t tmpfs -o size=400k none {tmp_path}/disk && ({run}; echo status $?; mount -o remount,size=100m {tmp_path}/disk; {run}; echo status $?)"
+    run = f"{sys.executable} -m align.cli run {recipe} --until round-1/train; echo status $?"
+    larger = [f"mount -o remount,size={size} {tmp_path}/disk; {run}" for size in ("2500k", "100m")]
+    script = f"mount -t tmpfs -o size=400k none {tmp_path}/disk && ({run}; {'; '.join(larger)})"
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=300
     )
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip("no file system can be mounted here")
-    assert "status 2" in done.stdout
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
-    first, second = done.stdout.split("status 2")
+    assert "GB free, but 2 model(s) and a checkpoint need about" in done.stderr
+    assert "align: round-1/train: No space left on device: make room, then run the same command to go on" in done.stderr
+    assert "Traceback" not in done.stderr.split("No space left")[0]
+    _, first, second = done.stdout.split("status 2")
     assert "round-1/sample       done in" in first
     assert "round-1/sample       done already" in second
     assert "status 0" in second
