@@ -12,9 +12,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 # In elements of logits. Probabilities kept for the backward, at most (above, they are recomputed); logits in being at a
-# time; logits worked on at a time. A CPU likes what its cache holds, a GPU large matrix products.
+# time, with a backward to come and without; logits worked on at a time. A CPU likes what its cache holds (matrix products
+# like more rows: without a backward they decide), a GPU large matrix products.
 _KEEP = {"cpu": 1 << 26, "cuda": 1 << 28}
 _CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
+_SCORING_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 26}
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
 
 
@@ -83,7 +85,7 @@ def score_tokens(
     """
     count = len(labels)
     device = hidden.device.type if hidden.device.type in _KEEP else "cuda"
-    chunk = max(32, _CHUNK[device] // vocab_size)
+    chunk = max(32, (_CHUNK if torch.is_grad_enabled() else _SCORING_CHUNK)[device] // vocab_size)
     recompute = torch.is_grad_enabled() and count * vocab_size > _KEEP[device]
 
     def run(part: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
