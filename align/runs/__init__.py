@@ -1,0 +1,17 @@
+"""Runs: stages in their own processes, resumable at any point, re-run exactly where something changed.
+
+A run is a folder with one folder a stage. A stage is a function named by string, its settings and its inputs; it is done
+when `manifest.json` stands in its folder under a key that hashes all three. Long stages append finished units of work to
+journals, so that a crash loses at most what was in flight.
+"""
+
+from align.runs.driver import InterruptedRunError, execute
+from align.runs.folder import RunFolder
+from align.runs.journal import Journal, Shard, own_batches, read_journal
+from align.runs.plan import State, assess
+from align.runs.stage import External, Input, Output, Progress, Stage, Task, write_json
+
+__all__ = [
+    "External", "Input", "InterruptedRunError", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess", "execute", "own_batches",
+    "read_journal", "write_json",
+]  # fmt: skip

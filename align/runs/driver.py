@@ -1,0 +1,190 @@
+"""Carries a run through its stages, each in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from align.errors import AlignError
+from align.runs import watchdog
+from align.runs.folder import RunFolder
+from align.runs.journal import Shard
+from align.runs.plan import State, assess
+from align.runs.stage import External, Stage, Task, write_specification
+
+GRACE = 8.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
+
+
+class InterruptedRunError(AlignError):
+    """The run was asked to stop; the same command goes on with it."""
+
+
+def execute(
+    stages: Sequence[Stage],
+    folder: RunFolder,
+    *,
+    shard: Shard | None = None,
+    stop: threading.Event | None = None,
+    say: Callable[[str], None] = print,
+    environment: dict[str, str] | None = None,
+) -> bool:
+    """Bring every stage up to date, in order.
+
+    Args:
+        stages: in an order in which each follows its inputs.
+        folder: of the run.
+        shard: do only this part of the first stage that is to be done, and stop (a task of a Slurm array); the run
+            goes on once all parts are there.
+        stop: set by a signal handler to interrupt the run.
+        say: told one line for every stage.
+        environment: variables for the stage processes.
+
+    Returns:
+        Whether all stages are done (a shard alone may leave the others' parts open).
+
+    Raises:
+        InterruptedRunError: `stop` was set.
+        AlignError: a stage failed; it has said why on stderr.
+    """
+    stop = stop or threading.Event()
+    for known in assess(stages, folder):
+        if known.kind == "done":
+            say(f"{known.stage.name:<20} done already")
+    with folder.locked(shared=shard is not None) as lock:
+        while (state := _next(stages, folder)) is not None:
+            if state.kind == "restore":
+                _take_back(folder, state)
+                say(f"{state.stage.name:<20} done before with these settings: taken back")
+                continue
+            if shard is not None and "processes" not in state.stage.resources:
+                raise AlignError(f"--shard {shard}: the next stage, {state.stage.name}, is not shared out: run without --shard")
+            with folder.preparing():
+                _prepare(folder, state)
+            count = int(state.stage.resources.get("processes", 1))
+            started = time.monotonic()
+            _run(folder, state, [shard] if shard else [Shard(i, count) for i in range(count)], lock, stop, environment)
+            seconds = time.monotonic() - started
+            if shard is not None:
+                say(f"{state.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
+                return False
+            assert state.key is not None
+            folder.finish(state.stage.name, state.key, seconds)
+            say(f"{state.stage.name:<20} done in {seconds:.0f} s")
+    return True
+
+
+def _next(stages: Sequence[Stage], folder: RunFolder) -> State | None:
+    return next((state for state in assess(stages, folder) if state.kind not in ("done", "wait")), None)
+
+
+def _take_back(folder: RunFolder, state: State) -> None:
+    assert state.key is not None
+    if folder.stage(state.stage.name).exists():
+        folder.set_aside(state.stage.name)
+    folder.bring_back(state.stage.name, state.key)
+
+
+def _prepare(folder: RunFolder, state: State) -> None:
+    """Make the stage's folder ready: an interrupted one as it is, one for other settings aside."""
+    name, stage = state.stage.name, state.stage
+    here = folder.stage(name)
+    assert state.key is not None
+    if here.exists() and folder.key_in_work(name) != state.key:
+        folder.set_aside(name)
+    (here / "manifest.json").unlink(missing_ok=True)
+    here.mkdir(parents=True, exist_ok=True)
+    inputs = {
+        key: source.source if isinstance(source, External) else str(folder.stage(source.stage) / source.path)
+        for key, source in stage.inputs.items()
+    }
+    write_specification(Task(name, here, stage.settings, inputs, stage.resources), stage.function, state.key)
+
+
+def _run(
+    folder: RunFolder, state: State, shards: list[Shard], lock: int, stop: threading.Event, environment: dict[str, str] | None
+) -> None:
+    """Start the stage's processes and wait for them."""
+    name = state.stage.name
+    here = folder.stage(name)
+    started = [_start(here, state.stage, shard, lock, environment) for shard in shards]
+    dogs = [_watchdog(process.pid, lock) for process in started]
+    try:
+        while any(process.poll() is None for process in started):
+            failed = any(process.poll() not in (None, 0) for process in started)
+            if stop.wait(0.05) or failed:
+                break
+    finally:
+        _end(started)
+        for dog in dogs:
+            dog.communicate(b"!")
+    if stop.is_set():
+        raise InterruptedRunError(f"interrupted in {name}: run the same command to go on")
+    for process, shard in zip(started, shards, strict=True):
+        if process.returncode not in (0, 2):
+            how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
+            part = f" (shard {shard})" if len(shards) > 1 else ""
+            raise AlignError(f"{name}{part}: its process {how}: see {here / 'log.txt'}, then run the same command to go on")
+    if any(process.returncode for process in started):
+        raise AlignError(f"{name} failed: see above; what it finished is kept in {here}")
+
+
+def _start(here: Path, stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "align.runs.worker", str(here), str(shard)]
+    if config := stage.resources.get("accelerate"):
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", *command[2:]]
+    variables = {**os.environ, **(environment or {})}
+    if shard.count > 1:
+        variables |= _own_devices(shard, int(stage.resources.get("gpus_per_process", 1)))
+        if shard.index:
+            variables["TQDM_DISABLE"] = "1"  # one bar is enough
+    return subprocess.Popen(command, env=variables, start_new_session=True, pass_fds=[lock])
+
+
+def _watchdog(group: int, lock: int) -> subprocess.Popen[bytes]:
+    """A process that outlives this one just long enough to end the stage's processes."""
+    command = [sys.executable, "-S", watchdog.__file__, str(group), str(GRACE)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[lock])
+
+
+def _own_devices(shard: Shard, each: int) -> dict[str, str]:
+    """The GPUs of one of several processes on a node; empty where there are none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None and shutil.which("nvidia-smi") is None:
+        return {}
+    if visible is None:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False).stdout
+        visible = ",".join(map(str, range(len(listed.splitlines()))))
+    devices = [device for device in visible.split(",") if device]
+    if not devices:
+        return {}
+    mine = [devices[(shard.index * each + i) % len(devices)] for i in range(each)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to whatever still runs, with its children; SIGKILL after the grace."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        with contextlib.suppress(ProcessLookupError):  # what it may have left behind, such as an engine's own processes
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

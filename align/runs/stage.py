@@ -1,0 +1,118 @@
+"""A stage: a function, its settings, its inputs; and the task that the stage's process is handed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from align.runs.journal import WHOLE, Shard
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that another stage of the run makes: `stage` by name, `path` below its folder."""
+
+    stage: str
+    path: str
+
+
+@dataclass(frozen=True)
+class External:
+    """An input from outside the run: a local path (known by its content) or a name on the hub (known by name)."""
+
+    source: str
+
+
+Input = Output | External
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: also its folder below the run's ("round-1/sample").
+        function: "module:function", called in a process of its own with a `Task`.
+        settings: everything that the outcome depends on, in JSON types.
+        inputs: what it reads.
+        resources: what the outcome does not depend on: `processes` (how many share the work, each as a `Shard`),
+            `accelerate` (a config file: start with accelerate launch), and what the function itself wants to know.
+    """
+
+    name: str
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage's function gets.
+
+    Attributes:
+        folder: where its outputs go. What lies in `scratch/` is deleted once the stage is done.
+        inputs: each input's path, or its name on the hub.
+        settings, resources, shard: see `Stage`.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    shard: Shard = WHOLE
+
+    def path(self, name: str) -> Path:
+        """An input as a path."""
+        return Path(self.inputs[name])
+
+
+SPECIFICATION = "stage.json"
+
+
+def write_specification(task: Task, function: str, key: str) -> None:
+    """Put a stage's task into its folder, where its processes read it."""
+    content = {
+        "name": task.name, "key": key, "function": function, "settings": dict(task.settings), "inputs": dict(task.inputs),
+        "resources": dict(task.resources),
+    }  # fmt: skip
+    write_json(task.folder / SPECIFICATION, content)
+
+
+def read_specification(folder: Path, shard: Shard) -> tuple[str, Task]:
+    """The function's name and the task that `write_specification` left."""
+    content = json.loads((folder / SPECIFICATION).read_text(encoding="utf-8"))
+    return content["function"], Task(content["name"], folder, content["settings"], content["inputs"], content["resources"], shard)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file: aside first, then renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+class Progress:
+    """Leaves how far a stage's process is in `progress-SHARD.json`, for `align status`; at most once a second."""
+
+    def __init__(self, task: Task, total: int, done: int = 0, unit: str = "prompts") -> None:
+        """Args: the task; units in this shard, how many were done before, and what they are called."""
+        self._path = task.folder / f"progress-{task.shard.index}-of-{task.shard.count}.json"
+        self._state = {"done": done, "total": total, "unit": unit}
+        self._last = 0.0
+
+    def advance(self, units: int, **more: float) -> None:
+        """Count finished units; `more` are numbers to show, such as tokens a second."""
+        self._state["done"] += units  # type: ignore[operator]
+        self._state |= more
+        if time.monotonic() - self._last > 1 or self._state["done"] == self._state["total"]:
+            self._last = time.monotonic()
+            write_json(self._path, self._state)

@@ -1,0 +1,76 @@
+"""A stage's process: `python -m align.runs.worker FOLDER INDEX/COUNT`. Ends cleanly on SIGTERM, and with its driver."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from align.errors import AlignError
+from align.runs.journal import Shard
+from align.runs.stage import read_specification
+
+NOTHING_LEFT = 1 << 20  # bytes of disk
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(folder: str, shard: str) -> int:
+    """Run the stage whose specification lies in `folder`; returns the exit status."""
+    signal.signal(signal.SIGTERM, _stop)
+    _end_with_parent()
+    here = Path(folder)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log = logging.FileHandler(here / "log.txt", encoding="utf-8")
+    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(log)
+    function, task = read_specification(here, Shard.parse(shard))
+    module, _, name = function.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)(task)
+    except AlignError as error:
+        logging.getLogger("align").debug("failed", exc_info=True)
+        if os.environ.get("ALIGN_TRACEBACK"):
+            raise
+        print(f"align: {task.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return TERMINATED
+    except Exception as error:
+        if _is_full_disk(error, here):
+            print(f"align: {task.name}: No space left on device: make room, then run the same command to go on", file=sys.stderr)
+            return 2
+        logging.getLogger("align").exception("%s failed in a way that align did not foresee", task.name)
+        return 1
+    return 0
+
+
+def _is_full_disk(error: BaseException, folder: Path) -> bool:
+    """Whether an error comes from a full disk, which libraries tell in words of their own (torch.save: "unexpected pos")."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < NOTHING_LEFT
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TERMINATED)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the driver dies, so that nothing goes on unattended (and keeps a GPU)."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        _stop(signal.SIGTERM, None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

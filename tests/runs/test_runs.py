@@ -1,0 +1,215 @@
+"""Runs of toy stages in real processes: what is re-run, what an interruption costs, what is said."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from align.errors import AlignError
+from align.runs import InterruptedRunError, Output, RunFolder, Shard, Stage, assess, execute
+
+HERE = Path(__file__).parent
+HALF_A_SECOND = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _toys_are_importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def plan(count=10, times=1, pause=0.0, processes=1):
+    return [
+        Stage("one", "toy_stages:numbers", {"count": count, "pause": pause}, resources={"processes": processes}),
+        Stage("two/deep", "toy_stages:total", {"times": times}, {"units": Output("one", "units")}),
+        Stage("three", "toy_stages:whole", {"pause": pause}, {"total": Output("two/deep", "total.json")}),
+    ]
+
+
+def run(folder, stages, **options):
+    said = []
+    finished = execute(stages, RunFolder(folder), say=said.append, **options)
+    return finished, [line.split("  ")[0].strip() + ": " + line.split("  ")[-1].strip() for line in said]
+
+
+def kinds(folder, stages):
+    return [state.kind for state in assess(stages, RunFolder(folder))]
+
+
+def result(folder):
+    return json.loads((folder / "three" / "copy.json").read_text())["total"]
+
+
+def test_stages_run_in_order_once_and_leave_manifests(tmp_path):
+    assert kinds(tmp_path, plan()) == ["run", "wait", "wait"]
+    finished, _ = run(tmp_path, plan())
+    assert finished
+    assert result(tmp_path) == 285
+    assert kinds(tmp_path, plan()) == ["done", "done", "done"]
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert manifest["versions"]["torch"]
+    assert manifest["settings"] == {"count": 10, "pause": 0.0}
+    _, said = run(tmp_path, plan())
+    assert said == ["one: done already", "two/deep: done already", "three: done already"]
+
+
+def test_a_change_re_runs_exactly_what_depends_on_it(tmp_path):
+    run(tmp_path, plan())
+    _, said = run(tmp_path, plan(times=2))
+    assert [line.split(":")[0] for line in said if "already" not in line] == ["two/deep", "three"]
+    assert result(tmp_path) == 570
+
+
+def test_a_change_back_takes_the_old_results_back(tmp_path):
+    run(tmp_path, plan())
+    run(tmp_path, plan(times=2))
+    _, said = run(tmp_path, plan())
+    assert [line for line in said if "already" not in line] == [
+        "two/deep: done before with these settings: taken back",
+        "three: done before with these settings: taken back",
+    ]
+    assert result(tmp_path) == 285
+
+
+def test_a_stage_whose_output_did_not_change_stops_the_ripple(tmp_path):
+    run(tmp_path, plan(pause=0.0))
+    _, said = run(tmp_path, [plan(pause=0.001)[0], *plan()[1:]])
+    assert [line.split(":")[0] for line in said if "already" not in line] == ["one"]
+
+
+def test_a_deleted_output_is_made_again_only_where_it_is_needed(tmp_path):
+    run(tmp_path, plan())
+    (tmp_path / "two" / "deep" / "total.json").unlink()
+    assert kinds(tmp_path, plan()) == ["done", "done", "done"]
+    changed = [*plan()[:2], plan(pause=0.001)[2]]
+    assert kinds(tmp_path, changed) == ["done", "run", "run"]
+    run(tmp_path, changed)
+    assert result(tmp_path) == 285
+
+
+def test_shards_share_the_work_and_any_number_may_finish_it(tmp_path):
+    run(tmp_path / "alone", plan())
+    run(tmp_path / "three", plan(processes=3))
+    for index in (0, 3):
+        finished, _ = run(tmp_path / "array", plan(), shard=Shard(index, 4))
+        assert not finished
+    run(tmp_path / "array", plan(processes=2))
+    for folder in ("three", "array"):
+        assert result(tmp_path / folder) == 285
+        from align.runs import read_journal
+
+        assert read_journal(tmp_path / folder / "one" / "units") == read_journal(tmp_path / "alone" / "one" / "units")
+
+
+def test_a_stage_that_cannot_be_shared_out_refuses_a_shard(tmp_path):
+    run(tmp_path, plan()[:1])
+    with pytest.raises(AlignError, match="--shard 0/2: the next stage, two/deep, is not shared out"):
+        run(tmp_path, plan(), shard=Shard(0, 2))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    thread = threading.Thread(target=run, args=(tmp_path, plan(pause=0.4)))
+    thread.start()
+    time.sleep(1.0)
+    with pytest.raises(AlignError, match="another run works in this folder"):
+        run(tmp_path, plan(pause=0.4))
+    thread.join()
+    assert result(tmp_path) == 285
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("wrong", "stage failed: see above"), ("crash", "ended with status 1: see .*log.txt"), ("die", "was ended by signal 9: see .*log.txt")],
+)
+def test_a_failing_stage_is_one_sentence(tmp_path, function, message, capfd):
+    with pytest.raises(AlignError, match=message):
+        run(tmp_path, [Stage("stage", f"toy_stages:{function}")])
+    assert not (tmp_path / "stage" / "manifest.json").exists()
+    if function == "wrong":
+        assert "align: stage: the moon is not made of cheese" in capfd.readouterr().err
+    if function == "crash":
+        assert "RuntimeError: a bug" in (tmp_path / "stage" / "log.txt").read_text()
+
+
+def test_stopping_ends_the_stage_within_seconds(tmp_path):
+    stop = threading.Event()
+    threading.Timer(1.5, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(InterruptedRunError, match="interrupted in stage: run the same command to go on"):
+        run(tmp_path, [Stage("stage", "toy_stages:forever")], stop=stop)
+    assert time.monotonic() - began < 10
+    assert not Path(f"/proc/{(tmp_path / 'stage' / 'begun.txt').read_text()}").exists()
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, {here!r})
+from test_runs import plan
+from align.runs import RunFolder, execute
+execute(plan(count=40, pause=0.02), RunFolder({folder!r}))
+"""
+
+
+def driver(folder):
+    return subprocess.Popen([sys.executable, "-c", DRIVER.format(here=str(HERE), folder=str(folder))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def stage_processes(folder):
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(folder) in (entry / "cmdline").read_text() and "align.runs.worker" in (entry / "cmdline").read_text():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_points_it_ends_with_the_same_bytes(tmp_path):
+    """SIGKILL to the driver, to the stage's process, or to both, at any moment."""
+    run(tmp_path / "whole", plan(count=40))
+    rng = random.Random(1)
+    folders, kills = [tmp_path / "killed-0"], 0
+    while kills < 20 or folders[-1].exists():
+        process = driver(folders[-1])
+        if kills < 20:
+            time.sleep(rng.uniform(0.2, 1.2))
+            kills += process.poll() is None
+            victims = rng.choice([[process.pid], stage_processes(tmp_path), [process.pid, *stage_processes(tmp_path)]])
+            for victim in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+        if process.wait() == 0:
+            for name in ("one/units/part-00000-of-00001.jsonl", "two/deep/total.json", "three/copy.json"):
+                assert (folders[-1] / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+            folders.append(tmp_path / f"killed-{len(folders)}")
+    assert len(folders) > 1
+    assert not stage_processes(tmp_path)
+
+
+@pytest.mark.parametrize("function", ["forever", "stubborn"])
+def test_a_stage_and_its_children_end_with_their_driver(tmp_path, function):
+    """A driver that was killed leaves nothing behind that would go on writing, or keep a GPU."""
+    code = f"from align.runs import *; execute([Stage('stage', 'toy_stages:{function}')], RunFolder({str(tmp_path)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not (tmp_path / "stage" / "begun.txt").exists() or not (tmp_path / "stage" / "begun.txt").read_text():
+        time.sleep(0.05)
+    stage = int((tmp_path / "stage" / "begun.txt").read_text())
+    process.kill()
+    process.wait()
+    for _ in range(300):
+        if not Path(f"/proc/{stage}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{stage}").exists()
+    with RunFolder(tmp_path).locked():  # the folder is free again
+        pass

@@ -1,0 +1,68 @@
+"""Stages quick enough to be killed hundreds of times: units of text, each a file line computed from the one before."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from align.errors import AlignError
+from align.runs import Journal, Task, own_batches, read_journal, write_json
+
+
+@dataclass
+class Unit:
+    id: str
+
+
+def numbers(task: Task) -> None:
+    """Output `units/`: the squares of 0 … count − 1, journalled in batches of three."""
+    units = [Unit(f"{i:03d}") for i in range(task.settings["count"])]
+    done = set(read_journal(task.folder / "units"))
+    journal = Journal(task.folder / "units", task.shard)
+    for batch in own_batches(units, 3, done, task.shard):
+        time.sleep(task.settings.get("pause", 0.0))
+        journal.append((unit.id, {"square": int(unit.id) ** 2, "batch": [u.id for u in batch]}) for unit in batch if unit.id not in done)
+
+
+def total(task: Task) -> None:
+    """Output `total.json`, and `seen.txt`, a line for every time the stage was begun."""
+    records = read_journal(task.path("units"))
+    write_json(task.folder / "total.json", {"total": task.settings.get("times", 1) * sum(r["square"] for r in records.values())})
+
+
+def whole(task: Task) -> None:
+    """Output `copy.json`, the total, after a while in which it leaves a torn file."""
+    (task.folder / "half.tmp").write_text('{"tot')
+    time.sleep(task.settings.get("pause", 0.0))
+    write_json(task.folder / "copy.json", json.loads(task.path("total").read_text()))
+
+
+def wrong(task: Task) -> None:
+    """A user's mistake."""
+    raise AlignError("the moon is not made of cheese")
+
+
+def crash(task: Task) -> None:
+    """What nobody foresaw."""
+    raise RuntimeError("a bug")
+
+
+def die(task: Task) -> None:
+    """Killed by the system, as when memory runs out."""
+    os.kill(os.getpid(), 9)
+
+
+def forever(task: Task) -> None:
+    """Until it is ended."""
+    (task.folder / "begun.txt").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def stubborn(task: Task) -> None:
+    """Starts a process that does not listen, as an engine's may not; and dies of the first signal itself."""
+    child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
+    time.sleep(0.5)
+    (task.folder / "begun.txt").write_text(str(child.pid))
+    time.sleep(600)
