@@ -12,6 +12,6 @@ from align.runs.plan import State, assess
 from align.runs.stage import External, Input, Output, Progress, Stage, Task, write_json
 
 __all__ = [
-    "External", "Input", "InterruptedRunError", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess", "execute", "own_batches",
-    "read_journal", "write_json",
+    "External", "Input", "InterruptedRunError", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess",
+    "execute", "own_batches", "read_journal", "write_json",
 ]  # fmt: skip

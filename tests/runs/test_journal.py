@@ -52,11 +52,12 @@ def test_a_flipped_byte_is_noticed_and_the_rest_kept(tmp_path, place, caplog):
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     Journal(tmp_path, Shard(0, 2)).append(RECORDS[:2])
-    (tmp_path / "part-00001-of-00002.jsonl").symlink_to("/dev/full")  # the kernel's own full disk
+    full = Journal(tmp_path, Shard(1, 2))
+    full.close()
+    full.path.unlink()
+    full.path.symlink_to("/dev/full")  # the kernel's own full disk
+    full._file = full.path.open("ab", buffering=0)
     with pytest.raises(AlignError, match=r"No space left on device. What was finished before is kept"):
-        full = Journal.__new__(Journal)
-        full.path = tmp_path / "part-00001-of-00002.jsonl"
-        full._file = open(full.path, "ab", buffering=0)
         full.append(RECORDS[2:])
     (tmp_path / "part-00001-of-00002.jsonl").unlink()
     assert read_journal(tmp_path) == dict(RECORDS[:2])

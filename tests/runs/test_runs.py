@@ -126,7 +126,11 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [("wrong", "stage failed: see above"), ("crash", "ended with status 1: see .*log.txt"), ("die", "was ended by signal 9: see .*log.txt")],
+    [
+        ("wrong", "stage failed: see above"),
+        ("crash", "ended with status 1: see .*log.txt"),
+        ("die", "was ended by signal 9: see .*log.txt"),
+    ],
 )
 def test_a_failing_stage_is_one_sentence(tmp_path, function, message, capfd):
     with pytest.raises(AlignError, match=message):
@@ -158,7 +162,9 @@ execute(plan(count=40, pause=0.02), RunFolder({folder!r}))
 
 
 def driver(folder):
-    return subprocess.Popen([sys.executable, "-c", DRIVER.format(here=str(HERE), folder=str(folder))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER.format(here=str(HERE), folder=str(folder))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def stage_processes(folder):
