@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.plans import Run
 from align.runs import External
 
@@ -73,7 +73,6 @@ def _check_data(key: str, name: str) -> None:
 
 
 def _check_rounds(run: Run) -> None:
-    from align.errors import nearest
     from align.rewards import PAIRINGS
     from align.rewards.scorers import find_scorer
 

@@ -74,20 +74,24 @@ def train_stage(task: Task) -> None:
     Inputs: `model`, `data`, `reference` where it is not the model itself. Settings: the recipe's `model`, `data` and
     `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
     """
+    checkpoints = task.folder / "checkpoints"
+    if (task.folder / "model").exists():  # killed after the model was saved, before the stage was declared done
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return
     model, data = {**task.settings["model"], "name_or_path": task.inputs["model"]}, {**task.settings["data"], "train": task.inputs["data"]}
     if "reference" in task.inputs:
         model["reference"] = task.inputs["reference"]
-    training = {**task.settings["training"], **task.resources["training"], "output_dir": str(task.folder / "checkpoints")}
+    training = {**task.settings["training"], **task.resources["training"], "output_dir": str(checkpoints)}
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = resolve_model(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name)
-    trainer.train(resume_from_checkpoint=last_checkpoint(task.folder / "checkpoints"))
-    _save(trainer, recipe, task.folder)
+    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     if trainer.accelerator.is_main_process:
-        checkpoints = task.folder / "checkpoints"
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
         if (checkpoints / "three_d.jsonl").exists():
             shutil.copyfile(checkpoints / "three_d.jsonl", task.folder / "three_d.jsonl")
+    _save(trainer, recipe, task.folder)
+    if trainer.accelerator.is_main_process:
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
 

@@ -53,26 +53,18 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None
     )
     number = next((next(iter(o.before)) for o in outcomes if o.before), "")
-    for column in (
-        "run",
-        "seeds",
-        f"{number} before".strip(),
-        "after",
-        "better than start",
-        "chosen drift",
-        "rejected drift",
-        "unseen drift",
-    ):
+    drifts = [f"{kind} drift" for kind in ("chosen", "rejected", "unseen")]
+    for column in ("run", "seeds", f"{number} before".strip(), "after", "better than start", *drifts):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.name == name]
         before = [o.before[number] for o in mine if o.before is not None]
         after = [o.after[number] for o in mine if o.after is not None]
         wins = sum(a > b for a, b in zip(after, before, strict=True))
-        drifts = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
+        measured = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
         shown = ".1%" if number == "accuracy" else ".3f"
         cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(mine)}"] if before else ["", "", ""]
-        table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in drifts))
+        table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in measured))
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from align.errors import AlignError
 from align.runs import Task, write_json
-from align.trees import Node, PreferenceTree, write_trees
+from align.trees import Node, write_trees
 from data_pipelines.rollouts.samples import read_samples
 
 
@@ -36,7 +36,7 @@ def filter_samples(task: Task) -> None:
         if len(nodes) >= settings["min_responses"]:
             kept.append(replace(tree, nodes=tuple(nodes)))
         else:
-            too_few.append(_note(tree, len(nodes)))
+            too_few.append({"id": tree.id, "valid": len(nodes)})
     total = sum(dropped.values())
     write_json(task.folder / "dropped.json", {"responses": total, **dropped, "prompts": len(samples), "prompts_with_too_few": too_few})
     if not kept:
@@ -60,7 +60,3 @@ def reason_to_drop(node: Node, prompt_tokens: int, settings: Mapping[str, Any]) 
     if prompt_tokens + len(node.token_ids or ()) > settings["max_tokens"]:
         return "too many tokens"
     return None
-
-
-def _note(tree: PreferenceTree, valid: int) -> dict[str, Any]:
-    return {"id": tree.id, "valid": valid}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -123,7 +122,7 @@ def _offline(task: Task) -> list[PreferenceTree]:
 
 
 def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
-    """Every response with all its scores, best first in no particular way: the order of sampling is kept."""
+    """Every response with all its scores, in the order of sampling."""
     found = []
     for s in scored:
         nodes = []
@@ -158,11 +157,3 @@ def _statistics(
             "shaped_reward": mean(node.score or 0.0 for node in picked),
         }  # fmt: skip
     return found
-
-
-def read_statistics(path: Path) -> dict[str, Any]:
-    """A round's statistics, as `pair` left them."""
-    import json
-
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -30,14 +29,6 @@ WORDS = ("about", "and", "in", "at", ":", "the", ".", *ANIMALS, *SEASONS, *TIMES
 LONGEST = 5
 MAX_NEW_TOKENS = 72
 LENGTH_BIAS = 0.03
-
-
-@dataclass(frozen=True)
-class Style:
-    """The two numbers that a response is judged by: its gold score, and its tokens."""
-
-    gold: float
-    tokens: int
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
