@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,8 +95,6 @@ def test_a_second_start_does_nothing_and_status_says_so(finished, models):
 
 
 def test_a_change_re_runs_what_depends_on_it(finished, models, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0], tmp_path / "run")
     plan = align(
         "run", write_recipe(tmp_path, models), "--dry-run", "training.learning_rate=1e-3", f"training.output_dir={tmp_path}/run"
@@ -104,6 +103,17 @@ def test_a_change_re_runs_what_depends_on_it(finished, models, tmp_path):
     assert states == ["done"] * 4 + ["to"] + ["to"] * 5
     logged = align("run", write_recipe(tmp_path, models), "--dry-run", "training.logging_steps=3").stdout
     assert logged.count("done") == 10
+
+
+def test_a_training_killed_after_it_saved_its_model_is_not_done_again(finished, models, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "round-2" / "train" / "manifest.json").unlink()
+    weights = tmp_path / "run" / "round-2" / "train" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    done = align("run", write_recipe(tmp_path, models))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("done already") == 9
+    assert weights.stat().st_mtime_ns == before
 
 
 def bytes_of(run):
