@@ -26,8 +26,13 @@ def check(run: Run) -> None:
     for key, name in (("model.name_or_path", recipe.model.name_or_path), ("model.reference", recipe.model.reference)):
         if name in sources:
             _check_model(key, name)
-    for key, name in (("data.train", recipe.data.train), ("rollouts.prompts", recipe.rollouts.prompts if recipe.rollouts else None)):
-        if name in sources:
+    data = {
+        "data.train": recipe.data.train,
+        "rollouts.prompts": recipe.rollouts.prompts if recipe.rollouts else None,
+        "evaluation.questions": recipe.evaluation.questions if recipe.evaluation else None,
+    }
+    for key, name in data.items():
+        if name is not None and name in sources:
             _check_data(key, name)
     if recipe.model.reference and Path(recipe.model.reference).is_dir() and Path(recipe.model.name_or_path).is_dir():
         from align.rewards.scorers import check_tokenizers
@@ -35,6 +40,8 @@ def check(run: Run) -> None:
         check_tokenizers(recipe.model.name_or_path, recipe.model.reference)
     if recipe.rounds is not None:
         _check_rounds(run)
+    if recipe.thoughts is not None:
+        _check_thoughts(run)
     _check_engine(run)
     _check_tracker(run)
     _check_disk(run)
@@ -67,7 +74,8 @@ def _check_data(key: str, name: str) -> None:
 
     if not Path(name).exists():
         try:
-            load_dataset_builder(name)
+            path, _, subset = name.partition(":")
+            load_dataset_builder(path, subset or None)
         except Exception as error:
             raise AlignError(f"{key} '{name}': {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
 
@@ -84,6 +92,34 @@ def _check_rounds(run: Run) -> None:
         find_scorer(choice.name)
     if not 0 <= rounds.replay < 1:
         raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
+
+
+def _check_thoughts(run: Run) -> None:
+    from data_pipelines.thought_trees.judges import find_judge
+    from data_pipelines.thought_trees.tasks import load_task, read_questions
+
+    recipe, thoughts = run.recipe, run.recipe.thoughts
+    assert thoughts is not None
+    assert recipe.rollouts is not None
+    task, judge = load_task(thoughts.task), thoughts.judge
+    find_judge(judge.name)
+    if judge.name == "self_evaluation" and task.judge is None:
+        raise AlignError(f"thoughts.judge: the task '{thoughts.task}' has no `judge`, which 'self_evaluation' needs: choose another judge")
+    known = task.data.gold is not None or task.data.gold_always is not None
+    if not known and (judge.name == "checker" or thoughts.edges.paths == "gold"):
+        raise AlignError(f"thoughts: the task '{thoughts.task}' names no gold answers (data.gold), which checker and paths: gold need")
+    if judge.name == "implicit" and recipe.model.reference is None:
+        raise AlignError("model.reference is missing: the judge 'implicit' needs the model that the policy was tuned from")
+    if not 1 <= thoughts.keep <= thoughts.keep_at_most:
+        raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 to keep_at_most ({thoughts.keep_at_most})")
+    if recipe.evaluation is not None and recipe.evaluation.task != "chain_of_thought":
+        raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with thoughts is evaluated by chain_of_thought")
+    sources = {recipe.rollouts.prompts: recipe.rollouts.prompts_split}
+    if recipe.evaluation is not None and recipe.evaluation.questions:
+        sources[recipe.evaluation.questions] = recipe.evaluation.questions_split
+    for source, split in sources.items():
+        if not source.startswith("micro:"):
+            read_questions(task, source, split, limit=1)  # a wrong column shows in the first record
 
 
 def _check_engine(run: Run) -> None:

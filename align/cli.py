@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
-    from align.tables import plan_table, round_table
+    from align.tables import chain_table, plan_table, round_table
 
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"
@@ -127,6 +127,8 @@ def _run(options: argparse.Namespace) -> None:
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         _print(round_table(runs))
+    if any(run.recipe.thoughts for run in runs):
+        _print(chain_table(runs))
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -44,6 +44,8 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
+    if recipe.rounds is not None or recipe.thoughts is not None:
+        raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     outcomes = []
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
@@ -134,8 +136,10 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         label: in front of the progress bar.
 
     Raises:
-        AlignError: models or data cannot be had, or settings contradict each other.
+        AlignError: models or data cannot be had, are not named, or settings contradict each other.
     """
+    if recipe.data.train is None:
+        raise AlignError("data.train is missing: preference pairs or trees to train on")
     disable_progress_bar()  # of loading and saving weights
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     args = _arguments(recipe)

@@ -22,6 +22,7 @@ from align.recipes import Recipe
 from align.runs import External, InterruptedRunError, Output, RunFolder, Shard, Stage, execute
 from align.runs.plan import up_to
 from data_pipelines.implicit_rewards.plan import stages_of_rounds
+from data_pipelines.thought_trees.plan import stages_of_thoughts
 
 WITHOUT_EFFECT = {
     "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "disable_tqdm", "log_level", "logging_first_step",
@@ -60,16 +61,24 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     unseen = {"output_dir", *WITHOUT_EFFECT}
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
-        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds else {"train"}),
+        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds or recipe.thoughts else {"train"}),
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
     launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
     if recipe.resources.accelerate:
         launch["accelerate"] = _accelerate_config(recipe.resources.accelerate)
     training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
+    if recipe.thoughts is not None:
+        return stages_of_thoughts(recipe, training)
+    if recipe.data.train is None:
+        raise AlignError("data.train is missing: preference pairs or trees to train on")
     evaluation = None
     if recipe.evaluation is not None:
-        evaluation = Stage("evaluate", "eval.tasks:evaluate", {**recipe.evaluation.model_dump(), "dtype": recipe.model.dtype})
+        evaluation = Stage(
+            "evaluate",
+            "eval.tasks:evaluate",
+            {"task": recipe.evaluation.task, "problems": recipe.evaluation.problems, "dtype": recipe.model.dtype},
+        )
     if recipe.rounds is not None:
         return stages_of_rounds(recipe, training, evaluation)
     inputs = {"model": External(recipe.model.name_or_path), "data": External(recipe.data.train)}
@@ -157,6 +166,13 @@ def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
             metrics = {**metrics, "implicit": statistics["rewards"].get("implicit", float("nan")), "alpha": statistics["alpha"]}
         if metrics:
             yield number, metrics
+
+
+def chain_metrics(run: Run) -> dict[str, dict[str, float]]:
+    """Numbers of a run with thoughts, where they are there: `before`, `search` (of the start model) and `after`."""
+    places = {"before": "start/evaluate", "search": "start/grade", "after": "evaluate"}
+    found = {name: _read(run.folder.stage(stage) / "metrics.json") for name, stage in places.items()}
+    return {name: metrics for name, metrics in found.items() if metrics}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from align.estimate import GPUS, Estimate
 from align.runs import assess
-from align.trees import ROOT, PreferenceTree
+from align.trees import ROOT, Node, PreferenceTree
 
 if TYPE_CHECKING:
     from align.experiment import Outcome
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
-    """A tree for the terminal: + and − mark what is preferred and what is not, with scores and edges.
+    """A tree for the terminal: + and − mark what is preferred and what is not, with scores and edges; of a search, the kept
+    paths are bold, and the verdicts stand behind the values.
 
     Args:
         tree: to be drawn.
@@ -30,15 +31,31 @@ def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
     """
     better = {edge.chosen for edge in tree.edges}
     worse = {edge.rejected for edge in tree.edges}
-    drawn = Tree(f"[bold]{_short(tree.prompt, width)}[/]")
+    search = tree.metadata.get("search")
+    kept = {node for leaf in search["kept"] for node in tree.path(leaf)} if search else set()
+    drawn = Tree(_searched(search, width) if search else f"[bold]{_short(tree.prompt, width)}[/]")
     branches = {ROOT: drawn}
     for index, node in enumerate(tree.nodes):
         mark = "[yellow]±[/]" if index in better & worse else "[green]+[/]" if index in better else "[red]−[/]" if index in worse else "·"
         score = f" [cyan]{node.score:g}[/]" if node.score is not None else ""
         beats = sorted(edge.rejected for edge in tree.edges if edge.chosen == index)
         edges = f" [dim]beats {', '.join(map(str, beats))}[/]" if beats else ""
-        branches[index] = branches[node.parent].add(f"{mark} [dim]{index}[/] {_short(node.text, width)}{score}{edges}")
+        text = f"[bold]{_short(node.text, width)}[/]" if index in kept else _short(node.text, width)
+        branches[index] = branches[node.parent].add(f"{mark} [dim]{index}[/] {text}{score}{edges}{_verdicts(node)}")
     return drawn
+
+
+def _searched(search: dict[str, Any], width: int) -> str:
+    """The first line of a search: the question, what the search answers, and how it ended."""
+    question = _short(" / ".join(search["question"].values()), width)
+    right = {True: " [green]right[/]", False: f" [red]wrong, {escape(', '.join(search['gold']))} is right[/]", None: ""}[search["right"]]
+    dropped = "".join(f", {count} {reason}" for reason, count in search["dropped"].items())
+    return f"[bold]{question}[/] → [bold]{escape(search['answer'])}[/]{right} [dim]({len(search['kept'])} paths kept{dropped})[/]"
+
+
+def _verdicts(node: Node) -> str:
+    verdicts = node.metadata.get("judgement", {}).get("verdicts")
+    return f" [dim]{' '.join(verdict or '?' for verdict in verdicts)}[/]" if verdicts else ""
 
 
 def _short(text: object, width: int) -> str:
@@ -110,6 +127,47 @@ def round_table(runs: Sequence[Run]) -> Table:
     for (label, number), several in sorted(found.items(), key=lambda item: item[0]):
         cells = [f"{mean(values):.3f}" if (values := [one[name] for one in several if name in one]) else "" for name in names]
         table.add_row(label, str(number) if number else "start", str(len(several)), *cells)
+    return table
+
+
+def chain_table(runs: Sequence[Run]) -> Table:
+    """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds."""
+    from align.plans import chain_metrics
+
+    table = Table(title="greedy chain of thought before and after, and tree search, mean over seeds", title_justify="left", box=None)
+    names = (
+        "run",
+        "seeds",
+        "before",
+        "after",
+        "better than start",
+        "tree search",
+        "of the gap closed",
+        "tokens a question",
+        "search's tokens",
+    )
+    for column in names:
+        table.add_column(column, justify="left" if column == "run" else "right")
+    found: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for run in runs:
+        found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(chain_metrics(run))
+    for label, several in found.items():
+        whole = [one for one in several if {"before", "after"} <= one.keys()]
+        if not whole:
+            continue
+        before, after = ([one[name]["accuracy"] for one in whole] for name in ("before", "after"))
+        wins = f"{sum(a > b for a, b in zip(after, before, strict=True))} of {len(whole)}"
+        cells = [f"{mean(before):.1%}", f"{mean(after):.1%}", wins]
+        searched = [one["search"] for one in whole if "search" in one]
+        if len(searched) == len(whole):
+            top = [one["accuracy"] for one in searched]
+            gaps = [(a - b) / (t - b) for a, b, t in zip(after, before, top, strict=True) if t != b]
+            closed = f"{min(gaps):.0%} to {max(gaps):.0%}" if gaps else ""
+            tokens = [f"{mean(one['after']['tokens'] for one in whole):.0f}", f"{mean(one['tokens'] for one in searched):.0f}"]
+            cells += [f"{mean(top):.1%}", closed, *tokens]
+        else:
+            cells += ["", "", f"{mean(one['after']['tokens'] for one in whole):.0f}", ""]
+        table.add_row(label, str(len(whole)), *cells)
     return table
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
+from align.sampling import Sampling
 from data_pipelines.micro import style
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
 from align.trainers.config import PreferenceConfig
+from align.validation import first_problem
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
@@ -64,7 +65,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        raise AlignError(_first_problem(error, where)) from error
+        raise AlignError(first_problem(error, where, Recipe)) from error
     recipe.training = {key: _training_value(key, value, where) for key, value in recipe.training.items()}
     for name, changes in recipe.variants.items():
         if "variants" in changes or "seeds" in changes:
@@ -157,32 +158,3 @@ def _training_value(key: str, value: Any, where: str) -> Any:
 def _is_plain(hint: Any) -> bool:
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return all(part in (int, float, bool, str, type(None)) for part in parts)
-
-
-def _first_problem(error: ValidationError, where: str) -> str:
-    problem = error.errors()[0]
-    place = problem["loc"]
-    same = [p["msg"] for p in error.errors() if p["loc"][:-1] == place[:-1] and p["input"] == problem["input"]]
-    if len(same) > 1 and place[-1] not in _keys_at([str(part) for part in place[:-1]]):  # one complaint for each type that it may have
-        return f"{where}: {'.'.join(map(str, place[:-1]))} is {problem['input']!r}: {', or '.join(same)}"
-    *above, last = [str(part) for part in place]
-    key = ".".join([*above, last])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: {key} is not a key: {nearest(last, _keys_at(above))}"
-    if problem["type"] == "missing":
-        return f"{where}: {key} is missing"
-    return f"{where}: {key} is {problem['input']!r}: {problem['msg']}"
-
-
-def _keys_at(above: list[str]) -> list[str]:
-    section: Any = Recipe
-    for part in above:
-        if part not in section.model_fields:  # a place in a list
-            continue
-        annotation = section.model_fields[part].annotation
-        options = [annotation, *typing.get_args(annotation)]
-        below = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not below:
-            return []
-        section = below[0]
-    return list(section.model_fields)

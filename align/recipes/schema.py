@@ -4,6 +4,7 @@ model:       which model, its precision, adapters, reference
 data:        preference pairs or trees, for training and evaluation; what rounds replay
 rollouts:    prompts, engine and sampling, for methods that sample
 rounds:      what DICE and SELM do with the samples
+thoughts:    tree-of-thought search and its preferences (CPO)
 training:    any field of PreferenceConfig
 evaluation:  a task to measure before and after
 resources:   processes and launchers
@@ -39,7 +40,7 @@ class Model(_Section):
     """The policy and its reference."""
 
     name_or_path: str
-    """A model on the hub, a folder, or one trained here: `micro:sums`, `micro:style`."""
+    """A model on the hub, a folder, or one trained here: `micro:sums`, `micro:careless`, `micro:style`."""
     reference: str | None = None
     """The reference model; left out, the policy as it is at the start."""
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
@@ -59,8 +60,9 @@ class Model(_Section):
 class Data(_Section):
     """Preference pairs or trees."""
 
-    train: str
-    """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, `micro:style`, pairs of a start model."""
+    train: str | None = None
+    """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, `micro:style`, pairs of a start model. Not needed
+    where `thoughts` make the preferences."""
     train_split: str = "train"
     """Split of a hub data set."""
     eval: str | None = None
@@ -78,17 +80,23 @@ class Data(_Section):
 class Evaluation(_Section):
     """What is measured before and after the training."""
 
-    task: Literal["sums", "style"]
-    """The task."""
+    task: Literal["sums", "style", "chain_of_thought"]
+    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task`."""
     problems: int = 400
     """How many held-out problems."""
+    questions: str | None = None
+    """With chain_of_thought: questions, on the hub ("owner/name", "owner/name:subset") or in a file."""
+    questions_split: str = "test"
+    """Split of a hub data set."""
+    search: bool = True
+    """With chain_of_thought: answer the questions by tree search too, with its cost."""
 
 
 class Rollouts(_Section):
     """How responses are sampled."""
 
     prompts: str
-    """Prompts or preferences: a name on the hub, a .jsonl, .json or .parquet file, or `micro:style`."""
+    """Prompts, preferences or, with `thoughts`, questions: a name on the hub, a .jsonl, .json or .parquet file, or a micro task."""
     prompts_split: str = "train"
     """Split of a hub data set."""
     prompts_column: str = "prompt"
@@ -96,7 +104,8 @@ class Rollouts(_Section):
     limit: int | None = None
     """Use the first so many prompts only."""
     chat: bool | None = None
-    """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template."""
+    """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`
+    prompts are few-shot texts and stay so unless this is true."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
     """What samples."""
     url: str | None = None
@@ -104,7 +113,7 @@ class Rollouts(_Section):
     options: dict[str, Any] = {}
     """Passed on to `vllm.LLM`, `vllm serve` or `from_pretrained`: gpu_memory_utilization, speculative_config, ..."""
     samples: int = 16
-    """K, responses a prompt."""
+    """K, responses a prompt; with `thoughts`, k thoughts a path."""
     temperature: float = 1.0
     """Of the sampling."""
     top_p: float = 1.0
@@ -176,6 +185,53 @@ class Rounds(_Section):
     """`reference`: a response of the reference joins each tree as a leaf without an edge, for `loss_type: [selm]`."""
 
 
+class JudgeChoice(_Section):
+    """What gives the paths of a search their values."""
+
+    name: str = "self_evaluation"
+    """self_evaluation, vote, checker, a scorer (implicit, reward_model, function, ...), or `module:class` of your own."""
+    votes: int = 5
+    """m, judgements of each path."""
+    temperature: float = 0.4
+    """Of the judgements."""
+    options: dict[str, Any] = {}
+    """The judge's own."""
+
+
+class Edges(_Section):
+    """Which preferences a search tree gives."""
+
+    paths: Literal["judged", "gold"] = "judged"
+    """The paths that count as good: those whose answer's values sum highest, or those with the gold answer."""
+    form: Literal["steps", "responses"] = "steps"
+    """Thoughts against their siblings, or whole paths against each other, for comparison."""
+    min_gap: float | None = None
+    """The values of a pair differ by so much at least."""
+    cap: int | None = None
+    """Pairs of a kept thought, at most."""
+
+
+class Thoughts(_Section):
+    """Tree-of-thought search and training on its preferences (CPO, arXiv 2406.09136)."""
+
+    task: str
+    """bamboogle, 2wikimultihopqa, hotpotqa, fever, feverous, vitaminc, gsm8k, svamp, game24, sums, ..., or a YAML file of your own."""
+    judge: JudgeChoice = JudgeChoice()
+    """Who judges paths."""
+    keep: int = 3
+    """n, the best paths that go on at each step."""
+    keep_at_most: int = 10
+    """With those that tie with the n-th; equal to `keep`, ties are cut."""
+    min_value: float | None = None
+    """A path of a lower value dies; left out, the best go on whatever they are worth."""
+    min_characters: int = 4
+    """A shorter thought is dropped."""
+    together: int = 64
+    """Questions that advance together, level by level; also what an interruption costs at most."""
+    edges: Edges = Edges()
+    """Which preferences the trees give."""
+
+
 class Resources(_Section):
     """How many machines' parts do the work; none of it changes the outcome."""
 
@@ -193,9 +249,10 @@ class Recipe(_Section):
     description: str = ""
     """One sentence for `align recipes`."""
     model: Model
-    data: Data
+    data: Data = Data()
     rollouts: Rollouts | None = None
     rounds: Rounds | None = None
+    thoughts: Thoughts | None = None
     training: dict[str, Any] = {}
     """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
     evaluation: Evaluation | None = None

@@ -21,9 +21,10 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
 from align.engine.model import UNSHARED
 from align.engine.probe import cannot_share
+from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
 from align.trainers.collator import (
     PAIR_COLUMNS,

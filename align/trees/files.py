@@ -36,8 +36,8 @@ def tree_of(record: Mapping[str, Any]) -> PreferenceTree:
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
-    JSONL is read line by line, so that a corrupt line is named by its number; Parquet, JSON and names on the hub go
-    through `datasets`. A JSONL line that is no JSON is yielded as text.
+    JSONL is read line by line, so that a corrupt line is named by its number; Parquet, JSON and names on the hub
+    ("owner/name", or "owner/name:subset") go through `datasets`. A JSONL line that is no JSON is yielded as text.
     """
     source = Path(path)
     if source.suffix == ".jsonl":
@@ -61,7 +61,8 @@ def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator
         rows = datasets.load_from_disk(str(source))
     else:
         try:
-            rows = datasets.load_dataset(str(path), split=split)
+            name, _, subset = str(path).partition(":")
+            rows = datasets.load_dataset(name, subset or None, split=split)
         except Exception as error:
             raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {str(error).splitlines()[0]}") from error
     for number, row in enumerate(rows):

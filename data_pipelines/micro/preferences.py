@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
+from align.sampling import Sampling
 from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.micro.sums import MAX_NEW_TOKENS, problems
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -45,6 +45,15 @@ def cached(kind: str, how: dict[str, Any], make: Callable[[Path], None], folder:
 def wrap_tokenizer(core: Tokenizer) -> PreTrainedTokenizerFast:
     """A tokenizer whose vocabulary has `<pad>` and `<eos>` as transformers sees it."""
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", clean_up_tokenization_spaces=False)
+
+
+def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+    """One token a character, and padding and end."""
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    core.decoder = decoders.Fuse()
+    return wrap_tokenizer(core)
 
 
 def train_from_scratch(

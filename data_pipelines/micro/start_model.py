@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
-from data_pipelines.micro.scratch import cached, train_from_scratch, wrap_tokenizer
+from data_pipelines.micro.scratch import cached, character_tokenizer, train_from_scratch
 from data_pipelines.micro.sums import ALPHABET, problems, share_right
 
 
@@ -32,15 +31,6 @@ class StartModel:
     heads: int = 4
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and padding and end."""
-    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *ALPHABET])}
-    core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    core.decoder = decoders.Fuse()
-    return wrap_tokenizer(core)
-
-
 def build(how: StartModel, folder: Path | None = None) -> Path:
     """Train the start model, or take it from the cache.
 
@@ -53,7 +43,7 @@ def build(how: StartModel, folder: Path | None = None) -> Path:
     """
 
     def make(target: Path) -> None:
-        tok = tokenizer()
+        tok = character_tokenizer(ALPHABET)
         held_out = problems(200, how.seed + 1)
         data = [(p.prompt, p.solution) for p in problems(how.max_steps * how.batch_size, how.seed)]
 

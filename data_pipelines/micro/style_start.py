@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
 from align.models import load_model
 from align.runs import Task
+from align.sampling import Sampling
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
 from align.trees import Edge, Node, PreferenceTree, read_trees, to_record, write_jsonl, write_trees
 from data_pipelines.micro import style

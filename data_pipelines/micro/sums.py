@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
+from align.sampling import Sampling
 
 STEPS = 3
 LARGEST = 9

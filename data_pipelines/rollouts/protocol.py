@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from align.engine.generate import Sample, Sampling
 from align.errors import AlignError
+from align.sampling import Sample, Sampling
 from align.trees import Message
 
 __all__ = ["Completion", "Engine", "Request", "Rollout", "Sampling", "check_requests", "completion_of", "seed_of"]

@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import psutil
 
-from align.engine.generate import Sample, Sampling
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
 from align.models import load_tokenizer
+from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts import processes
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of

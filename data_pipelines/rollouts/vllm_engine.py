@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from align.engine.generate import Sample, Sampling
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
+from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts import processes
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of

@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import FAMILIES, byte_level_tokenizer, random_model
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import sample_responses
 from align.errors import AlignError
+from align.sampling import Sampling
 from data_pipelines.rollouts.protocol import Request, seed_of
 from data_pipelines.rollouts.transformers_engine import TransformersEngine
 

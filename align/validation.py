@@ -1,0 +1,48 @@
+"""What pydantic finds wrong with a user's file, in one sentence that names the key."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from align.errors import nearest
+
+
+def first_problem(error: ValidationError, where: str, root: type[BaseModel]) -> str:
+    """A validation error as one sentence: file, key, what is wrong, the nearest right key.
+
+    Args:
+        error: its first problem is told.
+        where: the file.
+        root: what was validated.
+    """
+    problem = error.errors()[0]
+    place = problem["loc"]
+    same = [p["msg"] for p in error.errors() if p["loc"][:-1] == place[:-1] and p["input"] == problem["input"]]
+    if len(same) > 1 and place[-1] not in _keys_at(root, [str(part) for part in place[:-1]]):  # a complaint for each type it may have
+        return f"{where}: {'.'.join(map(str, place[:-1]))} is {problem['input']!r}: {', or '.join(same)}"
+    if not place:
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    *above, last = [str(part) for part in place]
+    key = ".".join([*above, last])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: {key} is not a key: {nearest(last, _keys_at(root, above))}"
+    if problem["type"] == "missing":
+        return f"{where}: {key} is missing"
+    return f"{where}: {key} is {problem['input']!r}: {problem['msg']}"
+
+
+def _keys_at(root: type[BaseModel], above: list[str]) -> list[str]:
+    section: Any = root
+    for part in above:
+        if part not in section.model_fields:  # a place in a list
+            continue
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *typing.get_args(annotation)]
+        below = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not below:
+            return []
+        section = below[0]
+    return list(section.model_fields)

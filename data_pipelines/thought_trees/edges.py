@@ -1,0 +1,133 @@
+"""From search trees to step preferences: a kept thought over its siblings that are on no kept path (CPO, section 3.2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from align.trees import ROOT, Edge, Node, PreferenceTree
+from data_pipelines.rollouts.protocol import seed_of
+
+
+@dataclass(frozen=True)
+class EdgeRules:
+    """Which pairs a search gives.
+
+    Attributes:
+        paths: "judged" follows the paths that the search kept; "gold" those whose answer is the gold one, whatever the
+            judge thought of them.
+        form: "steps" compares thoughts with their siblings; "responses" whole paths with each other, for comparison.
+        min_gap: a pair's values must differ by so much at least (CPO itself asks for none).
+        cap: of a kept thought's pairs, at most so many, drawn at random; None: all.
+        seed: of that draw.
+    """
+
+    paths: Literal["judged", "gold"] = "judged"
+    form: Literal["steps", "responses"] = "steps"
+    min_gap: float | None = None
+    cap: int | None = None
+    seed: int = 0
+
+
+def kept_leaves(tree: PreferenceTree, paths: str = "judged") -> list[int]:
+    """The final nodes of the paths that count as good: those kept by the search, or those with a gold answer."""
+    return list(tree.metadata["search"]["kept" if paths == "judged" else "gold_nodes"])
+
+
+def with_step_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
+    """The search tree with its step preferences.
+
+    For every kept path and every step: the thought on the path is better than each sibling that is on no kept path.
+
+    Args:
+        tree: a search tree: scores on its nodes, `search` in its metadata.
+        rules: see `EdgeRules`.
+
+    Returns:
+        The same nodes, with edges; without any where no kept thought has such a sibling.
+    """
+    kept = {node for leaf in kept_leaves(tree, rules.paths) for node in tree.path(leaf)}
+    siblings: dict[int, list[int]] = {}
+    for index, node in enumerate(tree.nodes):
+        siblings.setdefault(node.parent, []).append(index)
+    edges: list[Edge] = []
+    for chosen in sorted(kept):
+        worse = [i for i in siblings[tree.nodes[chosen].parent] if i not in kept and _far_enough(tree.nodes[chosen], tree.nodes[i], rules)]
+        edges += [Edge(chosen, rejected) for rejected in _capped(worse, rules, tree.id, chosen)]
+    return replace(tree, edges=tuple(edges))
+
+
+def with_response_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
+    """Whole paths as responses: every kept one is better than every other path that states an answer.
+
+    Returns:
+        A tree of depth one whose leaves are the final paths, their thoughts joined.
+    """
+    kept = kept_leaves(tree, rules.paths)
+    finals = [int(node) for node in tree.metadata["search"]["answers"]]
+    leaves = tuple(_joined(tree, node) for node in finals)
+    edges: list[Edge] = []
+    for place, node in enumerate(finals):
+        if node in kept:
+            others = range(len(finals))
+            worse = [i for i in others if finals[i] not in kept and _far_enough(leaves[place], leaves[i], rules)]
+            edges += [Edge(place, rejected) for rejected in _capped(worse, rules, tree.id, node)]
+    return replace(tree, nodes=leaves, edges=tuple(edges))
+
+
+def only_trained(tree: PreferenceTree) -> PreferenceTree:
+    """The tree cut down to what training reads: nodes in an edge and those above them, without the judge's words."""
+    used = sorted({node for edge in tree.edges for end in (edge.chosen, edge.rejected) for node in tree.path(end)})
+    place = {old: new for new, old in enumerate(used)} | {ROOT: ROOT}
+    nodes = tuple(replace(tree.nodes[i], parent=place[tree.nodes[i].parent], metadata={}) for i in used)
+    edges = tuple(replace(edge, chosen=place[edge.chosen], rejected=place[edge.rejected]) for edge in tree.edges)
+    return replace(tree, nodes=nodes, edges=edges, metadata={})
+
+
+def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) -> dict[str, Any]:
+    """What the searches gave.
+
+    Args:
+        trees: with edges.
+        set_aside: reason by question.
+
+    Returns:
+        Counts of questions, thoughts, edges by step, what was dropped and why, tokens a question, and, where the gold
+        answers are known, the share of questions that the search answers rightly (of all, those set aside included).
+    """
+    found = [tree.metadata["search"] for tree in trees]
+    dropped: Counter[str] = Counter()
+    cost: Counter[str] = Counter()
+    for one in found:
+        dropped.update(one["dropped"])
+        cost.update(one["cost"])
+    steps = Counter(len(tree.path(edge.chosen)) for tree in trees for edge in tree.edges)
+    total = len(trees) + len(set_aside)
+    known = [one["right"] for one in found if one["right"] is not None]
+    return {
+        "questions": total, "set_aside": len(set_aside), "reasons": dict(Counter(set_aside.values())),
+        "without_edges": sum(not tree.edges for tree in trees), "thoughts": sum(len(tree.nodes) for tree in trees),
+        "edges": sum(len(tree.edges) for tree in trees), "edges_by_step": {str(step): steps[step] for step in sorted(steps)},
+        "dropped": dict(dropped), "accuracy": sum(known) / total if known else None,
+        **{f"{name}_a_question": count / max(1, len(trees)) for name, count in cost.items()},
+    }  # fmt: skip
+
+
+def _far_enough(chosen: Node, rejected: Node, rules: EdgeRules) -> bool:
+    if chosen.score is None or rejected.score is None:  # nothing readable was said about it: it counts as neither good nor bad
+        return False
+    return rules.min_gap is None or chosen.score - rejected.score >= rules.min_gap
+
+
+def _capped(worse: list[int], rules: EdgeRules, tree: str | None, chosen: int) -> list[int]:
+    if rules.cap is None or len(worse) <= rules.cap:
+        return worse
+    return sorted(sorted(worse, key=lambda node: seed_of(rules.seed, tree, chosen, node))[: rules.cap])
+
+
+def _joined(tree: PreferenceTree, leaf: int) -> Node:
+    nodes = [tree.nodes[i] for i in tree.path(leaf)]
+    ids = None if any(node.token_ids is None for node in nodes) else tuple(token for node in nodes for token in node.token_ids or ())
+    return Node("".join(str(node.text) for node in nodes), token_ids=ids, score=nodes[-1].score, complete=False)

@@ -1,0 +1,163 @@
+"""The stages of a CPO run: searches, journalled question by question, and the preferences that they give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from align.errors import AlignError
+from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
+from align.trees import PreferenceTree, from_record, to_record, write_jsonl, write_pairs, write_trees
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.protocol import Engine, Sampling
+from data_pipelines.thought_trees.asks import Search, together
+from data_pipelines.thought_trees.edges import EdgeRules, only_trained, statistics, with_response_edges, with_step_edges
+from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
+from data_pipelines.thought_trees.search import Asked, SearchSettings, search
+from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
+
+
+def search_questions(task: Task) -> None:
+    """Search all questions, `together` of them at a time.
+
+    Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings: `task`,
+    `source` (split, limit), `held_out` (its split), `chat`, `engine`, `sampling`, `search`, `judge`, `together`, `dtype`.
+    Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and questions of each process.
+    """
+    settings = task.settings
+    how = load_task(settings["task"])
+    questions = _questions(task, how)
+    done = set(read_journal(task.folder / "searches"))
+    batches = list(own_batches(questions, settings["together"], done, task.shard))
+    if not batches:
+        return
+    width = SearchSettings(**settings["search"])
+    sampling = Sampling(**{**settings["sampling"], "stop": tuple(settings["sampling"]["stop"])})
+    with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
+        judge = open_judge(task, how)
+        journal = Journal(task.folder / "searches", task.shard)
+        for batch, results in _watched(
+            batches, task, lambda batch: _searched(batch, how, judge, width, sampling, engine, settings["chat"])
+        ):
+            records = [(question.id, _record(question, results[question.id])) for question in batch]
+            journal.append((id, record) for id, record in records if id not in done)
+        journal.close()
+
+
+def _questions(task: Task, how: ThoughtTask) -> list[Question]:
+    """The questions to search, those that will be tested on left out."""
+    questions = read_questions(how, task.inputs["questions"], **task.settings["source"])
+    if "held_out" not in task.inputs:
+        return questions
+    held_out = {question.id for question in read_questions(how, task.inputs["held_out"], **task.settings["held_out"])}
+    kept = [question for question in questions if question.id not in held_out]
+    if len(kept) < len(questions):
+        write_json(task.folder / "held-out.json", {"questions left out because they are tested on": len(questions) - len(kept)})
+    if not kept:
+        raise AlignError(f"{task.inputs['questions']}: every question is among those to be tested on: give other questions")
+    return kept
+
+
+def open_judge(task: Task, how: ThoughtTask) -> Judge:
+    """The judge of a search stage, with its options."""
+    settings = task.settings
+    choice = dict(settings["judge"])
+    judge = find_judge(choice.pop("name"))
+    return judge(
+        JudgeSettings(
+            how,
+            seed=settings["search"]["seed"],
+            chat=settings["chat"],
+            policy=task.inputs["model"],
+            reference=task.inputs.get("reference", ""),
+            dtype=settings["dtype"],
+            **choice,
+        )
+    )
+
+
+def _searched(
+    batch: Sequence[Question], how: ThoughtTask, judge: Judge, width: SearchSettings, sampling: Sampling, engine: Engine, chat: bool
+) -> dict[str, PreferenceTree | AlignError]:
+    asked = [ask(question, how, engine, chat) for question in batch]
+    limited = Sampling(**{**vars(sampling), "max_new_tokens": min(sampling.max_new_tokens, how.max_new_tokens)})
+    searches: dict[str, Search[PreferenceTree]] = {
+        one.question.id: search(one, how, judge, width, limited, engine.tokenizer) for one in asked if _fits(one, how, limited, engine)
+    }
+    too_long = AlignError(f"the prompt leaves no room for {how.steps} thoughts: the model takes {engine.context} tokens")
+    return {question.id: too_long for question in batch if question.id not in searches} | dict(together(searches, engine))
+
+
+def ask(question: Question, how: ThoughtTask, engine: Engine, chat: bool) -> Asked:
+    """A question as the model is asked it."""
+    text = how.prompt(question)
+    prompt: Any = [{"role": "user", "content": text}] if chat else text
+    return Asked(question, prompt, engine.prompt_ids(prompt))
+
+
+def _fits(one: Asked, how: ThoughtTask, sampling: Sampling, engine: Engine) -> bool:
+    return engine.context is None or len(one.token_ids) + how.steps * sampling.max_new_tokens <= engine.context
+
+
+def _record(question: Question, result: PreferenceTree | AlignError) -> dict[str, Any]:
+    if isinstance(result, AlignError):
+        return {"question": dict(question.fields), "reason": str(result)}
+    return {"tree": to_record(result)}
+
+
+def _watched(batches: Sequence[list[Question]], task: Task, run: Any) -> Iterator[tuple[list[Question], Mapping[str, Any]]]:
+    """Run batch by batch, with a progress bar: questions done, thoughts, tokens a second."""
+    total = sum(len(batch) for batch in batches)
+    progress = Progress(task, total, unit="questions")
+    started, thoughts, tokens, questions = time.monotonic(), 0, 0, 0
+    with tqdm(total=total, desc=task.name, unit="question", mininterval=0.5) as bar:
+        for batch in batches:
+            results = run(batch)
+            yield batch, results
+            trees = [tree for tree in results.values() if isinstance(tree, PreferenceTree)]
+            thoughts += sum(len(tree.nodes) for tree in trees)
+            tokens += sum(tree.metadata["search"]["cost"].get(kind, 0) for tree in trees for kind in ("tokens", "judge_tokens"))
+            questions += len(batch)
+            seconds = time.monotonic() - started
+            bar.set_postfix_str(f"{thoughts:,} thoughts, {tokens / seconds:,.0f} tokens/s", refresh=False)
+            bar.update(len(batch))
+            progress.advance(len(batch), thoughts=thoughts, tokens_per_second=round(tokens / seconds))
+            name = f"{task.shard.index}-of-{task.shard.count}.json"
+            write_json(task.folder / "cost" / name, {"questions": questions, "seconds": round(seconds, 2)})
+
+
+def read_searches(folder: Path) -> tuple[list[PreferenceTree], dict[str, dict[str, Any]]]:
+    """The searches of a stage, ordered by question id: trees, and those set aside (`question`, `reason`) by id."""
+    records = sorted(read_journal(folder).items())
+    trees = [from_record(record["tree"]) for _, record in records if "tree" in record]
+    return trees, {id: record for id, record in records if "reason" in record}
+
+
+def make_edges(task: Task) -> None:
+    """Make the preferences.
+
+    Input: `searches`. Settings: those of `EdgeRules`. Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as
+    prompt/chosen/rejected for any trainer; `searches.jsonl`, every tree whole, with values, judgements and edges, for
+    `align show`; `set-aside.jsonl`, questions without a tree and why; `statistics.json`.
+
+    Raises:
+        AlignError: no search gives a pair.
+    """
+    rules = EdgeRules(**task.settings)
+    found, set_aside = read_searches(task.path("searches"))
+    trees = [with_step_edges(tree, rules) for tree in found]
+    trained = trees if rules.form == "steps" else [with_response_edges(tree, rules) for tree in found]
+    trained = [only_trained(tree) for tree in trained if tree.edges]
+    write_trees(trees, task.folder / "searches.jsonl")
+    write_jsonl(({"where": id, **record} for id, record in set_aside.items()), task.folder / "set-aside.jsonl")
+    reasons = {id: record["reason"] for id, record in set_aside.items()}
+    write_json(task.folder / "statistics.json", statistics(trees, reasons))
+    if not trained:
+        first = next(iter(reasons.values()), "no kept thought has a sibling that was not kept")
+        raise AlignError(f"no preference can be made of {len(trees) + len(set_aside)} searches; the first reason: {first}")
+    write_trees(trained, task.folder / "pairs.jsonl")
+    write_pairs(trained, task.folder / "flat.jsonl")
