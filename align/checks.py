@@ -114,12 +114,13 @@ def _check_thoughts(run: Run) -> None:
         raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 to keep_at_most ({thoughts.keep_at_most})")
     if recipe.evaluation is not None and recipe.evaluation.task != "chain_of_thought":
         raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with thoughts is evaluated by chain_of_thought")
-    sources = {recipe.rollouts.prompts: recipe.rollouts.prompts_split}
+    asked = [(task, recipe.rollouts.prompts, recipe.rollouts.prompts_split)]
     if recipe.evaluation is not None and recipe.evaluation.questions:
-        sources[recipe.evaluation.questions] = recipe.evaluation.questions_split
-    for source, split in sources.items():
+        tested = recipe.evaluation
+        asked.append((load_task(tested.questions_task or thoughts.task), str(tested.questions), tested.questions_split))
+    for asks, source, split in asked:
         if not source.startswith("micro:"):
-            read_questions(task, source, split, limit=1)  # a wrong column shows in the first record
+            read_questions(asks, source, split, limit=1)  # a wrong column shows in the first record
 
 
 def _check_engine(run: Run) -> None:

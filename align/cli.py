@@ -1,4 +1,4 @@
-"""The command line: `align train | run | status | estimate | recipes | schema | show | doctor`."""
+"""The command line: `align train | run | status | estimate | recipes | schema | show | import-search | doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("align: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 
@@ -92,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--first", type=int, default=3, help="how many trees (default 3)")
     show.add_argument("--width", type=int, default=100, help="characters of a node's text to show")
     show.set_defaults(command=_show)
+    about = "Turn a log of princeton-nlp/tree-of-thought-llm into preference trees; the whole searches go to TREES.searches.jsonl."
+    log = commands.add_parser("import-search", help="turn a tree-of-thought log into preference trees", description=about)
+    log.add_argument("log", help="the log, a JSON list of searches")
+    log.add_argument("trees", type=Path, help="the .jsonl or .parquet file to write, for `data.train`")
+    log.add_argument("--task", default="game24", help="the task that was searched, or a YAML file of your own (default game24)")
+    log.add_argument("--keep", choices=["answers", "selected"], default="answers", help="the paths that count as good (default answers)")
+    log.set_defaults(command=_import_search)
     commands.add_parser("doctor", help="say what this machine can do").set_defaults(command=_doctor)
     return parser
 
@@ -178,6 +189,22 @@ def _show(options: argparse.Namespace) -> None:
     if rejected:
         first, total = rejected[0], len(trees) + len(rejected)
         raise AlignError(f"{first.where}: {first.reason} ({len(rejected)} of {total} records are unusable)")
+
+
+def _import_search(options: argparse.Namespace) -> None:
+    from align.trees import write_trees
+    from data_pipelines.thought_trees.edges import EdgeRules, only_trained, with_step_edges
+    from data_pipelines.thought_trees.logs import read_tot_log
+    from data_pipelines.thought_trees.tasks import load_task
+
+    found, rejected = read_tot_log(options.log, load_task(options.task), options.keep)
+    trees = [with_step_edges(tree, EdgeRules()) for tree in found]
+    trained = [only_trained(tree) for tree in trees if tree.edges]
+    write_trees(trees, options.trees.with_suffix(".searches.jsonl"))
+    write_trees(trained, options.trees)
+    print(f"{options.trees}: {len(trained)} trees, {sum(len(tree.edges) for tree in trained)} edges; {len(rejected)} searches left out.")
+    for reason, count in Counter(one.reason for one in rejected).items():
+        print(f"{count} × {reason}", file=sys.stderr)
 
 
 def _doctor(options: argparse.Namespace) -> None:

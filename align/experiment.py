@@ -136,10 +136,9 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         label: in front of the progress bar.
 
     Raises:
-        AlignError: models or data cannot be had, are not named, or settings contradict each other.
+        AlignError: models or data cannot be had, or settings contradict each other.
     """
-    if recipe.data.train is None:
-        raise AlignError("data.train is missing: preference pairs or trees to train on")
+    assert recipe.data.train is not None
     disable_progress_bar()  # of loading and saving weights
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     args = _arguments(recipe)

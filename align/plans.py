@@ -70,8 +70,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
     if recipe.thoughts is not None:
         return stages_of_thoughts(recipe, training)
-    if recipe.data.train is None:
-        raise AlignError("data.train is missing: preference pairs or trees to train on")
+    assert recipe.data.train is not None
     evaluation = None
     if recipe.evaluation is not None:
         evaluation = Stage(

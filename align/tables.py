@@ -50,7 +50,7 @@ def _searched(search: dict[str, Any], width: int) -> str:
     question = _short(" / ".join(search["question"].values()), width)
     right = {True: " [green]right[/]", False: f" [red]wrong, {escape(', '.join(search['gold']))} is right[/]", None: ""}[search["right"]]
     dropped = "".join(f", {count} {reason}" for reason, count in search["dropped"].items())
-    return f"[bold]{question}[/] → [bold]{escape(search['answer'])}[/]{right} [dim]({len(search['kept'])} paths kept{dropped})[/]"
+    return f"[bold]{question}[/] → [bold]{escape(search['answer'])}[/]{right} [dim]({len(search['kept'])} kept{dropped})[/]"
 
 
 def _verdicts(node: Node) -> str:

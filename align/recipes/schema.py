@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class _Section(BaseModel):
@@ -88,6 +88,8 @@ class Evaluation(_Section):
     """With chain_of_thought: questions, on the hub ("owner/name", "owner/name:subset") or in a file."""
     questions_split: str = "test"
     """Split of a hub data set."""
+    questions_task: str | None = None
+    """With chain_of_thought: the task that these questions are of; left out, `thoughts.task`."""
     search: bool = True
     """With chain_of_thought: answer the questions by tree search too, with its cost."""
 
@@ -261,3 +263,9 @@ class Recipe(_Section):
     """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
     seeds: list[int] = [42]
     """Run every variant with each of these seeds."""
+
+    @model_validator(mode="after")
+    def _has_preferences(self) -> Recipe:
+        if self.data.train is None and self.thoughts is None:
+            raise ValueError("data.train is missing: preference pairs or trees (only `thoughts` make their own)")
+        return self

@@ -37,9 +37,10 @@ def stages_of_thoughts(recipe: Recipe, training: Stage) -> list[Stage]:
     if evaluation is not None:
         stages.append(_answer(recipe, "start/evaluate", model, tested))
         if evaluation.search:
-            held_out = {"split": evaluation.questions_split, "limit": evaluation.problems}
-            stages.append(_search(recipe, "start/search", {"model": model, "questions": tested}, held_out, seed + 1))
-            found: dict[str, Input] = {"searches": Output("start/search", "searches"), "cost": Output("start/search", "cost")}
+            source = {"split": evaluation.questions_split, "limit": evaluation.problems}
+            found = {"model": model, "questions": tested}
+            stages.append(_search(recipe, "start/search", found, source, seed + 1, evaluation.questions_task))
+            found = {"searches": Output("start/search", "searches"), "cost": Output("start/search", "cost")}
             stages.append(Stage("start/grade", "eval.chain_of_thought:grade_searches", {}, found))
     inputs = {"model": model, "questions": questions}
     if evaluation is not None:
@@ -80,13 +81,13 @@ def _engine(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[str, Any], seed: int) -> Stage:
+def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[str, Any], seed: int, task: str | None = None) -> Stage:
     rollouts, thoughts = recipe.rollouts, recipe.thoughts
     assert rollouts is not None
     assert thoughts is not None
     settings = {
-        "task": thoughts.task, "source": source, "chat": bool(rollouts.chat), "engine": _engine(recipe), "dtype": recipe.model.dtype,
-        "together": thoughts.together, "judge": thoughts.judge.model_dump(),
+        "task": task or thoughts.task, "source": source, "chat": bool(rollouts.chat), "engine": _engine(recipe),
+        "dtype": recipe.model.dtype, "together": thoughts.together, "judge": thoughts.judge.model_dump(),
         "sampling": {
             "max_new_tokens": rollouts.max_new_tokens, "temperature": rollouts.temperature, "top_p": rollouts.top_p,
             "top_k": rollouts.top_k, "min_p": rollouts.min_p, "stop": rollouts.stop,
@@ -97,7 +98,10 @@ def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[st
         },
     }  # fmt: skip
     if recipe.evaluation is not None and "held_out" in inputs:
-        settings["held_out"] = {"split": recipe.evaluation.questions_split, "limit": recipe.evaluation.problems}
+        settings["held_out"] = {
+            "task": recipe.evaluation.questions_task or thoughts.task, "split": recipe.evaluation.questions_split,
+            "limit": recipe.evaluation.problems,
+        }  # fmt: skip
     if recipe.model.reference:
         inputs = {**inputs, "reference": External(recipe.model.reference)}
     resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.resources.tensor_parallel}
@@ -110,7 +114,7 @@ def _answer(recipe: Recipe, name: str, model: Input, tested: Input) -> Stage:
     assert thoughts is not None
     assert evaluation is not None
     settings = {
-        "task": thoughts.task, "source": {"split": evaluation.questions_split, "limit": evaluation.problems},
+        "task": evaluation.questions_task or thoughts.task, "source": {"split": evaluation.questions_split, "limit": evaluation.problems},
         "chat": bool(rollouts.chat), "engine": _engine(recipe),
     }  # fmt: skip
     return Stage(name, "eval.chain_of_thought:answer", settings, {"model": model, "questions": tested})

@@ -25,8 +25,9 @@ def search_questions(task: Task) -> None:
     """Search all questions, `together` of them at a time.
 
     Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings: `task`,
-    `source` (split, limit), `held_out` (its split), `chat`, `engine`, `sampling`, `search`, `judge`, `together`, `dtype`.
-    Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and questions of each process.
+    `source` (split, limit), `held_out` (task, split and limit of these), `chat`, `engine`, `sampling`, `search`, `judge`,
+    `together`, `dtype`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
+    questions of each process.
     """
     settings = task.settings
     how = load_task(settings["task"])
@@ -53,7 +54,8 @@ def _questions(task: Task, how: ThoughtTask) -> list[Question]:
     questions = read_questions(how, task.inputs["questions"], **task.settings["source"])
     if "held_out" not in task.inputs:
         return questions
-    held_out = {question.id for question in read_questions(how, task.inputs["held_out"], **task.settings["held_out"])}
+    tested = dict(task.settings["held_out"])
+    held_out = {question.id for question in read_questions(load_task(tested.pop("task")), task.inputs["held_out"], **tested)}
     kept = [question for question in questions if question.id not in held_out]
     if len(kept) < len(questions):
         write_json(task.folder / "held-out.json", {"questions left out because they are tested on": len(questions) - len(kept)})
