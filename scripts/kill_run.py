@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-COMPARED = ("pairs.jsonl", "flat.jsonl", "scored.jsonl", "model.safetensors")
+COMPARED = ("pairs.jsonl", "flat.jsonl", "scored.jsonl", "searches.jsonl", "model.safetensors")
 
 
 def start(recipe: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """The files that must not differ, by their path in the run."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("round-*/*/**/*"))
+        for path in sorted(folder.rglob("*"))
         if path.name in COMPARED and "superseded" not in path.parts
     }
 

@@ -11,9 +11,13 @@ mimics a language model that repeats common mistakes of its corpus and yet recog
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from align.engine.generate import sample_responses
+from align.sampling import Sampling
 from data_pipelines.micro.scratch import cached, character_tokenizer, train_from_scratch
 from data_pipelines.micro.sums import Sum, problems
 
@@ -29,14 +33,17 @@ class Careless:
         seed: of misconceptions, data and weights.
         misconceptions: share of the 100 additions of two digits, 0 to 9, that pupils tend to get wrong.
         mistaken: how often they get such an addition wrong, always in the same way.
-        steps, batch_size, learning_rate, hidden_size, layers, heads: of the start model's training.
+        judges_at: share of right verdicts, on paths not seen before, at which training stops: what a pupil writes is learned long
+            before, what a teacher says takes longer, and at another time with every seed.
+        max_steps, batch_size, learning_rate, hidden_size, layers, heads: of the start model's training.
         verdicts: share of the examples that are a teacher's verdicts.
     """
 
     seed: int = 0
     misconceptions: float = 0.3
     mistaken: float = 0.65
-    steps: int = 600
+    judges_at: float = 0.97
+    max_steps: int = 1600
     batch_size: int = 64
     learning_rate: float = 3e-3
     hidden_size: int = 96
@@ -54,15 +61,15 @@ class Careless:
         }
 
 
-def examples(how: Careless, count: int) -> list[tuple[str, str]]:
+def examples(how: Careless, count: int, split: str = "train") -> list[tuple[str, str]]:
     """Prompts and responses for the start model: pupils' solutions and a teacher's verdicts, mixed."""
-    rng, wrong = random.Random(f"examples-{how.seed}"), how.wrong_digits()
+    rng, wrong = random.Random(f"examples-{split}-{how.seed}"), how.wrong_digits()
 
     def pupil(a: int, b: int) -> int:
         return wrong[a, b] if (a, b) in wrong and rng.random() < how.mistaken else (a + b) % MODULUS
 
     found = []
-    for problem in problems(count, how.seed):
+    for problem in problems(count, how.seed, split):
         lines, total = [], problem.numbers[0]
         for number in problem.numbers[1:]:
             written = pupil(total, number)
@@ -85,14 +92,30 @@ def _verdict(problem: Sum, lines: list[str], rng: random.Random) -> tuple[str, s
     return f"{problem.prompt}{path}?", f"{right}{'y' if written == right else 'n'}"
 
 
+def share_judged(model: Any, tokenizer: Any, verdicts: Sequence[tuple[str, str]]) -> float:
+    """Share of paths on which a model's greedy verdict is the teacher's, 0 to 1. The model's mode is left as it was."""
+    was_training = model.training
+    model.eval()
+    found = sample_responses(model, [tokenizer(p)["input_ids"] for p, _ in verdicts], Sampling(4, temperature=0.0), tokenizer=tokenizer)
+    model.train(was_training)
+    texts = [tokenizer.decode(sample.token_ids, skip_special_tokens=True) for (sample,) in found]
+    return sum(text[1:2] == verdict[1] for text, (_, verdict) in zip(texts, verdicts, strict=True)) / len(verdicts)
+
+
 def build(how: Careless, folder: Path | None = None) -> Path:
     """Train the start model, or take it from the cache: a folder that `from_pretrained` loads."""
 
     def make(target: Path) -> None:
         tokenizer = character_tokenizer(ALPHABET)
+        held_out = examples(replace(how, verdicts=1.0), 300, "pairs")
+
+        def share(model: Any, step: int) -> float | None:
+            return share_judged(model, tokenizer, held_out) if step % 50 == 0 else None
+
         model = train_from_scratch(
-            tokenizer, examples(how, how.steps * how.batch_size), seed=how.seed, batch_size=how.batch_size, hidden_size=how.hidden_size,
-            layers=how.layers, heads=how.heads, learning_rate=how.learning_rate, label=f"careless model, seed {how.seed}",
+            tokenizer, examples(how, how.max_steps * how.batch_size), seed=how.seed, batch_size=how.batch_size,
+            hidden_size=how.hidden_size, layers=how.layers, heads=how.heads, learning_rate=how.learning_rate,
+            label=f"careless model, seed {how.seed}", stop=share, stop_at=how.judges_at,
         )  # fmt: skip
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)

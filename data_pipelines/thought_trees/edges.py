@@ -116,9 +116,9 @@ def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) ->
 
 
 def _far_enough(chosen: Node, rejected: Node, rules: EdgeRules) -> bool:
-    if chosen.score is None or rejected.score is None:  # nothing readable was said about it: it counts as neither good nor bad
+    if rejected.score is None:  # nothing readable was said about it: it counts as neither good nor bad
         return False
-    return rules.min_gap is None or chosen.score - rejected.score >= rules.min_gap
+    return rules.min_gap is None or (chosen.score is not None and chosen.score - rejected.score >= rules.min_gap)
 
 
 def _capped(worse: list[int], rules: EdgeRules, tree: str | None, chosen: int) -> list[int]:

@@ -133,14 +133,14 @@ class SelfEvaluation:
         """Args: settings.
 
         Raises:
-            AlignError: the task has no prompt for a judge, or a verdict line that is no pattern.
+            AlignError: the task has no prompt for a judge.
         """
         prompts = settings.task.judge
         if prompts is None:
             raise AlignError("thoughts.judge: 'self_evaluation' needs `judge` in the task's file, which says how a path is judged")
         self._settings, self._prompts = settings, prompts
         self._sampling = Sampling(prompts.max_new_tokens, settings.temperature, stop=tuple(prompts.end))
-        self._line = _pattern(prompts.verdict_line)
+        self._line = re.compile(prompts.verdict_line, re.IGNORECASE)
 
     def judge(self, level: Level) -> Generator[Ask, Any, list[Judgement]]:
         """One request of m samples a path."""
@@ -175,13 +175,6 @@ def verdict_of(text: str, line: re.Pattern[str], verdicts: Mapping[str, float]) 
     match = line.fullmatch(lines[-1]) if lines else None
     verdict = match.group(1).lower() if match else None
     return verdict if verdict in verdicts else None
-
-
-def _pattern(line: str) -> re.Pattern[str]:
-    try:
-        return re.compile(line, re.IGNORECASE)
-    except re.error as error:
-        raise AlignError(f"judge.verdict_line '{line}': not a regular expression: {error}") from error
 
 
 @register("vote")

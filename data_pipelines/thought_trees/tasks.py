@@ -139,13 +139,13 @@ class ThoughtTask(_Section):
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: expected 1 or more")
         asked = {name for _, name, _, _ in string.Formatter().parse(self.question) if name is not None}
-        for name in asked ^ set(self.data.fields):
-            where = (
-                "`question` has no place for it"
-                if name in self.data.fields
-                else f"`data.fields` lacks it ({nearest(name, self.data.fields)})"
-            )
-            raise ValueError(f"the placeholder '{name}': {where}")
+        for name in sorted(asked - set(self.data.fields)):
+            raise ValueError(f"the placeholder '{name}': `data.fields` does not say which column it is")
+        for name in sorted(set(self.data.fields) - asked):
+            raise ValueError(f"data.fields.{name}: `question` has no place for it")
+        for pattern in (self.answer, *([self.judge.verdict_line] if self.judge else [])):
+            _check_pattern(pattern)
+        assert self._grader is not None  # its name and options are right
         shown = [("examples", e.fields) for e in self.examples]
         if self.judge is not None:
             for prompt in (self.judge.step, self.judge.final or self.judge.step):
@@ -209,6 +209,15 @@ class ThoughtTask(_Section):
     def check_step(self, thoughts: Sequence[str], question: Question) -> bool | None:
         """Whether the last of these thoughts is right; None where the grader cannot see it."""
         return self._grader.check_step(thoughts, question.fields)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"the regular expression '{pattern}' has {groups} groups: expected one, which holds what is looked for")
 
 
 def load_task(name: str) -> ThoughtTask:

@@ -1,0 +1,124 @@
+"""Task files: those that come along hold together, a user's own says what is wrong with it; graders against human labels."""
+
+import json
+import re
+
+import pytest
+from scripted import write_task
+
+from align.errors import AlignError
+from data_pipelines.thought_trees.judges import verdict_of
+from data_pipelines.thought_trees.tasks import Question, available_tasks, load_task, read_questions
+
+WANTED = {
+    "bamboogle", "2wikimultihopqa", "hotpotqa", "fever", "feverous", "vitaminc", "gsm8k", "svamp", "game24", "sums", "careless",
+}  # fmt: skip
+
+
+def test_the_tasks_of_the_paper_come_along():
+    assert set(available_tasks()) >= WANTED
+
+
+@pytest.mark.parametrize("name", available_tasks())
+def test_examples_state_their_answers_and_hold_every_check(name):
+    task = load_task(name)
+    for example in task.examples:
+        question = Question("", example.fields, (example.answer,))
+        thoughts = task.ended(example.thoughts)
+        assert task.is_right("".join(thoughts), question)
+        assert not task.is_right("".join(thoughts[:-1]), question)
+        assert all(task.check_step(thoughts[: i + 1], question) is not False for i in range(len(thoughts)))
+        assert "".join(thoughts) in task.prompt(Question("", dict.fromkeys(task.data.fields, "Why?")))
+
+
+@pytest.mark.parametrize("name", [name for name in available_tasks() if load_task(name).judge])
+def test_the_judges_examples_end_with_a_verdict_and_both_verdicts_occur(name):
+    task = load_task(name)
+    line = re.compile(task.judge.verdict_line, re.IGNORECASE)
+    for prompt in (task.judge.step, task.judge.final or task.judge.step):
+        verdicts = {verdict_of(example.evaluation, line, task.judge.verdicts) for example in prompt.examples}
+        assert None not in verdicts
+        assert len(verdicts) > 1 or not prompt.examples
+        for example in prompt.examples:
+            shown = "".join(task.ended(example.thoughts)) + prompt.ask + example.evaluation
+            question = Question("", dict.fromkeys(task.data.fields, "Why?"))
+            assert shown in task.judge_prompt(question, ["Because.\n"], prompt is not task.judge.step)
+
+
+MISTAKES = {
+    "missing field": ({"steps": None}, r"task.yaml: steps is missing"),
+    "misspelt field": ({"stepps": 2}, r"task.yaml: stepps is not a key: did you mean 'steps'"),
+    "misspelt below": ({"judge": {"stop": {}}}, r"task.yaml: judge.step is missing"),
+    "wrong type": ({"steps": "many"}, r"task.yaml: steps is 'many'"),
+    "no steps": ({"steps": 0}, r"task.yaml: steps is 0: expected 1 or more"),
+    "no column": ({"question": "Q: {problem}\n"}, r"the placeholder 'problem': `data.fields` does not say which column"),
+    "no place": ({"question": "Q:\n"}, r"data.fields.question: `question` has no place for it"),
+    "no pattern": ({"answer": "answer is (.+"}, r"is not a regular expression"),
+    "no group": ({"answer": "answer is .+"}, r"has 0 groups: expected one"),
+    "no grader": ({"grader": {"name": "numbre"}}, r"grader 'numbre': did you mean 'number'"),
+    "no option": ({"grader": {"name": "text", "digits": 2}}, r"there is no option 'digits'"),
+    "wrong example": (
+        {"examples": [{"fields": {"question": "?"}, "thoughts": ["a", "the answer is 5"], "answer": "4"}]},
+        r"examples\[0\]: the answer that its thoughts state is not '4'",
+    ),
+    "short example": ({"examples": [{"fields": {"question": "?"}, "thoughts": ["a"], "answer": "4"}]}, r"has 1 thoughts, but `steps` is 2"),
+    "unknown base": ({"extends": "gsm9k"}, r"extends 'gsm9k': no such task: did you mean 'gsm8k'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_in_a_task_file_is_one_sentence(name, tmp_path):
+    changes, message = MISTAKES[name]
+    with pytest.raises(AlignError, match=message) as caught:
+        load_task(write_task(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_task_names_the_nearest():
+    with pytest.raises(AlignError, match="did you mean 'gsm8k'"):
+        load_task("gms8k")
+
+
+def test_a_task_of_ones_own_takes_over_what_it_does_not_say(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: gsm8k\ndescription: mine\ndata: {fields: {question: q}, gold: a}\n")
+    task = load_task(str(tmp_path / "mine.yaml"))
+    assert (task.steps, task.data.gold) == (4, "a")
+    (tmp_path / "q.jsonl").write_text('{"q": "1 + 1?", "a": 2}\n{"q": "1 + 1?", "a": 2}\n{"q": "2 + 2?", "a": ["4", "four"]}\n')
+    questions = read_questions(task, str(tmp_path / "q.jsonl"))
+    assert [question.gold for question in questions] == [("2",), ("4", "four")]
+    (tmp_path / "q.jsonl").write_text('{"q": "1 + 1?", "b": 2}\n')
+    with pytest.raises(AlignError, match=r"q.jsonl line 1: there is no column 'a'"):
+        read_questions(task, str(tmp_path / "q.jsonl"))
+
+
+def test_what_is_not_the_stated_answer_is_not_graded(tmp_path):
+    task = load_task("gsm8k")
+    question = Question("", {"question": "?"}, ("12",))
+    assert task.is_right("Step 4: So the final answer is: 12.\n", question)
+    assert task.is_right("The final answer is $12.00 a week", question)
+    assert not task.is_right("The answer 12 would be wrong. So the final answer is: 13.", question)
+    assert not task.is_right("12", question)
+
+
+def test_numbers_agree_with_2400_human_labels(shared_data):
+    grader = load_task("gsm8k")._grader
+    agreed = total = 0
+    for line in (shared_data / "gsm8k" / "model-solutions-first600.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        gold = record["ground_truth"].rpartition("A:")[2]
+        for solution in (value for value in record.values() if isinstance(value, dict)):
+            stated = re.findall(r"^A: *(.+)$", solution["solution"], re.MULTILINE)
+            agreed += grader.is_right(stated[-1] if stated else None, (gold,), {}) == solution["is_correct"]
+            total += 1
+    assert total == 2400
+    assert agreed / total >= 0.999
+
+
+def test_equations_of_worked_solutions_hold(shared_data):
+    task = load_task("gsm8k")
+    found = []
+    for line in (shared_data / "gsm8k" / "test-first600.jsonl").read_text().splitlines():
+        worked = re.sub(r"<<.*?>>", "", json.loads(line)["answer"]).splitlines()[:-1]
+        found += [task.check_step([step], Question("", {})) for step in worked]
+    assert found.count(True) > 1300
+    assert found.count(False) <= 1  # one line of the set does write 364 / 4 = 273
