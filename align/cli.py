@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> None:
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         _print(round_table(runs))
-    if any(run.recipe.thoughts for run in runs):
+    if any(plans.chain_metrics(run) for run in runs):
         _print(chain_table(runs))
 
 

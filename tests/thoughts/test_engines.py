@@ -42,14 +42,11 @@ def task(tmp_path):
     return easy_task(tmp_path, "ea")
 
 
-def trees_of(engine, task, size, sampling=None, **settings):
+def trees_of(engine, task, size, **settings):
     """All searches, `size` of them together."""
     found = {}
     for start in range(0, len(NAMES), size):
-        part = {
-            name: searching(engine, ByLength(), task, name, (), sampling, min_characters=1, **settings)
-            for name in NAMES[start : start + size]
-        }
+        part = {name: searching(engine, ByLength(), task, name, (), min_characters=1, **settings) for name in NAMES[start : start + size]}
         found |= dict(together(part, engine))
     assert not any(isinstance(tree, AlignError) for tree in found.values())
     return found
@@ -87,10 +84,11 @@ def test_the_tokens_of_a_path_are_those_that_the_model_was_given(tmp_path):
     random_model().save_pretrained(tmp_path)
     byte_level_tokenizer().save_pretrained(tmp_path)
     engine = TransformersEngine(tmp_path, dtype="float32")
-    trees = trees_of(
-        engine, easy_task(tmp_path, "abcdefghijklmnoprstuvwxy "), 6, Sampling(30, temperature=0.0), thoughts=1, keep=1, keep_at_most=1
-    )
-    for tree in trees.values():
+    task, width = easy_task(tmp_path, "abcdefghijklmnoprstuvwxy "), {"thoughts": 1, "keep": 1, "keep_at_most": 1, "min_characters": 1}
+    searches = {name: searching(engine, ByLength(), task, name, (), Sampling(30, temperature=0.0), **width) for name in NAMES}
+    trees = [tree for _, tree in together(searches, engine) if isinstance(tree, PreferenceTree)]  # greedy, some never come to a marker
+    assert len(trees) >= 2
+    for tree in trees:
         ids = tuple(token for node in tree.nodes for token in node.token_ids)
         request = Request("all", tree.prompt_token_ids)
         (rollout,) = engine.generate([request], Sampling(len(ids), temperature=0.0))

@@ -1,0 +1,163 @@
+"""Speed of tree-of-thought search on vLLM: all questions together, one question at a time, one call at a time.
+
+    python scripts/bench_search.py                 # on a CPU about five minutes; a random 4-layer Llama, 8 questions
+    python scripts/bench_search.py --model Qwen/Qwen2.5-7B --task gsm8k --questions 64 --skip calls   # on a GPU
+
+Contenders take turns in one process, on one engine, each with an empty prefix cache; medians are reported:
+together   every engine call carries every open path of every question
+questions  one question after the other, the siblings of a step in one call
+calls      every thought and every judgement a call of its own, as the released code of CPO works
+
+Same seeds, same thoughts: the share that is the same (up to ties in the last digit) is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.sampling import Sampling
+from align.trees import PreferenceTree
+from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout
+from data_pipelines.thought_trees.asks import together
+from data_pipelines.thought_trees.judges import Judgement, JudgeSettings, SelfEvaluation
+from data_pipelines.thought_trees.search import Asked, SearchSettings, search
+from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task
+
+WIDTH = SearchSettings(thoughts=5, keep=3, keep_at_most=3, min_characters=1)
+PEOPLE = ("Anna", "Ben", "Carla", "Dan", "Eva", "Finn", "Gita", "Hugo")
+
+
+class Generous(SelfEvaluation):
+    """Self-evaluation that reads a verdict out of anything, so that a random model can be measured: how long it spoke."""
+
+    def _judgement(self, rollout: Rollout) -> Judgement:
+        tokens = [len(completion.token_ids) for completion in rollout.completions]
+        return Judgement(float(sum(tokens) % 11), tokens=sum(tokens), calls=1)
+
+
+class OneCallAtATime:
+    """An engine that is asked for one sample at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.context, self.batch, self.tokenizer, self.prompt_ids = engine.context, engine.batch, engine.tokenizer, engine.prompt_ids
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+        """One call a sample."""
+        for request in requests:
+            completions: list[Completion] = []
+            for k in range(request.n):
+                single = Request(request.id, request.prompt, 1, request.seed + k)
+                completions += next(iter(self._engine.generate([single], sampling))).completions
+            yield Rollout(request.id, tuple(self.prompt_ids(request.prompt)), tuple(completions))
+
+    def close(self) -> None:
+        """Nothing of its own."""
+
+
+def random_model() -> Path:
+    """A 4-layer, 256-wide Llama with a byte-level vocabulary of 512, saved in a temporary folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    shown = load_task("gsm8k").prompt(Question("", {"question": "?"}))
+    core.train_from_iterator([shown], trainers.BpeTrainer(vocab_size=512, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8,
+        max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    folder = Path(tempfile.mkdtemp())
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run(engine: Engine, task: ThoughtTask, questions: Sequence[Question], size: int, judge: Any) -> dict[str, PreferenceTree]:
+    """All searches, `size` questions together."""
+    sampling = Sampling(task.max_new_tokens, temperature=0.7)
+    found: dict[str, Any] = {}
+    for start in range(0, len(questions), size):
+        asked = [Asked(q, task.prompt(q), engine.prompt_ids(task.prompt(q))) for q in questions[start : start + size]]
+        found |= dict(together({a.question.id: search(a, task, judge, WIDTH, sampling, engine.tokenizer) for a in asked}, engine))
+    return {name: tree for name, tree in found.items() if isinstance(tree, PreferenceTree)}
+
+
+def same_share(one: dict[str, PreferenceTree], other: dict[str, PreferenceTree]) -> float:
+    """Share of thoughts that stand on the same path in both."""
+
+    def paths(trees: dict[str, PreferenceTree]) -> Counter[Any]:
+        return Counter(
+            (name, tuple(token for i in tree.path(node) for token in tree.nodes[i].token_ids or ()))
+            for name, tree in trees.items()
+            for node in range(len(tree.nodes))
+        )
+
+    mine, theirs = paths(one), paths(other)
+    return (mine & theirs).total() / max(mine.total(), theirs.total())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a model that vLLM loads (default: a random small one)")
+    parser.add_argument("--task", default="gsm8k", help="a task whose questions are made up here: its prompt counts, not its answers")
+    parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--votes", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--skip", nargs="*", default=[], choices=["questions", "calls"])
+    options = parser.parse_args()
+    from data_pipelines.rollouts.vllm_engine import VllmEngine
+
+    task = load_task(options.task)
+    if options.model is None:  # what a random model says has no lines: a thought ends at a letter, and any word is an answer
+        assert task.judge is not None
+        judge = task.judge.model_copy(update={"max_new_tokens": 16})
+        task = task.model_copy(
+            update={"markers": ["e"], "next_step": [], "end": [], "answer": r"(\w+)", "max_new_tokens": 64, "judge": judge}
+        )
+        task = task.model_copy(update={"grader": {"name": "text"}})
+    questions = [
+        Question(
+            f"q{i}", dict.fromkeys(task.data.fields, f"{PEOPLE[i % 8]} has {i + 3} apples and buys {2 * i + 1} more. How many are there?")
+        )
+        for i in range(options.questions)
+    ]
+    engine = VllmEngine(options.model or random_model(), dtype="auto" if options.model else "float32", options={"max_model_len": 4096})
+    judge = Generous(JudgeSettings(task, votes=options.votes, temperature=0.7))
+    contenders = {"together": (engine, len(questions)), "questions": (engine, 1), "calls": (OneCallAtATime(engine), 1)}
+    contenders = {name: how for name, how in contenders.items() if name not in options.skip}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    trees: dict[str, dict[str, PreferenceTree]] = {}
+    list(engine.generate([Request("warm", "warm", 1)], Sampling(8)))
+    for _ in range(options.repeats):
+        for name, (one, size) in contenders.items():
+            engine._llm.reset_prefix_cache()
+            began = time.monotonic()
+            trees[name] = run(one, task, questions, size, judge)
+            times[name].append(time.monotonic() - began)
+    engine.close()
+    thoughts = sum(len(tree.nodes) for tree in trees["together"].values())
+    print(f"{len(trees['together'])} of {len(questions)} questions searched, {thoughts} thoughts kept apart from equal ones")
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        against = median / statistics.median(times["together"])
+        same = same_share(trees["together"], trees[name])
+        spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
+        print(f"{name:<10} {median:7.1f} s ({spread})   {against:5.2f} × together   {same:.1%} the same thoughts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Whole runs of CPO on a tiny random model: what each stage leaves, what a kill costs, what a mistake says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import byte_level_tokenizer, random_model
+from scripted import TASK
+
+from align.trees import pairs_from_tree, read_trees
+from data_pipelines.thought_trees.stages import read_searches
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpo")]
+ROOT = Path(__file__).parent.parent.parent
+WORDS = ["apples", "answers", "sums", "questions", "courses", "looks", "sees", "leaves"]
+
+
+def align(*arguments, **options):
+    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    random_model().save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_recipe(folder, model):
+    """Two steps that end at an `e` or `a`; the judge likes short thoughts, so that any model passes."""
+    task = {
+        **TASK,
+        "data": {"fields": {"question": "question"}, "gold": "answer"},
+        "markers": ["e", "a"],
+        "next_step": [],
+        "answer": r"(\w+)",
+    }
+    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    for name, words in (("questions", WORDS), ("test", WORDS[:2])):
+        rows = [{"question": f"What of {word}?", "answer": "five"} for word in words]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "model": {"name_or_path": str(model), "dtype": "float32", "lora": {"r": 4, "dropout": 0.0}},
+        "rollouts": {"prompts": str(folder / "questions.jsonl"), "samples": 6, "temperature": 1.0, "batch": 32},
+        "thoughts": {"task": str(folder / "task.yaml"), "judge": {"name": "length"}, "min_characters": 1, "together": 2},
+        "training": {
+            "output_dir": str(folder / "run"), "max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "bf16": False,
+            "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_3d": False,
+            "logging_steps": 1, "seed": 3, "disable_tqdm": True,
+        },
+        "evaluation": {"task": "chain_of_thought", "questions": str(folder / "test.jsonl")},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """A run that nothing disturbed: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = align("run", write_recipe(folder, model))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run", done.stdout
+
+
+def test_a_run_searches_trains_and_measures_before_and_after(finished):
+    run, printed = finished
+    for stage in ("start/evaluate", "start/search", "start/grade", "search", "edges", "train", "evaluate"):
+        assert (run / stage / "manifest.json").exists()
+        assert stage in printed
+    assert "tree search" in printed
+    for stage in ("start/evaluate", "start/grade", "evaluate"):
+        metrics = json.loads((run / stage / "metrics.json").read_text())
+        assert {"accuracy", "answered", "tokens", "seconds", "questions"} <= set(metrics)
+        assert metrics["questions"] == 2
+    assert (run / "train" / "model" / "model.safetensors").exists()
+    assert (run / "train" / "adapter" / "adapter_config.json").exists()
+
+
+def test_searches_are_saved_whole_and_questions_to_be_tested_on_are_left_out(finished):
+    run, _ = finished
+    journal, set_aside = read_searches(run / "search" / "searches")
+    searched = {tree.metadata["search"]["question"]["question"] for tree in journal}
+    searched |= {record["question"]["question"] for record in set_aside.values()}
+    assert searched == {f"What of {word}?" for word in WORDS[2:]}
+    trees, _ = read_trees(run / "edges" / "searches.jsonl")
+    assert [tree.id for tree in trees] == sorted(tree.id for tree in journal)
+    assert all(node.score is not None and node.token_ids for tree in trees for node in tree.nodes)
+    statistics = json.loads((run / "edges" / "statistics.json").read_text())
+    assert statistics["questions"] == len(WORDS) - 2
+    assert statistics["edges"] == sum(len(tree.edges) for tree in trees) > 10
+
+
+def test_flat_pairs_are_the_trained_ones_in_text(finished):
+    run, _ = finished
+    trained, _ = read_trees(run / "edges" / "pairs.jsonl")
+    flat = [json.loads(line) for line in (run / "edges" / "flat.jsonl").read_text().splitlines()]
+    assert flat == [pair for tree in trained for pair in pairs_from_tree(tree)]
+
+
+def test_show_draws_a_search_with_its_kept_path_values_and_edges(finished):
+    run, _ = finished
+    shown = align("show", run / "edges" / "searches.jsonl", "--first", 1)
+    assert shown.returncode == 0
+    assert "→" in shown.stdout
+    assert "kept" in shown.stdout
+    assert "beats" in shown.stdout
+    assert "What of" in shown.stdout
+
+
+def test_killed_at_random_points_it_ends_with_the_same_trees_and_weights(model, tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "kill_run.py",
+        write_recipe(tmp_path, model),
+        "--kills",
+        "5",
+        "--folder",
+        tmp_path / "runs",
+    ]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same to the byte" in done.stdout
+
+
+MISTAKES = {
+    "unknown task": (["thoughts.task=gsm9k"], "thoughts.task 'gsm9k': no such task: did you mean 'gsm8k'"),
+    "unknown judge": (["thoughts.judge.name=self_evaluatoin"], "there is no judge 'self_evaluatoin': did you mean 'self_evaluation'"),
+    "nobody to judge": (["thoughts.judge.name=implicit"], "model.reference is missing: the judge 'implicit'"),
+    "no prompt for the judge": (["thoughts.task=sums", "thoughts.judge.name=self_evaluation"], "the task 'sums' has no `judge`"),
+    "wrong column": (["thoughts.task=sums"], "questions.jsonl line 1: there is no column 'problem'"),
+    "no questions": (["evaluation.questions=none.jsonl"], "evaluation.questions 'none.jsonl': no such file"),
+    "greedy": (["rollouts.temperature=0"], "rollouts.temperature is 0"),
+    "keep": (["thoughts.keep=12"], "thoughts.keep is 12: expected 1 to keep_at_most (10)"),
+    "other evaluation": (["evaluation.task=sums"], "a recipe with thoughts is evaluated by chain_of_thought"),
+    "misspelt": (["thoughts.kepe=3"], "thoughts.kepe is not a key: did you mean 'keep'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_one_sentence(name, model, tmp_path):
+    arguments, message = MISTAKES[name]
+    done = align("run", write_recipe(tmp_path, model), "--dry-run", *arguments)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_when_no_search_gives_a_pair_the_first_reason_is_told_and_everything_is_kept(model, tmp_path):
+    done = align("run", write_recipe(tmp_path, model), "thoughts.min_characters=999", "evaluation=null")
+    assert done.returncode == 2
+    assert "no preference can be made of 8 searches" in done.stderr
+    assert "the first reason: step 1: no thought is left: " in done.stderr
+    assert (tmp_path / "run" / "search" / "manifest.json").exists()
+
+
+def test_training_alone_sends_the_user_to_align_run(model, tmp_path):
+    done = align("train", write_recipe(tmp_path, model))
+    assert done.returncode == 2
+    assert "`align run` carries it through" in done.stderr
