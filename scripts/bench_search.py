@@ -18,15 +18,15 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from align.sampling import Sampling
 from align.trees import PreferenceTree
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout
-from data_pipelines.thought_trees.asks import together
-from data_pipelines.thought_trees.judges import Judgement, JudgeSettings, SelfEvaluation
+from data_pipelines.thought_trees.asks import Ask, together
+from data_pipelines.thought_trees.judges import Judgement, JudgeSettings, Level, SelfEvaluation
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task
 
@@ -40,6 +40,35 @@ class Generous(SelfEvaluation):
     def _judgement(self, rollout: Rollout) -> Judgement:
         tokens = [len(completion.token_ids) for completion in rollout.completions]
         return Judgement(float(sum(tokens) % 11), tokens=sum(tokens), calls=1)
+
+
+class Free:
+    """A judge that asks nobody, so that the thoughts alone are measured: a path is worth its tokens, modulo 11."""
+
+    def judge(self, level: Level) -> Generator[Ask, Any, list[Judgement]]:
+        """Counts tokens."""
+        yield from ()
+        return [Judgement(float(len(candidate.token_ids) % 11)) for candidate in level.candidates]
+
+
+class Babbling(ThoughtTask):
+    """A task for a random model, whose words have no lines: a thought ends at a letter, and its last letters are the answer."""
+
+    def canonical(self, response: str, question: Question) -> str | None:
+        """The last three letters."""
+        return response[-3:]
+
+    def is_right(self, response: str, question: Question) -> bool:
+        """Nobody knows."""
+        return False
+
+
+def babbling(task: ThoughtTask) -> Babbling:
+    """The task's prompts, with steps that a random model finds."""
+    assert task.judge is not None
+    fields = {name: getattr(task, name) for name in ThoughtTask.model_fields}
+    judge = task.judge.model_copy(update={"max_new_tokens": 16})
+    return Babbling.model_construct(**{**fields, "markers": ["e"], "next_step": [], "end": [], "max_new_tokens": 64, "judge": judge})
 
 
 class OneCallAtATime:
@@ -122,13 +151,8 @@ def main() -> None:
     from data_pipelines.rollouts.vllm_engine import VllmEngine
 
     task = load_task(options.task)
-    if options.model is None:  # what a random model says has no lines: a thought ends at a letter, and any word is an answer
-        assert task.judge is not None
-        judge = task.judge.model_copy(update={"max_new_tokens": 16})
-        task = task.model_copy(
-            update={"markers": ["e"], "next_step": [], "end": [], "answer": r"(\w+)", "max_new_tokens": 64, "judge": judge}
-        )
-        task = task.model_copy(update={"grader": {"name": "text"}})
+    if options.model is None:
+        task = babbling(task)
     questions = [
         Question(
             f"q{i}", dict.fromkeys(task.data.fields, f"{PEOPLE[i % 8]} has {i + 3} apples and buys {2 * i + 1} more. How many are there?")
@@ -136,27 +160,33 @@ def main() -> None:
         for i in range(options.questions)
     ]
     engine = VllmEngine(options.model or random_model(), dtype="auto" if options.model else "float32", options={"max_model_len": 4096})
-    judge = Generous(JudgeSettings(task, votes=options.votes, temperature=0.7))
+    judges = {"thoughts alone": Free(), "with self-evaluation": Generous(JudgeSettings(task, votes=options.votes, temperature=0.7))}
     contenders = {"together": (engine, len(questions)), "questions": (engine, 1), "calls": (OneCallAtATime(engine), 1)}
-    contenders = {name: how for name, how in contenders.items() if name not in options.skip}
+    for label, judge in judges.items():
+        measure(label, judge, {n: how for n, how in contenders.items() if n not in options.skip}, task, questions, options.repeats)
+    engine.close()
+
+
+def measure(label: str, judge: Any, contenders: dict[str, Any], task: ThoughtTask, questions: Sequence[Question], repeats: int) -> None:
+    """Let the contenders take turns, and print their medians."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     trees: dict[str, dict[str, PreferenceTree]] = {}
+    engine = contenders["together"][0]
     list(engine.generate([Request("warm", "warm", 1)], Sampling(8)))
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for name, (one, size) in contenders.items():
             engine._llm.reset_prefix_cache()
             began = time.monotonic()
             trees[name] = run(one, task, questions, size, judge)
             times[name].append(time.monotonic() - began)
-    engine.close()
     thoughts = sum(len(tree.nodes) for tree in trees["together"].values())
-    print(f"{len(trees['together'])} of {len(questions)} questions searched, {thoughts} thoughts kept apart from equal ones")
+    print(f"{label}: {len(trees['together'])} of {len(questions)} questions searched, {thoughts} distinct thoughts", flush=True)
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        against = median / statistics.median(times["together"])
+        share = statistics.median(times["together"]) / median
         same = same_share(trees["together"], trees[name])
         spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-        print(f"{name:<10} {median:7.1f} s ({spread})   {against:5.2f} × together   {same:.1%} the same thoughts")
+        print(f"  {name:<10} {median:7.1f} s ({spread})   together takes {share:.2f} of it   {same:.1%} the same thoughts", flush=True)
 
 
 if __name__ == "__main__":
