@@ -97,7 +97,13 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
         tokens: float = prompts * (workload.prompt_tokens + responses)
         models = 2 if recipe.rounds.policy_scores == "rescore" else 1
         stages["score"] = (models * tokens, _hours(2 * models * tokens, shape, workload))
-    tokens = _trained_pairs(recipe, workload) * (workload.prompt_tokens + 2 * workload.response_tokens)
+    if recipe.thoughts is not None:
+        sampled = _searched_tokens(recipe, workload)
+        stages["search"] = (sampled, sampled / _decoding_speed(recipe, shape, workload) / 3600)
+    trees = _trained_trees(recipe, workload)
+    tokens = trees * (
+        workload.prompt_tokens + (recipe.rollouts.samples if recipe.thoughts and recipe.rollouts else 2) * workload.response_tokens
+    )
     passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
     stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
     samples = stages.get("sample", (0.0, 0.0))[0] * 20  # bytes a sampled token: its text, id and log-prob
@@ -125,7 +131,21 @@ def _decoding_speed(recipe: Recipe, shape: Shape, workload: Workload) -> float:
     return SAMPLING_SHARE * batch / step * (workload.gpus / spread)
 
 
-def _trained_pairs(recipe: Recipe, workload: Workload) -> float:
+def _searched_tokens(recipe: Recipe, workload: Workload) -> float:
+    """Tokens of all thoughts and judgements: k for the question, then k for each kept path; a judgement is as long as a thought."""
+    from data_pipelines.thought_trees.tasks import load_task
+
+    rollouts, thoughts = recipe.rollouts, recipe.thoughts
+    assert rollouts is not None
+    assert thoughts is not None
+    steps = load_task(thoughts.task).steps
+    candidates = rollouts.samples * (1 + thoughts.keep * (steps - 1))
+    judged = thoughts.judge.votes if thoughts.judge.name == "self_evaluation" else 0
+    return (rollouts.limit or workload.prompts) * candidates * (1 + judged) * workload.response_tokens / steps
+
+
+def _trained_trees(recipe: Recipe, workload: Workload) -> float:
+    """Trees that the training sees: a pair each, or, with thoughts, one of k thoughts a step along one path."""
     training = recipe.training
     rows = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1) * workload.gpus
     if training.get("max_steps", -1) > 0:

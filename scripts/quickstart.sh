@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a result: installs align, trains micro models from scratch, and aligns them.
-#   bash scripts/quickstart.sh        one seed of each method, about eight minutes on two cores
+#   bash scripts/quickstart.sh        one seed of each method, about ten minutes on two cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/install.sh
@@ -10,3 +10,5 @@ echo "== the 3D-properties: plain DPO ruins a small model, two regularizers mend
 "$align" train micro/dpo-3d
 echo "== DICE: rounds of learning from its own implicit rewards, without a label"
 "$align" run micro/dice --jobs 2
+echo "== CPO: what a tree search finds, at the price of plain decoding"
+"$align" run micro/cpo

@@ -45,3 +45,10 @@ def test_what_moves_the_estimate(config):
     assert estimate(lora, Workload(), config).memory["DDP"] < 40
     with pytest.raises(AlignError, match="--gpu h10: did you mean 'h100'"):
         estimate(recipe, Workload(gpu="h10"), config)
+
+
+def test_cpo_counts_thoughts_and_judgements(config):
+    found = estimate(recipes.load("cpo/llama2-7b-gsm8k"), Workload(gpus=1, response_tokens=400), config)
+    thoughts = 300 * (10 + 3 * 3 * 10)  # k for the question, then k for each of three kept paths at three more steps
+    assert found.stages["search"][0] == thoughts * (1 + 5) * 100  # each judged five times, at 100 tokens a step
+    assert found.stages["train"][0] == 900 * (200 + 10 * 400)
