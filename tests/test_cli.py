@@ -6,12 +6,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import byte_level_tokenizer, random_model
-
-
-def align(*arguments, **kwargs):
-    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+from conftest import align, byte_level_tokenizer, random_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from align.errors import AlignError
 from align.trees import ROOT, Node, PreferenceTree, Rejected, path_text
 from data_pipelines.rollouts.prompts import prompt_id
-from data_pipelines.thought_trees.selection import winners
+from data_pipelines.thought_trees.selection import outcome, winners
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
 
 Keep = Literal["answers", "selected"]
@@ -95,9 +95,5 @@ def _searched(question: Question, nodes: list[Node], last: list[int], selected: 
     answer, kept = winners(answers, lambda node: nodes[node].score or 0.0) if answers else ("none", [])
     kept = kept if selected is None else selected
     gold = [node for node in answers if task.is_right(texts[node], question)]
-    search = {
-        "question": dict(question.fields), "gold": list(question.gold), "answers": {str(node): text for node, text in answers.items()},
-        "answer": answer, "kept": kept, "gold_nodes": gold, "right": bool(set(kept) & set(gold)) if question.gold else None,
-        "steps": tree.depth, "dropped": {}, "cost": {},
-    }  # fmt: skip
+    search = outcome(question, answers, answer, kept, gold, steps=tree.depth, dropped={}, cost={})
     return replace(tree, metadata={"search": search})

@@ -16,7 +16,7 @@ from align.trees import ROOT, Message, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
 from data_pipelines.thought_trees.asks import Ask, Sample
 from data_pipelines.thought_trees.judges import Candidate, Judge, Judgement, Level
-from data_pipelines.thought_trees.selection import best, winners
+from data_pipelines.thought_trees.selection import best, outcome, winners
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
 from data_pipelines.thought_trees.thoughts import Thought, thought_of, worth_keeping
 
@@ -108,7 +108,7 @@ def search(
 
     Returns:
         The tree of all thoughts, with `score` the judge's value. Node metadata: `judgement`, `copies`, `ended` (the response
-        ends here). Tree metadata: `search`, see `_result`.
+        ends here). Tree metadata: `search`, see `selection.outcome`.
 
     Raises:
         SetAsideError: all paths died, nothing could be judged, or no answer could be read.
@@ -193,13 +193,10 @@ def _judge(growing: _Growing, judge: Judge, new: Sequence[int], step: int) -> Ge
 
 
 def _result(growing: _Growing, answers: dict[int, str], steps: int) -> PreferenceTree:
-    """The tree. Its metadata `search` holds `question` (the fields), `gold`, `answers` (of the final nodes that state one),
-    `answer` (the one whose values sum highest), `kept` (the final nodes that state it), `gold_nodes` (those that state the gold
-    answer), `right`, `dropped` and `cost`."""
+    """The tree, with what was found in its metadata (see `selection.outcome`)."""
     question = growing.asked.question
     answer, kept = winners(answers, growing.value)
     gold = [node for node in answers if growing.task.is_right("".join(growing.texts(node)), question)]
-    right = kept[0] in gold if question.gold else None
     nodes = []
     for index, thought in enumerate(growing.thoughts):
         judgement = growing.judgements.get(index)
@@ -208,11 +205,7 @@ def _result(growing: _Growing, answers: dict[int, str], steps: int) -> Preferenc
         metadata |= {"ended": True} if thought.ended else {}
         value = judgement.value if judgement else None
         nodes.append(Node(thought.text, growing.parents[index], thought.token_ids, value, complete=False, metadata=metadata))
-    found = {
-        "question": dict(question.fields), "gold": list(question.gold), "answers": {str(node): text for node, text in answers.items()},
-        "answer": answer, "kept": kept, "gold_nodes": gold, "right": right, "steps": steps, "dropped": dict(+growing.dropped),
-        "cost": dict(growing.cost),
-    }  # fmt: skip
+    found = outcome(question, answers, answer, kept, gold, steps=steps, dropped=growing.dropped, cost=growing.cost)
     return PreferenceTree(
         growing.asked.prompt, tuple(nodes), prompt_token_ids=growing.asked.token_ids, id=question.id, metadata={"search": found}
     )

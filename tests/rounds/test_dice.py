@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ROOT, WORDS, align, load, logps_of, write_models, write_recipe
+from conftest import align
+from tiny import ROOT, WORDS, load, logps_of, write_models, write_recipe
 
 from align.trees import read_trees
 from data_pipelines.rollouts.samples import read_samples

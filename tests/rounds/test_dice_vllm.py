@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import byte_level_tokenizer, needs_vllm, small_llama
-from tiny import align, load, logps_of, write_recipe
+from conftest import align, byte_level_tokenizer, needs_vllm, small_llama
+from tiny import load, logps_of, write_recipe
 
 from data_pipelines.rollouts.samples import read_samples
 

@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-from conftest import byte_level_tokenizer, random_model
-from tiny import align, write_models, write_recipe
+from conftest import align, byte_level_tokenizer, random_model
+from tiny import write_models, write_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,6 @@
 """A recipe of two rounds on a tiny random model, and what its tests look into."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -12,11 +10,6 @@ from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["apples", "answers", "sums", "questions", "courses", "looks", "sees", "leaves"]
-
-
-def align(*arguments, **options):
-    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
 
 
 def write_recipe(folder, models, **changes):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import byte_level_tokenizer, random_model
+from conftest import align, byte_level_tokenizer, random_model
 from scripted import TASK
 
 from align.trees import pairs_from_tree, read_trees
@@ -16,11 +16,6 @@ from data_pipelines.thought_trees.stages import read_searches
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpo")]
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["apples", "answers", "sums", "questions", "courses", "looks", "sees", "leaves"]
-
-
-def align(*arguments, **options):
-    command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,7 @@ def write_recipe(folder, model):
         "thoughts": {"task": str(folder / "task.yaml"), "judge": {"name": "length"}, "min_characters": 1, "together": 2},
         "training": {
             "output_dir": str(folder / "run"), "max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "bf16": False,
-            "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_3d": False,
+            "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_prompts": 2, "monitor_max_new_tokens": 4,
             "logging_steps": 1, "seed": 3, "disable_tqdm": True,
         },
         "evaluation": {"task": "chain_of_thought", "questions": str(folder / "test.jsonl")},
