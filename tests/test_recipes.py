@@ -25,6 +25,19 @@ def test_every_recipe_that_comes_along_is_valid(name):
         recipes.variant(recipe, variant, 0)
 
 
+@pytest.mark.parametrize("name", [name for name, _ in recipes.available()])
+def test_every_recipe_becomes_stages_that_read_what_earlier_ones_made(name):
+    from align.plans import runs_of
+    from align.runs import Output
+
+    for run in runs_of(recipes.load(name)):
+        made = set()
+        for stage in run.stages:
+            assert {source.stage for source in stage.inputs.values() if isinstance(source, Output)} <= made
+            made.add(stage.name)
+        assert len(made) == len(run.stages) > 0
+
+
 def test_numbers_written_as_text_and_overrides(tmp_path):
     recipe = recipes.load(write(tmp_path, BASE), ["training.beta=0.3", "data.limit=10", "training.loss_type=[ipo, sft]"])
     assert recipe.training == {"learning_rate": 5e-7, "output_dir": "out", "beta": 0.3, "loss_type": ["ipo", "sft"]}

@@ -114,7 +114,9 @@ def search(
         SetAsideError: all paths died, nothing could be judged, or no answer could be read.
     """
     growing = _Growing(task, asked)
-    going, ended, last = [ROOT], [], []  # type: list[int], list[int], list[int]
+    going: list[int] = [ROOT]  # paths to be extended
+    ended: list[int] = []  # kept paths whose response has ended already
+    last: list[int] = []  # paths that may state the answer
     for step in range(1, task.steps + 1):
         before = Counter(growing.dropped)
         new = yield from _extend(growing, going, step, settings, sampling, tokenizer)
@@ -123,7 +125,7 @@ def search(
         if new:
             yield from _judge(growing, judge, new, step)
         alive = [node for node in new if node in growing.judgements and growing.judgements[node].value is not None]
-        if new and not alive:
+        if new and not alive and not ended:
             raise SetAsideError(f"step {step}: no judgement of any thought could be read")
         alive = [node for node in alive if settings.min_value is None or growing.value(node) >= settings.min_value]
         if not alive and not ended:
