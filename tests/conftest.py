@@ -29,6 +29,11 @@ TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that end a shared engine by force come last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 def align(*arguments, **options) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "align.cli", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Real vLLM on this machine, offline and as a server, against the embedded engine. The last tests end them by force."""
+"""Real vLLM on this machine, offline and as a server, against the embedded engine. Two tests end them by force, after all others."""
 
 import os
 import signal
@@ -144,6 +144,7 @@ def children(parent):
     return found
 
 
+@pytest.mark.last
 def test_an_engine_that_dies_keeps_what_it_gave(base_engine):
     """The engine's own process is killed in the middle of its work."""
     found = base_engine.generate([Request(f"p{i}", text, 4, i) for i, text in enumerate(TEXTS * 6)], Sampling(100))
@@ -159,6 +160,7 @@ def test_an_engine_that_dies_keeps_what_it_gave(base_engine):
         list(found)
 
 
+@pytest.mark.last
 def test_a_server_that_dies_is_one_sentence(server_engine):
     found = server_engine.generate([Request(f"p{i}", text, 4, i) for i, text in enumerate(TEXTS * 6)], Sampling(100))
     next(found)
