@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,14 +37,14 @@ def tree_of(record: Mapping[str, Any]) -> PreferenceTree:
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
-    JSONL is read line by line, so that a corrupt line is named by its number; Parquet, JSON and names on the hub
+    JSONL (also .jsonl.gz) is read line by line, so that a corrupt line is named by its number; Parquet, JSON and names on the hub
     ("owner/name", or "owner/name:subset") go through `datasets`. A JSONL line that is no JSON is yielded as text.
     """
     source = Path(path)
-    if source.suffix == ".jsonl":
+    if source.suffix == ".jsonl" or source.suffixes[-2:] == [".jsonl", ".gz"]:
         if not source.is_file():
             raise AlignError(f"{source}: no such file")
-        with open(source, encoding="utf-8") as lines:
+        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     try:

@@ -1,0 +1,238 @@
+"""Problem formats by name: a function each, from a benchmark's record to a problem."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import pickle
+import zlib
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
+
+from align.errors import AlignError, nearest
+from data_pipelines.code_execution.problems import Problem
+from data_pipelines.code_execution.sandbox.inside.assertions import definitions
+from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
+
+_COMPLETE = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}```"
+_WRITE = "{}\n\nAnswer with the program in one ```python block. It must pass tests such as:\n\n```python\n{}\n```"
+_READ = "{}\n\nWrite a Python program that reads standard input and writes standard output. Answer with it in one ```python block."
+
+
+def humaneval(record: Mapping[str, Any]) -> Problem:
+    """HumanEval (arXiv 2107.03374), and HumanEval+ as it stands on the hub: `prompt`, `test` with a `check`, `entry_point`."""
+    prompt, entry = _text(record, "prompt"), _text(record, "entry_point")
+    support = _helpers(prompt, entry)
+    tests = Assertions(f"{_text(record, 'test')}\n\ncheck(candidate)\n", entry, support, candidate=True)
+    solution = record.get("canonical_solution")
+    return Problem(
+        _id(record, "HumanEval"), _COMPLETE.format(prompt), prompt, tests, entry, support, None if solution is None else prompt + solution, prompt
+    )  # fmt: skip
+
+
+def evalplus(record: Mapping[str, Any]) -> Problem:
+    """HumanEval+ and MBPP+ as evalplus releases them: inputs, and a reference solution that says what is right (arXiv 2305.01210)."""
+    prompt, entry = _text(record, "prompt"), _text(record, "entry_point")
+    reference = prompt + _text(record, "canonical_solution")
+    inputs = [list(case) for kind in ("base_input", "plus_input") for case in record.get(kind) or []]
+    if not inputs:
+        raise AlignError(f"the problem '{record.get('task_id')}' has no inputs")
+    code = _PLUS.format(inputs=f"_decoded({json.dumps(json.dumps(inputs))})", tolerance=record.get("atol") or 0)
+    helper = f"{reference}\n\n_reference = {entry}\ndel {entry}\n{_PLUS_HELPERS}"
+    return Problem(
+        _id(record, "plus"), _COMPLETE.format(prompt), prompt, Assertions(code, entry, helper, candidate=True), entry,
+        _helpers(prompt, entry), reference, prompt,
+    )  # fmt: skip
+
+
+_PLUS_HELPERS = '''
+import copy as _copy, json as _json, math as _math
+
+def _decoded(text):
+    return _json.loads(text)
+
+def _same(one, other, tolerance):
+    if isinstance(one, float) or isinstance(other, float):
+        if not (isinstance(one, (int, float)) and isinstance(other, (int, float))):
+            return False
+        return _math.isclose(one, other, rel_tol=1e-07 if tolerance == 0 else 0.0, abs_tol=tolerance or 1e-06)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b, tolerance) for a, b in zip(one, other))
+    return one == other
+'''
+_PLUS = """
+for _case in {inputs}:
+    assert _same(candidate(*_copy.deepcopy(_case)), _reference(*_copy.deepcopy(_case)), {tolerance})
+"""
+
+
+def mbpp(record: Mapping[str, Any]) -> Problem:
+    """MBPP (arXiv 2108.07732), sanitized and full, and MBPP+ as it stands on the hub."""
+    description = str(record.get("prompt") or record.get("text") or "")
+    shown = [str(test) for test in record.get("test_list") or []]
+    if not description or not shown:
+        raise AlignError("an MBPP problem needs a description (`prompt` or `text`) and a `test_list`")
+    code = record.get("code")
+    entry = _called(shown, code, record)
+    setup = "\n".join([*(record.get("test_imports") or []), record.get("test_setup_code") or ""]).strip()
+    hidden = [record["test"]] if record.get("test") else [*shown, *(record.get("challenge_test_list") or [])]
+    tests = Assertions("\n".join(hidden), entry, setup)
+    prefix = f'"""\n{description}\n' + "\n".join(shown) + '\n"""\n'
+    return Problem(_id(record, "MBPP"), _WRITE.format(description, "\n".join(shown)), prefix, tests, entry, "", code, description)
+
+
+def apps(record: Mapping[str, Any]) -> Problem:
+    """APPS (arXiv 2105.09938): inputs and outputs of whole programs, or of a function `fn_name`."""
+    question = _text(record, "question")
+    pairs = _parsed(record.get("input_output"), "input_output")
+    inputs, outputs, name = pairs.get("inputs") or [], pairs.get("outputs") or [], pairs.get("fn_name")
+    starter = str(record.get("starter_code") or "")
+    solutions = _parsed(record.get("solutions"), "solutions") or []
+    tests: Tests
+    if name:
+        entry = f"Solution().{name}" if "class Solution" in starter else str(name)
+        tests = Calls(entry, tuple((tuple(given), _unwrapped(wanted)) for given, wanted in zip(inputs, outputs, strict=True)))
+    else:
+        tests = Outputs(tuple((_joined(given), _joined(wanted)) for given, wanted in zip(inputs, outputs, strict=True)))
+    ask = _READ.format(question) if not name else _WRITE.format(question, starter)
+    return Problem(
+        _id(record, "APPS", "problem_id", "id"), ask, starter, tests, str(name) if name else None, "", next(iter(solutions), None), question
+    )  # fmt: skip
+
+
+def livecodebench(record: Mapping[str, Any]) -> Problem:
+    """LiveCodeBench (arXiv 2403.07974): public and private cases; functional ones call `Solution().func_name`."""
+    question, starter = _text(record, "question_content"), str(record.get("starter_code") or "")
+    cases = _parsed(record.get("public_test_cases"), "public_test_cases") + _private(record.get("private_test_cases"))
+    metadata = _parsed(record.get("metadata") or "{}", "metadata")
+    name = metadata.get("func_name")
+    tests: Tests
+    if name:
+        given = [tuple(json.loads(line) for line in case["input"].splitlines()) for case in cases]
+        tests = Calls(f"Solution().{name}", tuple(zip(given, (json.loads(case["output"]) for case in cases), strict=True)))
+    else:
+        tests = Outputs(tuple((case["input"], case["output"]) for case in cases))
+    ask = _WRITE.format(question, starter) if name else _READ.format(question)
+    return Problem(_id(record, "LiveCodeBench", "question_id"), ask, starter, tests, name, "", None, question)
+
+
+def own(record: Mapping[str, Any]) -> Problem:
+    """Ours: `prompt`, and `tests`: Python with assertions, `{"calls": [[arguments, result], …]}` or `{"outputs": [[in, out], …]}`.
+
+    Optional: `id`, `entry_point` (calls need it), `prefix`, `support`, `solution`.
+    """
+    prompt, tests, entry = _text(record, "prompt"), record.get("tests"), record.get("entry_point")
+    made: Tests | None
+    if isinstance(tests, str):
+        made = Assertions(tests, entry, str(record.get("support") or ""))
+    elif isinstance(tests, Mapping) and "calls" in tests:
+        made = Calls(str(entry or ""), tuple((tuple(given), wanted) for given, wanted in tests["calls"]))
+    elif isinstance(tests, Mapping) and "outputs" in tests:
+        made = Outputs(tuple((given, wanted) for given, wanted in tests["outputs"]))
+    elif tests is None:
+        made = None
+    else:
+        raise AlignError("tests: expected Python text, or a record with 'calls' or 'outputs'")
+    return Problem(
+        _id(record, "problem", "id"), prompt, str(record.get("prefix") or ""), made, entry, str(record.get("support") or ""),
+        record.get("solution"), prompt,
+    )  # fmt: skip
+
+
+FORMATS: dict[str, Callable[[Mapping[str, Any]], Problem]] = {
+    "humaneval": humaneval, "evalplus": evalplus, "mbpp": mbpp, "apps": apps, "livecodebench": livecodebench, "own": own,
+}  # fmt: skip
+
+_COLUMNS = {
+    "evalplus": {"base_input", "entry_point", "canonical_solution"}, "humaneval": {"test", "entry_point", "prompt"}, "mbpp": {"test_list"},
+    "apps": {"input_output", "question"}, "livecodebench": {"question_content", "public_test_cases"}, "own": {"prompt"},
+}  # fmt: skip
+
+
+def recognised(record: Mapping[str, Any]) -> str:
+    """The format of a record, by its columns.
+
+    Raises:
+        AlignError: none has these.
+    """
+    for name, columns in _COLUMNS.items():
+        if columns <= record.keys():
+            return name
+    raise AlignError(f"not a problem of any known format (columns {', '.join(sorted(record))}): expected at least 'prompt' and 'tests'")
+
+
+def _text(record: Mapping[str, Any], column: str) -> str:
+    if not isinstance(record.get(column), str) or not record[column]:
+        raise AlignError(f"the problem '{record.get('task_id', '?')}' has no `{column}`: {nearest(column, record)}")
+    return str(record[column])
+
+
+def _id(record: Mapping[str, Any], benchmark: str, *columns: str) -> str:
+    value = next((record[column] for column in (*columns, "task_id") if record.get(column) is not None), None)
+    if value is None:
+        from data_pipelines.rollouts.prompts import prompt_id
+
+        return f"{benchmark}/{prompt_id(str(record.get('prompt')))}"
+    return value if isinstance(value, str) and not value.isdigit() else f"{benchmark}/{value}"
+
+
+def _helpers(prompt: str, entry: str) -> str:
+    """Imports and helper functions of a prompt that ends inside the function to be written."""
+    try:
+        return definitions(f"{prompt}\n    pass\n", without=[entry])
+    except SyntaxError as error:
+        raise AlignError(f"the prompt does not parse: {error.msg}, line {error.lineno}") from error
+
+
+def _called(tests: list[str], code: Any, record: Mapping[str, Any]) -> str:
+    """The function that MBPP's tests call: one that the solution defines, else the first that is no built-in."""
+    import builtins
+
+    try:
+        calls = [node.func.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        defined = {node.name for node in ast.walk(ast.parse(code or "")) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    except SyntaxError as error:
+        raise AlignError(f"the tests or the solution do not parse: {error.msg}, line {error.lineno}") from error
+    named = next((name for name in calls if name in defined), None) or next((name for name in calls if not hasattr(builtins, name)), None)
+    if named is None:
+        raise AlignError(f"the problem '{record.get('task_id', '?')}' has no entry point: its tests call no function")
+    return named
+
+
+def _parsed(value: Any, column: str) -> Any:
+    if not isinstance(value, str):
+        return value if value is not None else {}
+    try:
+        return json.loads(value) if value.strip() else {}
+    except json.JSONDecodeError as error:
+        raise AlignError(f"`{column}` is not JSON: {error.msg}") from error
+
+
+def _private(value: Any) -> list[dict[str, str]]:
+    """LiveCodeBench's hidden cases: JSON, or JSON in a pickled string, compressed. Nothing but a string is unpickled."""
+    if not value:
+        return []
+    try:
+        return list(json.loads(value))
+    except json.JSONDecodeError:
+        pass
+    try:
+        return list(json.loads(_OnlyText(BytesIO(zlib.decompress(base64.b64decode(value)))).load()))
+    except Exception as error:
+        raise AlignError(f"`private_test_cases` cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _OnlyText(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"a pickle that wants {module}.{name}")
+
+
+def _joined(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _unwrapped(value: Any) -> Any:
+    """APPS wraps many expected values of functions into a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

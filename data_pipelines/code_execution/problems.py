@@ -1,0 +1,93 @@
+"""Problems: what a model is asked to program, and the tests that its program must pass, whatever benchmark they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from align.errors import AlignError, nearest
+from align.trees import Rejected, check_rejected, read_records
+from data_pipelines.code_execution.sandbox.tests import Tests
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A programming problem.
+
+    Attributes:
+        id: as the benchmark names it, with the benchmark's name where that is a bare number.
+        ask: what a chat model is told.
+        prefix: the beginning of a program that a base model continues; what it writes is judged with it.
+        tests: None where the problem comes without and none were made.
+        entry_point: the function that is asked for; None for whole programs.
+        support: imports and helpers that the problem gives to every program.
+        solution: a program known to be right.
+        text: the description alone, for decontamination.
+        record: as it was read.
+    """
+
+    id: str
+    ask: str
+    prefix: str
+    tests: Tests | None
+    entry_point: str | None = None
+    support: str = ""
+    solution: str | None = None
+    text: str = ""
+    record: Mapping[str, Any] | None = None
+
+
+TestMaker = Callable[[Mapping[str, Any]], Tests]
+"""Makes the tests of a problem that comes without, from its record."""
+
+
+def read_problems(
+    source: str,
+    split: str = "test",
+    *,
+    format: str = "auto",
+    limit: int | None = None,
+    make_tests: TestMaker | None = None,
+    keep_aside: str | None = None,
+    max_rejected_share: float = 0.1,
+) -> list[Problem]:
+    """Read a benchmark or a problem set.
+
+    Args:
+        source, split: a file, or a name on the hub, as for `align.trees.read_records`.
+        format: a name from `FORMATS`, or "auto": by the columns.
+        limit: the first so many.
+        make_tests: called for problems without tests.
+        keep_aside: where records that are no problem are written.
+        max_rejected_share: how many there may be.
+
+    Raises:
+        AlignError: no such source or format, or too many records that cannot be used; names the first.
+    """
+    from data_pipelines.code_execution.formats import FORMATS, recognised
+
+    if format != "auto" and format not in FORMATS:
+        raise AlignError(f"format is '{format}': {nearest(format, [*FORMATS, 'auto'])}")
+    found: dict[str, Problem] = {}
+    rejected = []
+    for where, record in read_records(source, split):
+        if limit is not None and len(found) >= limit:
+            break
+        try:
+            if not isinstance(record, Mapping):
+                raise AlignError("the line is not a record")
+            problem = FORMATS[recognised(record) if format == "auto" else format](record)
+            if problem.tests is None:
+                if make_tests is None:
+                    raise AlignError(f"the problem '{problem.id}' has no tests, and nothing is named that makes some")
+                problem = replace(problem, tests=make_tests(record))
+            if problem.id in found:
+                raise AlignError(f"there are two problems '{problem.id}'")
+            found[problem.id] = replace(problem, record=record)
+        except AlignError as error:
+            rejected.append(Rejected(where, str(error), record))
+    check_rejected(len(found), rejected, keep_aside, max_rejected_share)
+    if not found:
+        raise AlignError(f"{source}: there is no problem in it")
+    return list(found.values())

@@ -1,0 +1,200 @@
+"""The tester's side of one program: start it, call its functions, see how it ended."""
+
+from __future__ import annotations
+
+import builtins
+import signal
+import socket
+import time
+from typing import Any
+
+from . import wire
+from .codec import MAX_BYTES, MalformedError, decode, encode
+
+Verdict = tuple[str, str]
+"""Kind and detail, as ../results.py names them."""
+
+
+class StopError(BaseException):
+    """The program can answer nothing more. Not an Exception, so that tests which catch those do not catch it."""
+
+
+class Candidate:
+    """One program in its process.
+
+    Attributes:
+        functions, modules: names that the program defines, after `load`.
+        fatal: why nothing more can be asked of it; None as long as it can.
+        raised: the last exception that came out of the program, and its verdict.
+        output: what it wrote, after `finish`.
+        answered: calls that came back so far, with a value or an exception.
+    """
+
+    def __init__(self, control: socket.socket, source: str, limits: dict[str, Any], mode: str, stdin: str | None = None) -> None:
+        """Start it. Args: the server's socket; the program; its limits; "calls" or "script"; the text on its standard input."""
+        self._control = control
+        self._channel, theirs = socket.socketpair()
+        self._numbers = 0
+        self.deadline = time.monotonic() + limits["seconds"]
+        self.functions: frozenset[str] = frozenset()
+        self.modules: frozenset[str] = frozenset()
+        self.fatal: Verdict | None = None
+        self.raised: tuple[BaseException, Verdict] | None = None
+        self.output = b""
+        self.errors = b""
+        self.answered = 0
+        wire.send(control, {"source": source, "mode": mode, "stdin": stdin, "limits": limits}, [theirs.fileno()])
+        theirs.close()
+
+    def load(self) -> None:
+        """Wait until the program has run its top level.
+
+        Raises:
+            StopError: it has not come that far.
+        """
+        kind, *rest = self._receive()
+        if kind == "failed":
+            self._stop(verdict_of(*rest, loading=True))
+        if kind != "loaded" or not all(type(name) is str for names in rest for name in names):
+            self._stop(("forbidden", "channel"))
+        self.functions, self.modules = frozenset(rest[0]), frozenset(rest[1])
+
+    def ended(self) -> None:
+        """Wait until a script has come to its end.
+
+        Raises:
+            StopError: it failed, or was ended.
+        """
+        kind, *rest = self._receive()
+        if kind != "ended":
+            self._stop(verdict_of(*rest, loading=True) if kind == "failed" else ("forbidden", "channel"))
+
+    def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a function of the program. What the call changes in its arguments is changed in them here too.
+
+        Raises:
+            StopError: no answer came, or one that makes no sense.
+            Exception: the built-in exception nearest to what the program raised.
+        """
+        self._numbers += 1
+        data = encode((arguments, named))
+        if self.fatal:
+            raise StopError
+        try:
+            wire.send(self._channel, (self._numbers, name, data))
+        except wire.ClosedError:
+            self._stop(None)
+        kind, number, *rest = self._receive()
+        if number != self._numbers or len(rest) != {"returned": 2, "raised": 3, "too_large": 1}.get(kind):
+            self._stop(("forbidden", "channel"))
+        if kind == "too_large":
+            self._stop(("output_limit", "result"))
+        self.answered += 1
+        if kind == "raised":
+            raise self._exception(*rest)
+        try:
+            result = decode(rest[0])
+            if rest[1] is not None:
+                after, after_named = decode(rest[1])
+                _update(arguments, after)
+                _update(named, after_named)
+        except (MalformedError, TypeError, ValueError):
+            self._stop(("forbidden", "channel"))
+        return result
+
+    def finish(self) -> Verdict | None:
+        """End the program and see how it ended. Returns why nothing may be believed of it, None where nothing was wrong."""
+        self._channel.close()
+        wire.send(self._control, None)
+        how = wire.receive(self._control)
+        self.output, self.errors = how["output"], how["errors"]
+        if how["forbidden"]:
+            self.fatal = ("forbidden", how["forbidden"])
+        elif how["overflow"]:
+            self.fatal = ("output_limit", "")
+        elif self.fatal == ("crashed", "") or self.fatal is None:
+            self.fatal = _ending(how) if self.fatal or how["timeout"] else None
+        return self.fatal
+
+    def _receive(self) -> tuple[Any, ...]:
+        if self.fatal:
+            raise StopError
+        try:
+            message = wire.receive(self._channel, self.deadline, limit=2 * MAX_BYTES)
+        except wire.ClosedError:
+            self._stop(None)
+        except TimeoutError:
+            self._stop(("timeout", ""))
+        except MalformedError:
+            self._stop(("forbidden", "channel"))
+        if type(message) is not tuple or len(message) < 1 or type(message[0]) is not str:
+            self._stop(("forbidden", "channel"))
+        return message
+
+    def _stop(self, why: Verdict | None) -> Any:
+        self.fatal = why or ("crashed", "")  # the server knows how it ended
+        raise StopError
+
+    def _exception(self, nearest: str, own: str, message: str) -> BaseException:
+        kind = getattr(builtins, nearest, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            kind = Exception
+        try:
+            error = kind(message)
+        except TypeError:  # UnicodeDecodeError and its like want more than a message
+            error = Exception(message)
+        self.raised = error, verdict_of(nearest, own, message)
+        return error
+
+
+def verdict_of(nearest: str, own: str, message: str, loading: bool = False) -> Verdict:
+    """What an exception of the program says about it.
+
+    Args:
+        nearest: the nearest built-in class.
+        own: its own class.
+        message: its text.
+        loading: whether the program's top level raised it.
+    """
+    if not all(type(part) is str for part in (nearest, own, message)):
+        return "forbidden", "channel"
+    if nearest == "MemoryError":
+        return "memory", ""
+    if nearest in ("ImportError", "ModuleNotFoundError"):
+        return "import_error", message
+    if nearest in ("SyntaxError", "IndentationError", "TabError") and loading:
+        return "syntax_error", message
+    return "exception", own
+
+
+def _ending(how: dict[str, Any]) -> Verdict:
+    if how["timeout"] or how["signal"] == signal.SIGXCPU:
+        return "timeout", ""
+    if how["signal"] == signal.SIGXFSZ:
+        return "output_limit", "file"
+    if how["signal"]:
+        return "crashed", signal.Signals(how["signal"]).name
+    return "crashed", f"exit {how['exit']}"
+
+
+def _update(mine: Any, theirs: Any) -> None:
+    """Make my lists, dicts and sets what they became at the program, keeping each object where the two still match."""
+    if type(mine) is dict and type(theirs) is dict:
+        kept = {key: _merged(mine[key], value) if key in mine else value for key, value in theirs.items()}
+        mine.clear()
+        mine.update(kept)
+    elif type(mine) is set and type(theirs) is set:
+        mine.clear()
+        mine.update(theirs)
+    elif type(mine) is list and type(theirs) is list:
+        mine[:] = [*map(_merged, mine, theirs), *theirs[len(mine) :]]
+    elif type(mine) is tuple and type(theirs) is tuple:
+        for one, other in zip(mine, theirs, strict=False):
+            _update(one, other)
+
+
+def _merged(mine: Any, theirs: Any) -> Any:
+    if type(mine) is type(theirs) and type(mine) in (dict, set, list):
+        _update(mine, theirs)
+        return mine
+    return theirs

@@ -1,0 +1,62 @@
+"""What a process gives up: user id, capabilities, resources. Each works on every Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Mapping
+
+_NO_NEW_PRIVILEGES, _DROP_BOUNDING, _SUBREAPER, _DUMPABLE = 38, 24, 36, 4
+_CAPABILITY_VERSION = 0x20080522
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def give_up_privileges() -> None:
+    """Drop every capability, also those that a program run later would gain. Does nothing to an ordinary user's process."""
+    number = 0
+    while _libc.prctl(_DROP_BOUNDING, number, 0, 0, 0) == 0:  # ends with EPERM for an ordinary user, EINVAL after the last one
+        number += 1
+    header, none = struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)
+    _libc.syscall(_CAPSET[os.uname().machine], header, none)
+    _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parent ends, so that none gets away."""
+    _libc.prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def hide() -> None:
+    """Let no process of the same user look into this one's memory or descriptors."""
+    _libc.prctl(_DUMPABLE, 0, 0, 0, 0)
+
+
+def limit(limits: Mapping[str, int | float]) -> None:
+    """Bound what the calling process may use, for good.
+
+    Args:
+        limits: `memory` (bytes of address space), `seconds` (of CPU time, rounded up), `file` (bytes of a file), `files` (open at once),
+            `threads` (processes and threads of this user, where the user is not root).
+    """
+    seconds = int(limits["seconds"]) + 1
+    for what, value in (
+        (resource.RLIMIT_AS, int(limits["memory"])),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, int(limits["file"])),
+        (resource.RLIMIT_NOFILE, int(limits["files"])),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        resource.setrlimit(what, (value, value))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+def limit_processes(count: int) -> None:
+    """Bound processes and threads of this user together; says nothing to root."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (count, count))

@@ -1,0 +1,155 @@
+"""A seccomp filter for a program: what may be called, what ends the program, what is said not to exist.
+
+Three answers: calls of `syscalls.allowed` run; those of `syscalls.forbidden` are held and told to the supervisor, which ends the program and
+names the call in the verdict; all others fail with ENOSYS. A new thread is held too, so that the supervisor can count threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+
+from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, forbidden
+
+_LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15, 0x35, 0x06, 0x54
+_ALLOW, _NOTIFY, _ERROR, _KILL = 0x7FFF0000, 0x7FC00000, 0x00050000 | errno.ENOSYS, 0x80000000
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_NO_NEW_PRIVILEGES = 38
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101  # ioctls of a listener
+_CONTINUE = 1
+CLONE_THREAD = 0x10000
+_SYSCALL_NUMBER = {"x86_64": 317, "aarch64": 277}
+_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x5401, 0x541B, 0x5421, 0x5451, 0x5450
+_SETTING_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: would send signals to others
+_NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+class Filter:
+    """A filter ready to be installed, again and again, by freshly forked processes."""
+
+    def __init__(self) -> None:
+        """Raises OSError where the machine's architecture has no table here."""
+        self._machine = platform.machine()
+        if self._machine not in AUDIT_ARCHITECTURE:
+            raise OSError(errno.ENOSYS, f"no table of system calls for {self._machine}")
+        by_name = forbidden(self._machine) | by_arguments(self._machine)
+        self.names = {number: name for name, number in by_name.items()}
+        self._code, self._pid_at = _assemble(self._machine)
+
+    def install(self) -> int:
+        """Filter the calling process, for good. Returns the listener on which held calls arrive.
+
+        Raises:
+            OSError: the kernel has no seccomp filters with notification, or forbids them.
+        """
+        code = bytearray(self._code)
+        for at in self._pid_at:
+            struct.pack_into("=I", code, at, os.getpid())
+        buffer = (ctypes.c_char * len(code)).from_buffer(code)
+        program = _Program(len(code) // 8, ctypes.addressof(buffer))
+        if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "no_new_privs")
+        listener = _libc.syscall(_SYSCALL_NUMBER[self._machine], _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(program))
+        if listener < 0:
+            raise OSError(ctypes.get_errno(), "seccomp")
+        return int(listener)
+
+    def held_call(self, listener: int) -> tuple[int, str, bool]:
+        """Take a held call from the listener: its number there, its name, and whether it only wants a thread.
+
+        Raises:
+            OSError: the caller is gone.
+        """
+        notice = bytearray(80)
+        fcntl.ioctl(listener, _RECEIVE, notice)
+        (number,) = struct.unpack_from("=Q", notice, 0)
+        (call,) = struct.unpack_from("=i", notice, 16)
+        (flags,) = struct.unpack_from("=Q", notice, 32)
+        name = self.names.get(call, str(call))
+        return number, _PLAIN_NAMES.get(name, name), name == "clone" and bool(flags & CLONE_THREAD)
+
+
+_PLAIN_NAMES = {"clone": "fork", "clone3": "fork", "vfork": "fork", "tgkill": "kill", "tkill": "kill"}
+
+
+def let_run(listener: int, number: int) -> None:
+    """Let a held call run after all."""
+    fcntl.ioctl(listener, _SEND, struct.pack("=QqiI", number, 0, 0, _CONTINUE))
+
+
+def _assemble(machine: str) -> tuple[bytes, list[int]]:
+    """The filter's instructions, and where the installing process's id belongs."""
+    special = by_arguments(machine)
+    answers = {number: _ALLOW for number in allowed(machine).values()}
+    answers |= {number: _NOTIFY for number in forbidden(machine).values()}
+    code = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_JUMP_EQUAL, AUDIT_ARCHITECTURE[machine], 1, 0), _instruction(_RETURN, _KILL)]
+    code.append(_instruction(_LOAD, _NUMBER))
+    pids: list[int] = []
+    for name, number in special.items():
+        body, own = _by_arguments(name)
+        code.append(_instruction(_JUMP_EQUAL, number, 0, len(body)))
+        pids += [8 * (len(code) + place) for place in own]
+        code += body
+    code += _tree(_ranges(answers))
+    return b"".join(code), [at + 4 for at in pids]
+
+
+def _by_arguments(name: str) -> tuple[list[bytes], list[int]]:
+    """Instructions that end with an answer for one call, and which of them compare with the process's own id."""
+
+    def load(argument: int) -> bytes:
+        return _instruction(_LOAD, _ARGUMENT + 8 * argument)  # the lower half, on little-endian machines
+
+    def one_of(values: tuple[int, ...], then: int, otherwise: int) -> list[bytes]:
+        tests = [_instruction(_JUMP_EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
+        return [*tests, _instruction(_RETURN, otherwise), _instruction(_RETURN, then)]
+
+    if name == "clone":
+        return [load(0), _instruction(_RETURN, _NOTIFY)], []  # a thread or a process: the supervisor looks
+    if name in ("kill", "tgkill"):
+        return [load(0), *one_of((0,), _ALLOW, _NOTIFY)], [1]
+    if name == "ioctl":
+        return [load(1), *one_of((_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), _ALLOW, _ERROR)], []
+    if name == "fcntl":
+        return [load(1), *one_of(_SETTING_OWNERS, _NOTIFY, _ALLOW)], []
+    if name == "prctl":
+        return [load(0), *one_of(_NAMES, _ALLOW, _ERROR)], []
+    if name == "prlimit64":
+        return [load(0), *one_of((0,), _ALLOW, _ERROR)], []
+    if name == "socketpair":  # a pair of streams reaches nobody else; that of datagrams can send to any address
+        stream = [load(1), _instruction(_AND, 0xF), *one_of((1,), _ALLOW, _NOTIFY)]
+        return [load(0), _instruction(_JUMP_EQUAL, 1, 1, 0), _instruction(_RETURN, _NOTIFY), *stream], []
+    return [_instruction(_RETURN, _ERROR)], []
+
+
+def _ranges(answers: dict[int, int]) -> list[tuple[int, int]]:
+    """(first number, answer) of every run of numbers with the same answer, in order."""
+    found = [(0, answers.get(0, _ERROR))]
+    for number in range(1, max(answers) + 2):
+        if (answer := answers.get(number, _ERROR)) != found[-1][1]:
+            found.append((number, answer))
+    return found
+
+
+def _tree(ranges: list[tuple[int, int]]) -> list[bytes]:
+    """A binary search over the ranges: some seven comparisons a call instead of two hundred."""
+    if len(ranges) == 1:
+        return [_instruction(_RETURN, ranges[0][1])]
+    middle = len(ranges) // 2
+    low, high = _tree(ranges[:middle]), _tree(ranges[middle:])
+    return [_instruction(_JUMP_GREATER_EQUAL, ranges[middle][0], len(low), 0), *low, *high]

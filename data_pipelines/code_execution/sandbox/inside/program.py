@@ -1,0 +1,148 @@
+"""The process of one program: forked off the server, confined for good, then it loads the program and answers what it is asked."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import confinement, wire
+from .codec import MalformedError, Token, TooLargeError, decode, encode
+from .filters import Filter
+
+CHANNEL, HANDOFF = 3, 4  # descriptors of the process; 0 to 2 are input and output
+NAME = "program"
+
+
+def become(job: dict[str, Any], descriptors: tuple[int, int, int, int], filters: Filter | None, handoff: int, home: int) -> None:
+    """Turn the freshly forked process into the program's. Never returns.
+
+    Args:
+        job: `source`, `mode` ("calls" or "script") and `limits`.
+        descriptors: input, output, errors, channel to the tester.
+        filters: installed before the first line of the program; its listener goes to the server.
+        handoff: where the server waits for the listener.
+        home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
+    """
+    try:
+        os.setsid()
+        for target, source in enumerate((*descriptors, handoff)):
+            os.dup2(source, target)
+        os.closerange(HANDOFF + 1, home)
+        os.closerange(home + 1, 65536)
+        confinement.limit(job["limits"])
+        with socket.socket(fileno=HANDOFF) as server:
+            if filters is not None:
+                listener = filters.install()
+                socket.send_fds(server, [b"."], [listener])
+                os.close(listener)
+        channel = socket.socket(fileno=CHANNEL)
+        (_answer_calls if job["mode"] == "calls" else _run_script)(job["source"], channel)
+    except BaseException:
+        os._exit(70)
+    os._exit(0)
+
+
+def _load(source: str, name: str) -> dict[str, Any]:
+    """Run a program's text as a module."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+    return module.__dict__
+
+
+def _run_script(source: str, channel: socket.socket) -> None:
+    """Run a program that reads its input and writes its output; then say how it ended."""
+    ended: tuple[Any, ...] = ("ended",)
+    try:
+        _load(source, "__main__")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            ended = ("failed", *_description(error))
+    except BaseException as error:
+        ended = ("failed", *_description(error))
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    wire.send(channel, ended)
+
+
+def _answer_calls(source: str, channel: socket.socket) -> None:
+    """Load a program, say what it defines, and answer calls of its functions until the tester has enough."""
+    try:
+        namespace = _load(source, NAME)
+    except BaseException as error:
+        wire.send(channel, ("failed", *_description(error)))
+        return
+    functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("__")]
+    modules = [name for name, value in namespace.items() if isinstance(value, types.ModuleType)]
+    wire.send(channel, ("loaded", functions, modules))
+    held: list[Any] = []
+    while True:
+        try:
+            data = wire.receive_bytes(channel)
+        except wire.ClosedError:
+            return
+        wire.send_bytes(channel, _answer(data, namespace, held))
+
+
+def _answer(data: bytes, namespace: dict[str, Any], held: list[Any]) -> bytes:
+    """Make the call that a frame asks for, and put what came of it into bytes."""
+    number, name, arguments = decode(data)
+
+    def hold(value: Any) -> Token:
+        held.append(value)
+        try:
+            truth = bool(value)
+        except Exception:
+            truth = True
+        return Token(len(held) - 1, truth, type(value).__name__)
+
+    try:
+        given, named = decode(arguments, held.__getitem__)
+        function = _find(name, namespace)
+        result = function(*given, **named)
+        changed = _changed(arguments, given, named, hold)
+        return encode(("returned", number, encode(result, hold), changed))
+    except (TooLargeError, MalformedError) as error:
+        return encode(("too_large", number, str(error)))
+    except BaseException as error:
+        return encode(("raised", number, *_description(error)))
+
+
+def _find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:
+    """A function by name; "Class().method" makes an instance first."""
+    owner, dot, method = name.partition("().")
+    if owner not in namespace:
+        raise NameError(f"name '{owner}' is not defined")
+    return getattr(namespace[owner](), method) if dot else namespace[owner]
+
+
+_FIXED = frozenset((int, str, float, bool, type(None), bytes, complex))
+
+
+def _changed(before: bytes, given: tuple[Any, ...], named: dict[str, Any], hold: Callable[[Any], Token]) -> bytes | None:
+    """The arguments as they are after the call, where the call may have changed them."""
+    if all(type(value) in _FIXED for value in given) and not named:
+        return None
+    after = encode((given, named), hold)
+    return None if after == before else after
+
+
+def _description(error: BaseException) -> tuple[str, str, str]:
+    """An exception as (nearest built-in class, its own class, message)."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    nearest = next((name for name in kinds if isinstance(getattr(builtins, name, None), type)), "Exception")
+    try:
+        message = str(error)[:500]
+    except BaseException:
+        message = ""
+    return nearest, type(error).__name__, message

@@ -1,0 +1,68 @@
+"""How a process inside begins: it confines itself, says how far that went, and then serves as tester or as the candidates' server."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from . import confinement, landlock, namespaces, server, tester, wire
+from .filters import Filter
+
+STANDARD = (
+    "abc array ast base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal difflib enum fractions functools "
+    "hashlib heapq html io itertools json keyword math numbers operator pathlib pprint queue random re secrets statistics string struct sys "
+    "textwrap threading time traceback types typing unicodedata unittest urllib.parse uuid zlib"
+).split()
+"""Modules that are there at once; a program can import the others of the standard library as ever."""
+
+
+def main() -> None:
+    """Begin. The command line carries the configuration that `../isolation.py` wrote; sockets are open descriptors."""
+    config = json.loads(sys.argv[1])
+    if config["unshare"]:
+        namespaces.enter(config["readable"], config["scratch"], config["bytes"], (config["program"], config["seen"]))
+    os.chdir(config["scratch"])
+    sys.path += config["packages"]
+    for name in [*STANDARD, *config["imports"]]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the host decides when to end
+    applied = _landlock(config)
+    confinement.give_up_privileges()
+    os.environ.clear()
+    sys.argv[1:] = []
+    report = {"landlock": applied, "pid": os.getpid(), "python": sys.version.split()[0]}
+    (_test if config["role"] == "tester" else _serve)(config, report)
+
+
+def _landlock(config: dict[str, Any]) -> int:
+    """Apply Landlock as far as the configuration wants it; returns its version."""
+    if config["landlock"] == "off":
+        return 0
+    try:
+        return landlock.restrict(config["readable"], [config["scratch"]])
+    except OSError:
+        if config["landlock"] == "required":
+            raise
+        return 0
+
+
+def _serve(config: dict[str, Any], report: dict[str, Any]) -> None:
+    control = socket.socket(fileno=config["control"])
+    wire.send(control, report)
+    server.serve(control, config)
+
+
+def _test(config: dict[str, Any], report: dict[str, Any]) -> None:
+    host, control = socket.socket(fileno=config["host"]), socket.socket(fileno=config["control"])
+    confinement.limit(config["limits"])
+    if config["filter"]:
+        os.close(Filter().install())  # nobody listens: calls that would end a program fail here
+    wire.send(host, {"tester": report, "server": wire.receive(control)})
+    tester.serve(host, control)

@@ -1,0 +1,220 @@
+"""The sandbox: units over cores, one program or a million through them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+from align.errors import AlignError
+from data_pipelines.code_execution.sandbox.isolation import (
+    Isolation,
+    Mechanism,
+    Requirement,
+    candidates,
+    find_python,
+    folders_of,
+    missing_tool,
+)
+from data_pipelines.code_execution.sandbox.results import ExecutionResult, Level, Limits, Verdict, read_result
+from data_pipelines.code_execution.sandbox.tests import Outputs, Tests
+from data_pipelines.code_execution.sandbox.unit import BrokenError, StartError, Unit
+
+logger = logging.getLogger(__name__)
+RECYCLE = 20_000  # programs that a unit judges before another takes its place
+CONFIRMING_SEED = 1
+_ATTEMPTS = 5  # how often a program is tried whose server was gone before it began
+
+
+class Sandbox:
+    """Runs programs away from the host. Safe to use from many threads and from asyncio.
+
+    >>> with Sandbox(workers=1) as sandbox:                                  # doctest: +SKIP
+    ...     sandbox.run("def add(a, b): return a + b", Assertions("assert add(1, 2) == 3")).verdict
+    Verdict(kind='pass', detail='')
+
+    Attributes:
+        isolation: what it has found on this machine.
+    """
+
+    def __init__(
+        self,
+        isolation: Requirement | Isolation = "best-available",
+        workers: int | None = None,
+        *,
+        python: str | None = None,
+        packages: Sequence[str] = (),
+        confirm: bool = False,
+    ) -> None:
+        """Find the strongest isolation that this machine has, by using it.
+
+        Args:
+            isolation: what is required, or an exact mechanism.
+            workers: programs at a time (default: one a core).
+            python: the interpreter that runs programs (default: this one, without its packages).
+            packages: installed packages that programs may import.
+            confirm: run a program that passes once more, with another hash seed; it must pass again.
+
+        Raises:
+            AlignError: no interpreter, a package is missing, or the machine does not have what is required.
+        """
+        self.workers = workers or os.cpu_count() or 1
+        self._confirm = confirm
+        found = find_python(python)
+        self._free: dict[int, queue.LifoQueue[Unit | None]] = {seed: queue.LifoQueue() for seed in (0, CONFIRMING_SEED)}
+        for seed in self._free:
+            for _ in range(self.workers):
+                self._free[seed].put(None)
+        if isinstance(isolation, Isolation):
+            self.isolation = replace(isolation, python=found)
+            first = Unit(self.isolation)
+        else:
+            self.isolation, first = strongest(isolation, found, folders_of(packages), tuple(packages))
+        self._free[0].get()
+        self._free[0].put(first)
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
+
+    def run(self, program: str, tests: Tests, limits: Limits | None = None) -> ExecutionResult:
+        """Judge a program.
+
+        Args:
+            program: its text, run as it is.
+            tests: assertions, calls or outputs.
+            limits: what it may use.
+        """
+        limits = limits or Limits()
+        result = self._judge(program, tests, limits, 0)
+        if self._confirm and result.passed:
+            again = self._judge(program, tests, limits, CONFIRMING_SEED)
+            return again if not again.passed else result
+        return result
+
+    def run_batch(self, jobs: Iterable[tuple[str, Tests]], limits: Limits | None = None) -> Iterator[ExecutionResult]:
+        """Judge (program, tests) pairs side by side; results in the order of the jobs, which are read as they are needed."""
+        waiting: deque[Future[ExecutionResult]] = deque()
+        for program, tests in jobs:
+            waiting.append(self._threads.submit(self.run, program, tests, limits))
+            if len(waiting) >= 4 * self.workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    async def run_async(self, program: str, tests: Tests, limits: Limits | None = None) -> ExecutionResult:
+        """`run` without blocking the event loop; as many at a time as there are workers."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.run, program, tests, limits)
+
+    async def run_batch_async(self, jobs: Iterable[tuple[str, Tests]], limits: Limits | None = None) -> AsyncIterator[ExecutionResult]:
+        """`run_batch` without blocking the event loop."""
+        waiting: deque[asyncio.Task[ExecutionResult]] = deque()
+        for program, tests in jobs:
+            waiting.append(asyncio.ensure_future(self.run_async(program, tests, limits)))
+            if len(waiting) >= 4 * self.workers:
+                yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+
+    def _judge(self, program: str, tests: Tests, limits: Limits, seed: int) -> ExecutionResult:
+        runs = len(tests.cases) if isinstance(tests, Outputs) else 1
+        message, bounds = tests.as_message(), asdict(limits)
+        answer = None
+        for _ in range(_ATTEMPTS):
+            unit = self._take(seed)
+            try:
+                answer = unit.judge(program, message, bounds, runs)
+                break
+            except BrokenError as error:
+                unit.close()
+                if error.started:
+                    break
+            finally:
+                self._free[seed].put(None if unit.closed else unit)
+        if answer is None:
+            return ExecutionResult(Verdict("crashed", "server"), (), 0, 0.0, self.isolation.level)
+        return read_result(answer, self.isolation.level)
+
+    def _take(self, seed: int) -> Unit:
+        """A unit for the calling thread alone; a new one in the place of one that is gone or has served its time."""
+        unit = self._free[seed].get()
+        if unit is not None and unit.served < RECYCLE:
+            return unit
+        if unit is not None:
+            unit.close()
+        try:
+            return Unit(self.isolation, seed)
+        except StartError as error:
+            self._free[seed].put(None)
+            raise AlignError(f"the sandbox cannot be started any more: {error}") from error
+
+    def close(self) -> None:
+        """End every process of the sandbox."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for units in self._free.values():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    if (unit := units.get_nowait()) is not None:
+                        unit.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+def strongest(requirement: Requirement, python: str, folders: tuple[str, ...], imports: tuple[str, ...]) -> tuple[Isolation, Unit]:
+    """The strongest isolation that works here, tried by using it, and the unit that showed it.
+
+    Raises:
+        AlignError: the machine does not have what is required; says what to install.
+    """
+    reasons = []
+    for mechanism in candidates(requirement):
+        isolation = Isolation(mechanism, python, folders, imports)
+        unit, reason = _tried(isolation)
+        if unit is not None:
+            if requirement == "best-available" and isolation.level == "limits":
+                _warn("; ".join(reasons))
+            return isolation, unit
+        reasons.append(f"{mechanism}: {reason}")
+    advice = "install bubblewrap, or allow user namespaces (sysctl user.max_user_namespaces)" if requirement != "limits-only" else ""
+    raise AlignError(f"isolation is '{requirement}', but this machine cannot do it ({'; '.join(reasons)}): {advice}")
+
+
+def _tried(isolation: Isolation) -> tuple[Unit | None, str]:
+    if reason := missing_tool(isolation.mechanism):
+        return None, reason
+    try:
+        return Unit(isolation), ""
+    except StartError as error:
+        return None, str(error)
+
+
+def available() -> dict[Mechanism, str]:
+    """Every mechanism, strongest first, with an empty text where it works here and the reason where it does not."""
+    found: dict[Mechanism, str] = {}
+    for mechanism in [*candidates("best-available")]:
+        unit, reason = _tried(Isolation(mechanism, find_python(None)))
+        found[mechanism] = reason
+        if unit is not None:
+            unit.close()
+    return found
+
+
+_warned: set[Level] = set()
+
+
+def _warn(reasons: str) -> None:
+    if "limits" not in _warned:
+        _warned.add("limits")
+        logger.warning(
+            "Programs run WITHOUT ISOLATION, bounded in time and memory alone: they can read your files and reach the network. "
+            "Install bubblewrap, or use a kernel with user namespaces, or Landlock and seccomp. (%s)",
+            reasons,
+        )
