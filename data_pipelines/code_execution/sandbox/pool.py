@@ -10,7 +10,7 @@ import queue
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
@@ -122,7 +122,7 @@ class Sandbox:
 
     def _judge(self, program: str, tests: Tests, limits: Limits, seed: int) -> ExecutionResult:
         runs = len(tests.cases) if isinstance(tests, Outputs) else 1
-        message, bounds = tests.as_message(), asdict(limits)
+        message, bounds = tests.as_message(), vars(limits)
         answer = None
         for _ in range(_ATTEMPTS):
             unit = self._take(seed)

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from typing import Any
 
 from data_pipelines.code_execution.sandbox import accounts
@@ -64,7 +63,8 @@ class Unit:
                 self._spawn(isolation, "candidate", {"control": theirs.fileno()}, hash_seed, errors)
                 for sock in (host, ours, theirs):
                     sock.close()
-                self.report = wire.receive(self._host, time.monotonic() + START_SECONDS)
+                self._host.settimeout(START_SECONDS)
+                self.report = wire.receive(self._host)
             except (OSError, wire.ClosedError, TimeoutError) as error:
                 self.close()
                 errors.seek(0)
@@ -104,14 +104,14 @@ class Unit:
         Raises:
             BrokenError: the candidates' server died; start another unit.
         """
-        deadline = time.monotonic() + runs * limits["seconds"] + GRACE
+        self._host.settimeout(runs * limits["seconds"] + GRACE)
         self.served += 1
         try:
             wire.send(self._host, {"source": source, "tests": tests, "limits": limits})
         except wire.ClosedError as error:
             raise BrokenError(started=False) from error
         try:
-            answer = wire.receive(self._host, deadline)
+            answer = wire.receive(self._host)
         except TimeoutError:
             self.close()
             answer = _unanswered(("timeout", "in the tests"))

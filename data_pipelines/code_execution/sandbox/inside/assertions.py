@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import CodeType
 
 UNIT = "__assertion__"
@@ -26,26 +26,35 @@ def prepare(code: str) -> tuple[CodeType, list[int], frozenset[str]]:
         SyntaxError: it does not parse.
     """
     tree = ast.parse(code)
-    splitter = _Splitter()
-    tree = ast.fix_missing_locations(splitter.visit(tree))
-    names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
-    return compile(tree, "<tests>", "exec"), splitter.lines, names
+    lines: list[int] = []
+    tree.body = _guarded(tree.body, lines)
+    compiled = compile(tree, "<tests>", "exec")
+    return compiled, lines, frozenset(_names(compiled))
 
 
-class _Splitter(ast.NodeTransformer):
-    def __init__(self) -> None:
-        self.lines: list[int] = []
+def _guarded(body: list[ast.stmt], lines: list[int]) -> list[ast.stmt]:
+    """The statements, with the assertions among and below them guarded. Only statements are looked at, since test code can be long."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Try) and any(isinstance(inner, ast.Assert) for inner in ast.walk(node))):
+            place = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
+            mark = ast.Call(ast.Name(UNIT, ast.Load(), **place), [ast.Constant(len(lines), **place)], [], **place)
+            lines.append(node.lineno)
+            node = ast.With([ast.withitem(mark)], [node], **place)
+        else:
+            for part in ("body", "orelse"):
+                if isinstance(inner := getattr(node, part, None), list):
+                    setattr(node, part, _guarded(inner, lines))
+        found.append(node)
+    return found
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        return self._guarded(node)
 
-    def visit_Try(self, node: ast.Try) -> ast.AST:
-        return self._guarded(node) if any(isinstance(inner, ast.Assert) for inner in ast.walk(node)) else node
-
-    def _guarded(self, node: ast.stmt) -> ast.AST:
-        self.lines.append(node.lineno)
-        mark = ast.Call(ast.Name(UNIT, ast.Load()), [ast.Constant(len(self.lines) - 1)], [])
-        return ast.copy_location(ast.With([ast.withitem(mark)], [node]), node)
+def _names(code: CodeType) -> Iterator[str]:
+    """All names that code and what it defines refer to."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def definitions(code: str, without: Sequence[str]) -> str:

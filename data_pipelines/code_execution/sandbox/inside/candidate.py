@@ -24,6 +24,7 @@ class Candidate:
 
     Attributes:
         functions, modules: names that the program defines, after `load`.
+        deadline: by time.monotonic(); the supervisor ends it then.
         fatal: why nothing more can be asked of it; None as long as it can.
         raised: the last exception that came out of the program, and its verdict.
         output: what it wrote, after `finish`.
@@ -43,7 +44,7 @@ class Candidate:
         self.output = b""
         self.errors = b""
         self.answered = 0
-        wire.send(control, {"source": source, "mode": mode, "stdin": stdin, "limits": limits}, [theirs.fileno()])
+        wire.send(control, (limits, stdin, encode((source, mode, limits))), [theirs.fileno()])
         theirs.close()
 
     def load(self) -> None:
@@ -81,7 +82,7 @@ class Candidate:
         if self.fatal:
             raise StopError
         try:
-            wire.send(self._channel, (self._numbers, name, data))
+            wire.send_bytes(self._channel, encode((self._numbers, name, data), max_bytes=2 * MAX_BYTES))
         except wire.ClosedError:
             self._stop(None)
         kind, number, *rest = self._receive()
@@ -120,11 +121,9 @@ class Candidate:
         if self.fatal:
             raise StopError
         try:
-            message = wire.receive(self._channel, self.deadline, limit=2 * MAX_BYTES)
+            message = wire.receive(self._channel, limit=2 * MAX_BYTES)
         except wire.ClosedError:
             self._stop(None)
-        except TimeoutError:
-            self._stop(("timeout", ""))
         except MalformedError:
             self._stop(("forbidden", "channel"))
         if type(message) is not tuple or len(message) < 1 or type(message[0]) is not str:

@@ -24,6 +24,9 @@ def give_up_privileges() -> None:
     header, none = struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)
     _libc.syscall(_CAPSET[os.uname().machine], header, none)
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    for what in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        resource.setrlimit(what, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def adopt_orphans() -> None:
@@ -49,12 +52,8 @@ def limit(limits: Mapping[str, int | float]) -> None:
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, int(limits["file"])),
         (resource.RLIMIT_NOFILE, int(limits["files"])),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
     ):
         resource.setrlimit(what, (value, value))
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def limit_processes(count: int) -> None:

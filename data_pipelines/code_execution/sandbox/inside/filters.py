@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import os
+import functools
 import platform
 import struct
+from typing import NamedTuple
 
 from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, forbidden
 
@@ -40,28 +41,23 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 class Filter:
-    """A filter ready to be installed, again and again, by freshly forked processes."""
+    """A filter ready to be installed."""
 
     def __init__(self) -> None:
         """Raises OSError where the machine's architecture has no table here."""
         self._machine = platform.machine()
         if self._machine not in AUDIT_ARCHITECTURE:
             raise OSError(errno.ENOSYS, f"no table of system calls for {self._machine}")
-        by_name = forbidden(self._machine) | by_arguments(self._machine)
-        self.names = {number: name for name, number in by_name.items()}
-        self._code, self._pid_at = _assemble(self._machine)
+        self._code = _assemble(self._machine)
 
     def install(self) -> int:
-        """Filter the calling process, for good. Returns the listener on which held calls arrive.
+        """Filter the calling process and all that it forks, for good. Returns the listener on which held calls arrive.
 
         Raises:
             OSError: the kernel has no seccomp filters with notification, or forbids them.
         """
-        code = bytearray(self._code)
-        for at in self._pid_at:
-            struct.pack_into("=I", code, at, os.getpid())
-        buffer = (ctypes.c_char * len(code)).from_buffer(code)
-        program = _Program(len(code) // 8, ctypes.addressof(buffer))
+        buffer = ctypes.create_string_buffer(self._code, len(self._code))
+        program = _Program(len(self._code) // 8, ctypes.addressof(buffer))
         if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "no_new_privs")
         listener = _libc.syscall(_SYSCALL_NUMBER[self._machine], _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(program))
@@ -69,48 +65,57 @@ class Filter:
             raise OSError(ctypes.get_errno(), "seccomp")
         return int(listener)
 
-    def held_call(self, listener: int) -> tuple[int, str, bool]:
-        """Take a held call from the listener: its number there, its name, and whether it only wants a thread.
 
-        Raises:
-            OSError: the caller is gone.
-        """
-        notice = bytearray(80)
-        fcntl.ioctl(listener, _RECEIVE, notice)
-        (number,) = struct.unpack_from("=Q", notice, 0)
-        (call,) = struct.unpack_from("=i", notice, 16)
-        (flags,) = struct.unpack_from("=Q", notice, 32)
-        name = self.names.get(call, str(call))
-        return number, _PLAIN_NAMES.get(name, name), name == "clone" and bool(flags & CLONE_THREAD)
+class Held(NamedTuple):
+    """A call that the filter holds: its number at the listener, who makes it, its name, its first argument, whether it makes a thread."""
+
+    number: int
+    pid: int
+    name: str
+    argument: int
+    thread: bool
 
 
-_PLAIN_NAMES = {"clone": "fork", "clone3": "fork", "vfork": "fork", "tgkill": "kill", "tkill": "kill"}
+_ONE_NAME = {"clone": "fork", "clone3": "fork", "vfork": "fork", "tgkill": "kill", "tkill": "kill"}
 
 
-def let_run(listener: int, number: int) -> None:
+def held_call(listener: int) -> Held:
+    """Take a held call from the listener.
+
+    Raises:
+        OSError: the caller is gone.
+    """
+    notice = bytearray(80)
+    fcntl.ioctl(listener, _RECEIVE, notice)
+    number, pid, _, call, _, _, argument = struct.unpack_from("=QIIiIQQ", notice)
+    name = _names(platform.machine()).get(call, str(call))
+    return Held(number, pid, _ONE_NAME.get(name, name), argument, name == "clone" and bool(argument & CLONE_THREAD))
+
+
+@functools.cache
+def _names(machine: str) -> dict[int, str]:
+    return {number: name for name, number in (forbidden(machine) | by_arguments(machine)).items()}
+
+
+def let_run(listener: int, held: Held) -> None:
     """Let a held call run after all."""
-    fcntl.ioctl(listener, _SEND, struct.pack("=QqiI", number, 0, 0, _CONTINUE))
+    fcntl.ioctl(listener, _SEND, struct.pack("=QqiI", held.number, 0, 0, _CONTINUE))
 
 
-def _assemble(machine: str) -> tuple[bytes, list[int]]:
-    """The filter's instructions, and where the installing process's id belongs."""
-    special = by_arguments(machine)
+def _assemble(machine: str) -> bytes:
+    """The filter's instructions."""
     answers = {number: _ALLOW for number in allowed(machine).values()}
     answers |= {number: _NOTIFY for number in forbidden(machine).values()}
     code = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_JUMP_EQUAL, AUDIT_ARCHITECTURE[machine], 1, 0), _instruction(_RETURN, _KILL)]
     code.append(_instruction(_LOAD, _NUMBER))
-    pids: list[int] = []
-    for name, number in special.items():
-        body, own = _by_arguments(name)
-        code.append(_instruction(_JUMP_EQUAL, number, 0, len(body)))
-        pids += [8 * (len(code) + place) for place in own]
-        code += body
-    code += _tree(_ranges(answers))
-    return b"".join(code), [at + 4 for at in pids]
+    for name, number in by_arguments(machine).items():
+        body = _by_arguments(name)
+        code += [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
+    return b"".join([*code, *_tree(_ranges(answers))])
 
 
-def _by_arguments(name: str) -> tuple[list[bytes], list[int]]:
-    """Instructions that end with an answer for one call, and which of them compare with the process's own id."""
+def _by_arguments(name: str) -> list[bytes]:
+    """Instructions that end with an answer for one call."""
 
     def load(argument: int) -> bytes:
         return _instruction(_LOAD, _ARGUMENT + 8 * argument)  # the lower half, on little-endian machines
@@ -119,22 +124,20 @@ def _by_arguments(name: str) -> tuple[list[bytes], list[int]]:
         tests = [_instruction(_JUMP_EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
         return [*tests, _instruction(_RETURN, otherwise), _instruction(_RETURN, then)]
 
-    if name == "clone":
-        return [load(0), _instruction(_RETURN, _NOTIFY)], []  # a thread or a process: the supervisor looks
-    if name in ("kill", "tgkill"):
-        return [load(0), *one_of((0,), _ALLOW, _NOTIFY)], [1]
+    if name in ("clone", "kill", "tgkill"):  # a thread or a process, a signal to itself or to others: the supervisor looks
+        return [_instruction(_RETURN, _NOTIFY)]
     if name == "ioctl":
-        return [load(1), *one_of((_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), _ALLOW, _ERROR)], []
+        return [load(1), *one_of((_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), _ALLOW, _ERROR)]
     if name == "fcntl":
-        return [load(1), *one_of(_SETTING_OWNERS, _NOTIFY, _ALLOW)], []
+        return [load(1), *one_of(_SETTING_OWNERS, _NOTIFY, _ALLOW)]
     if name == "prctl":
-        return [load(0), *one_of(_NAMES, _ALLOW, _ERROR)], []
+        return [load(0), *one_of(_NAMES, _ALLOW, _ERROR)]
     if name == "prlimit64":
-        return [load(0), *one_of((0,), _ALLOW, _ERROR)], []
+        return [load(0), *one_of((0,), _ALLOW, _ERROR)]
     if name == "socketpair":  # a pair of streams reaches nobody else; that of datagrams can send to any address
         stream = [load(1), _instruction(_AND, 0xF), *one_of((1,), _ALLOW, _NOTIFY)]
-        return [load(0), _instruction(_JUMP_EQUAL, 1, 1, 0), _instruction(_RETURN, _NOTIFY), *stream], []
-    return [_instruction(_RETURN, _ERROR)], []
+        return [load(0), _instruction(_JUMP_EQUAL, 1, 1, 0), _instruction(_RETURN, _NOTIFY), *stream]
+    return [_instruction(_RETURN, _ERROR)]
 
 
 def _ranges(answers: dict[int, int]) -> list[tuple[int, int]]:

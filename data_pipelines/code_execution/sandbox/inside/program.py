@@ -14,36 +14,28 @@ from typing import Any
 
 from . import confinement, wire
 from .codec import MalformedError, Token, TooLargeError, decode, encode
-from .filters import Filter
 
-CHANNEL, HANDOFF = 3, 4  # descriptors of the process; 0 to 2 are input and output
+CHANNEL = 3  # the descriptor of the way to the tester; 0 to 2 are input and output
 NAME = "program"
 
 
-def become(job: dict[str, Any], descriptors: tuple[int, int, int, int], filters: Filter | None, handoff: int, home: int) -> None:
+def become(job: bytes, descriptors: list[int], home: int) -> None:
     """Turn the freshly forked process into the program's. Never returns.
 
     Args:
-        job: `source`, `mode` ("calls" or "script") and `limits`.
+        job: encoded (program, "calls" or "script", limits).
         descriptors: input, output, errors, channel to the tester.
-        filters: installed before the first line of the program; its listener goes to the server.
-        handoff: where the server waits for the listener.
         home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
     """
     try:
-        os.setsid()
-        for target, source in enumerate((*descriptors, handoff)):
+        for target, source in enumerate(descriptors):
             os.dup2(source, target)
-        os.closerange(HANDOFF + 1, home)
+        os.closerange(CHANNEL + 1, home)
         os.closerange(home + 1, 65536)
-        confinement.limit(job["limits"])
-        with socket.socket(fileno=HANDOFF) as server:
-            if filters is not None:
-                listener = filters.install()
-                socket.send_fds(server, [b"."], [listener])
-                os.close(listener)
-        channel = socket.socket(fileno=CHANNEL)
-        (_answer_calls if job["mode"] == "calls" else _run_script)(job["source"], channel)
+        source, mode, limits = decode(job)
+        confinement.limit(limits)
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
+        (_answer_calls if mode == "calls" else _run_script)(source, channel)
     except BaseException:
         os._exit(70)
     os._exit(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import os
 import signal
@@ -11,16 +9,8 @@ import socket
 import sys
 from typing import Any
 
-from . import confinement, landlock, namespaces, server, tester, wire
+from . import confinement, landlock, namespaces, supervisor, tester, wire
 from .filters import Filter
-
-STANDARD = (
-    "abc array ast base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal difflib enum fractions functools "
-    "hashlib heapq html io itertools json keyword math numbers operator pathlib pprint queue random re secrets statistics string struct sys "
-    "textwrap threading time traceback types typing unicodedata unittest urllib.parse uuid zlib"
-).split()
-"""Modules that are there at once; a program can import the others of the standard library as ever."""
-
 
 def main() -> None:
     """Begin. The command line carries the configuration that `../isolation.py` wrote; sockets are open descriptors."""
@@ -29,9 +19,6 @@ def main() -> None:
         namespaces.enter(config["readable"], config["scratch"], config["bytes"], (config["program"], config["seen"]))
     os.chdir(config["scratch"])
     sys.path += config["packages"]
-    for name in [*STANDARD, *config["imports"]]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the host decides when to end
     applied = _landlock(config)
     confinement.give_up_privileges()
@@ -56,7 +43,7 @@ def _landlock(config: dict[str, Any]) -> int:
 def _serve(config: dict[str, Any], report: dict[str, Any]) -> None:
     control = socket.socket(fileno=config["control"])
     wire.send(control, report)
-    server.serve(control, config)
+    supervisor.serve(control, config)
 
 
 def _test(config: dict[str, Any], report: dict[str, Any]) -> None:

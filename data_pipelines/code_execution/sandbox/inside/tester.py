@@ -37,6 +37,8 @@ def serve(host: socket.socket, control: socket.socket) -> None:
     """
     signal.signal(signal.SIGALRM, _alarm)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    gc.collect()
+    gc.freeze()
     while True:
         try:
             job = wire.receive(host)
@@ -50,8 +52,6 @@ def serve(host: socket.socket, control: socket.socket) -> None:
                 wire.send(host, {"broken": True, "started": str(error) != _NOT_STARTED})
             return
         wire.send(host, found | {"seconds": time.monotonic() - started})
-        if gc.get_count()[2] > 10:
-            gc.collect()
 
 
 _NOT_STARTED = "not started"
@@ -148,10 +148,10 @@ def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limi
     found = _Assertions(candidate, lines)
     stopped: Verdict | None = None
     try:
-        candidate.load()
-        namespace = _namespace(candidate, tests, names)
-        namespace[UNIT] = found
-        with _alarm_at(candidate.deadline + _GRACE - time.monotonic()):
+        with _alarm_at(limits["seconds"] + _GRACE):
+            candidate.load()
+            namespace = _namespace(candidate, tests, names)
+            namespace[UNIT] = found
             exec(code, namespace)
     except StopError:
         pass
@@ -217,24 +217,28 @@ def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: d
     """Call the entry point with each case's arguments; what it returns must be equal, lists and tuples taken as the same."""
     candidate = _started(control, source, limits, "calls")
     results: list[tuple[int, Verdict]] = []
+    stopped: Verdict | None = None
     try:
-        candidate.load()
-        for number, (arguments, expected) in enumerate(tests["cases"]):
-            try:
-                result = candidate.call(tests["entry_point"], tuple(arguments), {})
-                with _alarm_at(max(0.01, candidate.deadline - time.monotonic())):
-                    results.append((number, PASS if _listed(result) == _listed(expected) else WRONG))
-            except StopError:
-                raise
-            except _TooSlowError:
-                candidate.fatal = ("timeout", "in the tests")
-                break
-            except BaseException as error:
-                known = candidate.raised is not None and candidate.raised[0] is error
-                results.append((number, candidate.raised[1] if known and candidate.raised else ("wrong_answer", type(error).__name__)))
+        with _alarm_at(limits["seconds"] + _GRACE):
+            candidate.load()
+            for number, (arguments, expected) in enumerate(tests["cases"]):
+                results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected)))
     except StopError:
         pass
-    return _outcome(candidate.finish(), results, len(tests["cases"]), candidate)
+    except _TooSlowError:
+        stopped = ("timeout", "in the tests")
+    return _outcome(candidate.finish() or stopped, results, len(tests["cases"]), candidate)
+
+
+def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected: Any) -> Verdict:
+    try:
+        return PASS if _listed(candidate.call(name, arguments, {})) == _listed(expected) else WRONG
+    except (StopError, _TooSlowError):
+        raise
+    except BaseException as error:
+        if candidate.raised is not None and candidate.raised[0] is error:
+            return candidate.raised[1]
+        return "wrong_answer", type(error).__name__
 
 
 def _listed(value: Any) -> Any:
@@ -253,7 +257,7 @@ def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits:
     candidate = None
     for number, (given, expected) in enumerate(tests["cases"]):
         candidate = _started(control, source, limits, "script", given)
-        with contextlib.suppress(StopError):
+        with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits["seconds"] + _GRACE):
             candidate.ended()
         verdict = candidate.finish()
         if verdict is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
-import time
 from typing import Any
 
 from .codec import MAX_BYTES, MalformedError, decode, encode
@@ -40,32 +38,31 @@ def send_bytes(sock: socket.socket, data: bytes, descriptors: list[int] | None =
         raise ClosedError(str(error)) from error
 
 
-def receive(sock: socket.socket, deadline: float | None = None, limit: int = MAX_FRAME) -> Any:
+def receive(sock: socket.socket, limit: int = MAX_FRAME) -> Any:
     """Receive a value.
 
     Args:
-        sock: blocking.
-        deadline: by time.monotonic(); None waits for ever.
+        sock: blocking; a timeout of its own is kept.
         limit: a longer frame is malformed.
 
     Raises:
         ClosedError: the other side is gone, also in the middle of a frame.
-        TimeoutError: the deadline passed.
+        TimeoutError: the socket's timeout passed.
         MalformedError: not a frame.
     """
-    return decode(receive_bytes(sock, deadline, limit))
+    return decode(receive_bytes(sock, limit))
 
 
-def receive_bytes(sock: socket.socket, deadline: float | None = None, limit: int = MAX_FRAME) -> bytes:
+def receive_bytes(sock: socket.socket, limit: int = MAX_FRAME) -> bytes:
     """`receive` without decoding."""
-    (length,) = _LENGTH.unpack(_exactly(sock, 4, deadline))
+    (length,) = _LENGTH.unpack(_exactly(sock, 4))
     if length > limit:
         raise MalformedError(f"a frame of {length} bytes")
-    return _exactly(sock, length, deadline)
+    return _exactly(sock, length)
 
 
-def receive_with_descriptors(sock: socket.socket, most: int) -> tuple[Any, list[int]]:
-    """Receive a value and the descriptors that came with it.
+def receive_with_descriptors(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """Receive an encoded value and the descriptors that came with it.
 
     Raises:
         ClosedError: the other side is gone.
@@ -73,17 +70,17 @@ def receive_with_descriptors(sock: socket.socket, most: int) -> tuple[Any, list[
     data, descriptors, _, _ = socket.recv_fds(sock, 4, most)
     if not data:
         raise ClosedError("closed")
-    (length,) = _LENGTH.unpack(data + _exactly(sock, 4 - len(data), None))
-    return decode(_exactly(sock, length, None)), descriptors
+    (length,) = _LENGTH.unpack(data + _exactly(sock, 4 - len(data)))
+    return _exactly(sock, length), descriptors
 
 
-def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytes:
+def _exactly(sock: socket.socket, count: int) -> bytes:
     parts = []
     while count:
-        if deadline is not None:
-            _wait(sock, deadline)
         try:
             part = sock.recv(min(count, 1 << 20))
+        except TimeoutError:
+            raise
         except OSError as error:
             raise ClosedError(str(error)) from error
         if not part:
@@ -91,15 +88,3 @@ def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytes:
         parts.append(part)
         count -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _wait(sock: socket.socket, deadline: float) -> None:
-    left = deadline - time.monotonic()
-    if left <= 0 or not _readable(sock, left):
-        raise TimeoutError
-
-
-def _readable(sock: socket.socket, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))

@@ -1,4 +1,4 @@
-"""The candidates' server: warm, it forks one process a program, watches it, ends it, and leaves nothing of it behind.
+"""The supervisor: watches the one program that runs, ends it, and leaves nothing of it behind. It never runs a line of a program itself.
 
 It is as untrusted as the programs: it holds no secret and no test, and what it says can only make a program fail.
 """
@@ -6,7 +6,6 @@ It is as untrusted as the programs: it holds no secret and no test, and what it 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
 import signal
@@ -15,8 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import confinement, program, wire
-from .filters import Filter, let_run
+from . import confinement, wire, zygote
+from .codec import decode
+from .filters import held_call, let_run
 
 _TICK = 0.02  # seconds between two looks at processes and files, where no kernel filter holds them back
 _SIZE_TICK = 0.25  # seconds between two looks at how much a program has written
@@ -26,54 +26,59 @@ def serve(control: socket.socket, config: dict[str, Any]) -> None:
     """Run programs, one at a time, as they are asked for, until the other side is gone.
 
     Args:
-        control: a job with the channel's descriptor in; how the program ended out. A frame in the meantime ends the program.
-        config: `scratch`, the folder that programs may write to; `filter`, whether seccomp is to be used; `home` (see program.py).
+        control: a job with the channel's descriptor in; how the program ended out. A frame without a descriptor ends the program.
+        config: `scratch`, the folder that programs may write to; the rest is the zygote's.
     """
-    filters = Filter() if config["filter"] else None
-    handoff = socket.socketpair()
     confinement.adopt_orphans()
     confinement.hide()
-    gc.collect()
-    gc.freeze()
+    forker = _Forker(config)
     while True:
         try:
-            job, descriptors = wire.receive_with_descriptors(control, 1)
-        except wire.ClosedError:
-            return
-        if not descriptors:  # a program is told to end that has ended by itself
-            continue
-        ended = _run(job, descriptors[0], control, filters, handoff, config)
-        try:
-            wire.send(control, ended)
+            data, descriptors = wire.receive_with_descriptors(control, 1)
+            if descriptors:  # otherwise a program is told to end that has ended by itself
+                wire.send(control, _run(data, descriptors[0], control, forker, config["scratch"]))
         except wire.ClosedError:
             return
 
 
-def _run(
-    job: dict[str, Any],
-    channel: int,
-    control: socket.socket,
-    filters: Filter | None,
-    handoff: tuple[socket.socket, socket.socket],
-    config: dict[str, Any],
-) -> dict[str, Any]:
-    """Fork, watch, clean up; says how the program ended."""
+class _Forker:
+    """The zygote, as the supervisor sees it.
+
+    Attributes:
+        pid: its process id.
+        socket: programs go in; (process id) and (status) come out.
+        listener: where calls arrive that the filter holds; -1 where there is no filter.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.socket.close()
+            zygote.serve(theirs, config)
+            os._exit(0)
+        theirs.close()
+        _, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
+        self.listener = descriptors[0] if descriptors else -1
+
+
+def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scratch: str) -> dict[str, Any]:
+    """Have a program started, watch it, clean up; says how it ended."""
+    limits, text, job = decode(data)
     output, errors = os.pipe(), os.pipe()
-    given = _input(job["stdin"])
-    pid = os.fork()
-    if pid == 0:
-        program.become(job, (given, output[1], errors[1], channel), filters, handoff[1].fileno(), config["home"])
-    for descriptor in (given, output[1], errors[1], channel):
+    theirs = [_input(text), output[1], errors[1], channel]
+    wire.send_bytes(forker.socket, job, theirs)
+    for descriptor in theirs:
         os.close(descriptor)
-    watched = _Watched(pid, output[0], errors[0], job["limits"])
+    watched = _Watched(forker, output[0], errors[0], limits)
     try:
-        if filters is not None:
-            watched.hear(filters, _listener(handoff[0], watched.pidfd))
-        watched.watch(control, config["scratch"])
+        watched.watch(control, scratch)
     finally:
-        watched.close()
-        _end_all(pid)
-        empty(config["scratch"])
+        os.close(output[0])
+        os.close(errors[0])
+        if forker.listener < 0:
+            _end_all(forker.pid)
+        empty(scratch)
     return watched.ended
 
 
@@ -89,57 +94,45 @@ def _input(text: str | None) -> int:
     return descriptor
 
 
-def _listener(sock: socket.socket, pidfd: int) -> int:
-    """The listener that the freshly forked process hands over; -1 if it died before."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
-    if sock.fileno() in (descriptor for descriptor, _ in poll.poll()):
-        _, (listener,), _, _ = socket.recv_fds(sock, 1, 1)
-        return int(listener)
-    return -1
-
-
 class _Watched:
     """One running program: its output, its held calls, its end."""
 
-    def __init__(self, pid: int, output: int, errors: int, limits: dict[str, Any]) -> None:
-        self.pid, self.limits = pid, limits
-        self.pidfd = os.pidfd_open(pid)
+    def __init__(self, forker: _Forker, output: int, errors: int, limits: dict[str, Any]) -> None:
+        self.forker, self.limits = forker, limits
+        self.pid = 0  # as long as it is not there
         self.texts = {output: bytearray(), errors: bytearray()}
         self.output, self.errors = output, errors
-        self.filters: Filter | None = None
-        self.listener = -1
         self.threads = 1
         self.ended: dict[str, Any] = {"forbidden": None, "timeout": False, "overflow": False, "signal": None, "exit": None}
         self.poll = select.poll()
-        for descriptor in (self.pidfd, output, errors):
-            os.set_blocking(descriptor, False)
+        for descriptor in (forker.socket.fileno(), output, errors):
+            os.set_blocking(descriptor, descriptor == forker.socket.fileno())
             self.poll.register(descriptor, select.POLLIN)
-
-    def hear(self, filters: Filter, listener: int) -> None:
-        """Take the listener on which held calls arrive."""
-        self.filters, self.listener = filters, listener
-        if listener >= 0:
-            self.poll.register(listener, select.POLLIN)
+        if forker.listener >= 0:
+            self.poll.register(forker.listener, select.POLLIN)
 
     def watch(self, control: socket.socket, scratch: str) -> None:
-        """Until the program has ended, by itself or because it was time to."""
+        """Until the program has ended, by itself or because it was time to.
+
+        Raises:
+            ClosedError: the zygote is gone.
+        """
         self.poll.register(control, select.POLLIN)
-        started = time.monotonic()
+        started = looked = time.monotonic()
         deadline = started + self.limits["seconds"]
-        looked = started
-        tick = _SIZE_TICK if self.filters else _TICK
-        while True:
+        tick = _TICK if self.forker.listener < 0 else _SIZE_TICK
+        status = None
+        while status is None:
             now = time.monotonic()
-            ready = dict(self.poll.poll(max(0.0, min(deadline - now, tick)) * 1000))
-            if self.pidfd in ready:
-                break
+            ready = dict(self.poll.poll(max(0.001, min(deadline - now, tick)) * 1000))
+            if self.forker.listener in ready:
+                self._held()
+            if self.forker.socket.fileno() in ready:
+                status = self._heard()
             if control.fileno() in ready:  # the tester has enough, or is gone
                 self.end()
-                self.poll.unregister(control)
-            if self.listener in ready:
-                self._held(ready[self.listener])
+                if self.pid:
+                    self.poll.unregister(control)
             for descriptor in self.texts.keys() & ready.keys():
                 self._read(descriptor)
             now = time.monotonic()
@@ -148,7 +141,6 @@ class _Watched:
             if now - looked > tick:
                 looked = now
                 self._look(scratch)
-        _, status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(status):
             self.ended["signal"] = os.WTERMSIG(status)
         else:
@@ -161,27 +153,34 @@ class _Watched:
     def end(self, **why: Any) -> None:
         """Kill the program, and remember why."""
         self.ended |= why
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        """Give the descriptors back."""
-        for descriptor in (self.pidfd, self.output, self.errors, self.listener):
-            if descriptor >= 0:
-                os.close(descriptor)
+    def _heard(self) -> int | None:
+        """A word from the zygote: first the program's process id, then its status."""
+        data = self.forker.socket.recv(zygote.WORD.size)
+        if len(data) < zygote.WORD.size:
+            raise wire.ClosedError("the zygote is gone")
+        (word,) = zygote.WORD.unpack(data)
+        if self.pid:
+            return int(word)
+        self.pid = word
+        return None
 
-    def _held(self, event: int) -> None:
-        assert self.filters is not None
-        if event & select.POLLIN:
-            with contextlib.suppress(OSError):
-                number, name, thread = self.filters.held_call(self.listener)
-                self.threads += thread
-                if thread and self.threads <= self.limits["threads"]:
-                    let_run(self.listener, number)
-                else:
-                    self.end(forbidden="thread" if thread else name)
-        elif event & select.POLLHUP:
-            self.poll.unregister(self.listener)
+    def _held(self) -> None:
+        """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
+        with contextlib.suppress(OSError):
+            held = held_call(self.forker.listener)
+            self.threads += held.thread
+            if held.name == "fork" and held.pid == self.forker.pid and not held.thread:
+                let_run(self.forker.listener, held)
+            elif held.thread and self.threads <= self.limits["threads"]:
+                let_run(self.forker.listener, held)
+            elif held.name == "kill" and self.pid and held.argument == self.pid:
+                let_run(self.forker.listener, held)
+            else:
+                self.end(forbidden="thread" if held.thread else held.name)
 
     def _read(self, descriptor: int) -> None:
         text = self.texts[descriptor]
@@ -198,9 +197,9 @@ class _Watched:
 
     def _look(self, scratch: str) -> None:
         """See how many processes there are and how much was written, where the kernel does not see to it."""
-        if self.filters is None and sum(1 for _ in _descendants()) > self.limits["threads"]:
+        if self.forker.listener < 0 and sum(1 for _ in _descendants(self.forker.pid)) > self.limits["threads"]:
             self.end(forbidden="fork")
-            _end_all(self.pid)
+            _end_all(self.forker.pid)
         if _written(scratch, self.limits["file"]) > self.limits["file"]:
             self.end(overflow=True)
 
@@ -219,28 +218,20 @@ def _written(folder: str, enough: int) -> int:
     return total
 
 
-def _end_all(pid: int) -> None:
-    """End whatever a program has left, and wait until it is gone."""
-    for _ in range(1000):
-        if os.getpid() == 1:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
-        else:
+def _end_all(zygote_pid: int) -> None:
+    """End whatever a program has left, and wait until it is gone. Needed only where no filter keeps programs from forking."""
+    while remaining := list(_descendants(zygote_pid)):
+        for pid in remaining:
             with contextlib.suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
-            for other in _descendants():
-                with contextlib.suppress(OSError):
-                    os.kill(other, signal.SIGKILL)
-        try:
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            return
         time.sleep(0.001)
 
 
-def _descendants() -> Iterator[int]:
-    """Every process below this one."""
+def _descendants(zygote_pid: int) -> Iterator[int]:
+    """Every process below this one but the zygote."""
     waiting = [os.getpid()]
     while waiting:
         parent = waiting.pop()
@@ -249,7 +240,7 @@ def _descendants() -> Iterator[int]:
                 with open(f"/proc/{parent}/task/{task}/children") as file:
                     found = [int(word) for word in file.read().split()]
                 waiting += found
-                yield from found
+                yield from (pid for pid in found if pid != zygote_pid)
 
 
 def empty(folder: str) -> None:

@@ -1,0 +1,59 @@
+"""The zygote: a warm interpreter that forks one process a program and does nothing else, so that a fork has little to copy."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import socket
+import struct
+from typing import Any
+
+from . import program, wire
+from .filters import Filter
+
+WORD = struct.Struct("=q")
+
+STANDARD = (
+    "abc array ast bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json keyword math "
+    "numbers operator queue random re statistics string struct sys textwrap threading time traceback types typing"
+).split()
+"""Modules that are there at once; a program imports the others of the standard library as ever. Each one makes every fork dearer."""
+
+_fork = ctypes.PyDLL(None).fork
+"""The C library's fork. Python's own runs handlers in the child (of threading, random, logging) that no single-threaded process needs,
+and which cost as much as the fork itself; without them all programs begin with the same random state, too."""
+
+
+def serve(supervisor: socket.socket, config: dict[str, Any]) -> None:
+    """Start programs, one at a time, until the supervisor is gone.
+
+    Args:
+        supervisor: a job with four descriptors in (input, output, errors, channel); process id and status out.
+        config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
+    """
+    for name in [*STANDARD, *config["imports"]]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if config["filter"]:
+        listener = Filter().install()
+        socket.send_fds(supervisor, [b"."], [listener])
+        os.close(listener)
+    else:
+        supervisor.send(b".")
+    gc.collect()
+    gc.freeze()
+    while True:
+        try:
+            job, descriptors = wire.receive_with_descriptors(supervisor, 4)
+        except wire.ClosedError:
+            return
+        pid = _fork()
+        if pid == 0:
+            program.become(job, descriptors, config["home"])
+        supervisor.send(WORD.pack(pid))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        supervisor.send(WORD.pack(os.waitpid(pid, 0)[1]))
