@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import select
 import signal
 import socket
 import time
@@ -13,6 +14,15 @@ from .codec import MAX_BYTES, MalformedError, decode, encode
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
+
+_PATIENCE = 50  # milliseconds
+_FORGED: Verdict = ("forbidden", "channel")
+_STATUS = {"forbidden", "timeout", "overflow", "signal", "exit", "seconds", "output", "errors"}
+_FORMS: dict[str, tuple[type, ...]] = {
+    "loaded": (list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object), "raised": (int, str, str, str),
+    "too_large": (int, str),
+}  # fmt: skip
+"""What a program's process may say, and of which types the parts are."""
 
 
 class StopError(BaseException):
@@ -34,7 +44,8 @@ class Candidate:
     def __init__(self, control: socket.socket, source: str, limits: dict[str, Any], mode: str, stdin: str | None = None) -> None:
         """Start it. Args: the server's socket; the program; its limits; "calls" or "script"; the text on its standard input."""
         self._control = control
-        self._channel, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self._channel = wire.Peer(ours, 2 * MAX_BYTES)
         self._numbers = 0
         self.deadline = time.monotonic() + limits["seconds"]
         self.functions: frozenset[str] = frozenset()
@@ -53,11 +64,11 @@ class Candidate:
         Raises:
             StopError: it has not come that far.
         """
-        kind, *rest = self._receive()
+        kind, *rest = self._receive("loaded", "failed")
         if kind == "failed":
             self._stop(verdict_of(*rest, loading=True))
-        if kind != "loaded" or not all(type(name) is str for names in rest for name in names):
-            self._stop(("forbidden", "channel"))
+        if not all(type(name) is str for names in rest for name in names):
+            self._stop(_FORGED)
         self.functions, self.modules = frozenset(rest[0]), frozenset(rest[1])
 
     def ended(self) -> None:
@@ -66,9 +77,9 @@ class Candidate:
         Raises:
             StopError: it failed, or was ended.
         """
-        kind, *rest = self._receive()
-        if kind != "ended":
-            self._stop(verdict_of(*rest, loading=True) if kind == "failed" else ("forbidden", "channel"))
+        kind, *rest = self._receive("ended", "failed")
+        if kind == "failed":
+            self._stop(verdict_of(*rest, loading=True))
 
     def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a function of the program. What the call changes in its arguments is changed in them here too.
@@ -78,36 +89,33 @@ class Candidate:
             Exception: the built-in exception nearest to what the program raised.
         """
         self._numbers += 1
-        data = encode((arguments, named))
+        data = encode((self._numbers, name, arguments, named))
         if self.fatal:
             raise StopError
         try:
-            wire.send_bytes(self._channel, encode((self._numbers, name, data), max_bytes=2 * MAX_BYTES))
+            self._channel.send(data)
         except wire.ClosedError:
             self._stop(None)
-        kind, number, *rest = self._receive()
-        if number != self._numbers or len(rest) != {"returned": 2, "raised": 3, "too_large": 1}.get(kind):
-            self._stop(("forbidden", "channel"))
+        kind, number, *rest = self._receive("returned", "raised", "too_large")
+        if number != self._numbers:
+            self._stop(_FORGED)
         if kind == "too_large":
             self._stop(("output_limit", "result"))
         self.answered += 1
         if kind == "raised":
             raise self._exception(*rest)
-        try:
-            result = decode(rest[0])
-            if rest[1] is not None:
-                after, after_named = decode(rest[1])
-                _update(arguments, after)
-                _update(named, after_named)
-        except (MalformedError, TypeError, ValueError):
-            self._stop(("forbidden", "channel"))
+        result, changed = rest
+        if changed is not None:
+            if type(changed) is not tuple or [type(part) for part in changed] != [tuple, dict]:
+                self._stop(_FORGED)
+            _update(arguments, changed[0])
+            _update(named, changed[1])
         return result
 
     def finish(self) -> Verdict | None:
         """End the program and see how it ended. Returns why nothing may be believed of it, None where nothing was wrong."""
-        self._channel.close()
-        wire.send(self._control, None)
-        how = wire.receive(self._control)
+        self._channel.socket.close()
+        how = self._status()
         self.output, self.errors = how["output"], how["errors"]
         if how["forbidden"]:
             self.fatal = ("forbidden", how["forbidden"])
@@ -117,17 +125,29 @@ class Candidate:
             self.fatal = _ending(how) if self.fatal or how["timeout"] else None
         return self.fatal
 
-    def _receive(self) -> tuple[Any, ...]:
+    def _status(self) -> dict[str, Any]:
+        """How the program ended. It usually ends by itself, now that nobody asks it any more; if not, it is told to."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        if not poll.poll(_PATIENCE):
+            wire.send(self._control, None)
+        how = wire.receive(self._control)
+        if type(how) is not dict or how.keys() != _STATUS:
+            raise wire.ClosedError("the supervisor talks nonsense")
+        return how
+
+    def _receive(self, *kinds: str) -> tuple[Any, ...]:
+        """The program's next message, of one of these kinds, in the form that it has to have."""
         if self.fatal:
             raise StopError
         try:
-            message = wire.receive(self._channel, limit=2 * MAX_BYTES)
+            message = decode(self._channel.receive())
         except wire.ClosedError:
             self._stop(None)
         except MalformedError:
-            self._stop(("forbidden", "channel"))
-        if type(message) is not tuple or len(message) < 1 or type(message[0]) is not str:
-            self._stop(("forbidden", "channel"))
+            self._stop(_FORGED)
+        if type(message) is not tuple or not message or message[0] not in kinds or not _has_form(message):
+            self._stop(_FORGED)
         return message
 
     def _stop(self, why: Verdict | None) -> Any:
@@ -155,8 +175,6 @@ def verdict_of(nearest: str, own: str, message: str, loading: bool = False) -> V
         message: its text.
         loading: whether the program's top level raised it.
     """
-    if not all(type(part) is str for part in (nearest, own, message)):
-        return "forbidden", "channel"
     if nearest == "MemoryError":
         return "memory", ""
     if nearest in ("ImportError", "ModuleNotFoundError"):
@@ -164,6 +182,11 @@ def verdict_of(nearest: str, own: str, message: str, loading: bool = False) -> V
     if nearest in ("SyntaxError", "IndentationError", "TabError") and loading:
         return "syntax_error", message
     return "exception", own
+
+
+def _has_form(message: tuple[Any, ...]) -> bool:
+    parts, types = message[1:], _FORMS[message[0]]
+    return len(parts) == len(types) and all(kind is object or type(part) is kind for part, kind in zip(parts, types, strict=True))
 
 
 def _ending(how: dict[str, Any]) -> Verdict:

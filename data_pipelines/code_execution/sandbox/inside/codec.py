@@ -134,7 +134,13 @@ def _write_token(out: bytearray, value: Token, opaque: Any, room: int, depth: in
     _write_items(b"o", out, (value.number, bool(value.truth), value.type_name[:200]), opaque, room, depth)
 
 
-_CONSTANTS = {b"N": None, b"T": True, b"F": False}
+_CONSTANTS = {ord("N"): None, ord("T"): True, ord("F"): False}
+_SMALL_INT, _REAL, _IMAGINARY, _TOKEN = b"ifco"
+_RAW: dict[int, Callable[[bytes], Any]] = {
+    ord("s"): lambda part: part.decode("utf-8", "surrogatepass"),
+    ord("b"): bytes,
+    ord("I"): lambda part: int.from_bytes(part, "big", signed=True),
+}
 _WRITERS: dict[type, Callable[..., None]] = {
     type(None): lambda out, value, *rest: out.extend(b"N"),
     bool: lambda out, value, *rest: out.extend(b"T" if value else b"F"),
@@ -178,33 +184,31 @@ def decode(data: bytes | memoryview, held: Callable[[int], Any] | None = None) -
 def _read(data: bytes, at: int, held: Callable[[int], Any] | None, depth: int) -> tuple[Any, int]:
     if depth == 0:
         raise MalformedError("nested too deep")
-    tag = data[at : at + 1]
+    tag = data[at]
     at += 1
-    if tag == b"i":
+    if tag == _SMALL_INT:
         return _SMALL.unpack_from(data, at)[0], at + 8
     if tag in _CONSTANTS:
         return _CONSTANTS[tag], at
-    if tag == b"f":
+    if tag == _REAL:
         return _FLOAT.unpack_from(data, at)[0], at + 8
-    if tag == b"c":
+    if tag == _IMAGINARY:
         return complex(*_COMPLEX.unpack_from(data, at)), at + 16
     (count,) = _LENGTH.unpack_from(data, at)
     at += 4
-    if tag in (b"s", b"b", b"I"):
-        if at + count > len(data):
-            raise MalformedError("cut off")
-        part = data[at : at + count]
-        value = part.decode("utf-8", "surrogatepass") if tag == b"s" else part if tag == b"b" else int.from_bytes(part, "big", signed=True)
-        return value, at + count
+    if count > len(data) - at:
+        raise MalformedError("cut off")
+    if tag in _RAW:
+        return _RAW[tag](data[at : at + count]), at + count
     build = _BUILDERS.get(tag)
-    if build is None or count > len(data) - at:
-        raise MalformedError("unknown kind of value, or cut off")
+    if build is None:
+        raise MalformedError("unknown kind of value")
     items = []
     for _ in range(count):
         item, at = _read(data, at, held, depth - 1)
         items.append(item)
     value = build(items)
-    return (held(value.number) if held and tag == b"o" else value), at
+    return (held(value.number) if held and tag == _TOKEN else value), at
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -218,16 +222,16 @@ def _token(items: list[Any]) -> Token:
     return Token(number, truth, type_name)
 
 
-_BUILDERS: dict[bytes, Callable[[list[Any]], Any]] = {
-    b"l": list,
-    b"t": tuple,
-    b"e": set,
-    b"z": frozenset,
-    b"d": _pairs,
-    b"g": iter,
-    b"r": lambda items: range(*items),
-    b"k": lambda items: dict.fromkeys(items).keys(),
-    b"v": lambda items: dict(enumerate(items)).values(),
-    b"m": lambda items: dict(items).items(),
-    b"o": _token,
+_BUILDERS: dict[int, Callable[[list[Any]], Any]] = {
+    ord("l"): list,
+    ord("t"): tuple,
+    ord("e"): set,
+    ord("z"): frozenset,
+    ord("d"): _pairs,
+    ord("g"): iter,
+    ord("r"): lambda items: range(*items),
+    ord("k"): lambda items: dict.fromkeys(items).keys(),
+    ord("v"): lambda items: dict(enumerate(items)).values(),
+    ord("m"): lambda items: dict(items).items(),
+    ord("o"): _token,
 }

@@ -34,7 +34,7 @@ def become(job: bytes, descriptors: list[int], home: int) -> None:
         os.closerange(home + 1, 65536)
         source, mode, limits = decode(job)
         confinement.limit(limits)
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
+        channel = wire.Peer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), wire.MAX_FRAME)
         (_answer_calls if mode == "calls" else _run_script)(source, channel)
     except BaseException:
         os._exit(70)
@@ -49,7 +49,7 @@ def _load(source: str, name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _run_script(source: str, channel: socket.socket) -> None:
+def _run_script(source: str, channel: wire.Peer) -> None:
     """Run a program that reads its input and writes its output; then say how it ended."""
     ended: tuple[Any, ...] = ("ended",)
     try:
@@ -64,31 +64,31 @@ def _run_script(source: str, channel: socket.socket) -> None:
             thread.join()
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
-    wire.send(channel, ended)
+    channel.send(encode(ended))
 
 
-def _answer_calls(source: str, channel: socket.socket) -> None:
+def _answer_calls(source: str, channel: wire.Peer) -> None:
     """Load a program, say what it defines, and answer calls of its functions until the tester has enough."""
     try:
         namespace = _load(source, NAME)
     except BaseException as error:
-        wire.send(channel, ("failed", *_description(error)))
+        channel.send(encode(("failed", *_description(error))))
         return
     functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("__")]
     modules = [name for name, value in namespace.items() if isinstance(value, types.ModuleType)]
-    wire.send(channel, ("loaded", functions, modules))
+    channel.send(encode(("loaded", functions, modules)))
     held: list[Any] = []
     while True:
         try:
-            data = wire.receive_bytes(channel)
+            data = channel.receive()
         except wire.ClosedError:
             return
-        wire.send_bytes(channel, _answer(data, namespace, held))
+        channel.send(_answer(data, namespace, held))
 
 
 def _answer(data: bytes, namespace: dict[str, Any], held: list[Any]) -> bytes:
     """Make the call that a frame asks for, and put what came of it into bytes."""
-    number, name, arguments = decode(data)
+    number, name, given, named = decode(data, held.__getitem__)
 
     def hold(value: Any) -> Token:
         held.append(value)
@@ -99,15 +99,17 @@ def _answer(data: bytes, namespace: dict[str, Any], held: list[Any]) -> bytes:
         return Token(len(held) - 1, truth, type(value).__name__)
 
     try:
-        given, named = decode(arguments, held.__getitem__)
-        function = _find(name, namespace)
-        result = function(*given, **named)
-        changed = _changed(arguments, given, named, hold)
-        return encode(("returned", number, encode(result, hold), changed))
+        result = _find(name, namespace)(*given, **named)
+        unchanged = not named and all(type(value) in _FIXED for value in given)
+        unchanged = unchanged or encode((number, name, given, named), hold) == data
+        return encode(("returned", number, result, None if unchanged else (given, named)), hold)
     except (TooLargeError, MalformedError) as error:
         return encode(("too_large", number, str(error)))
     except BaseException as error:
         return encode(("raised", number, *_description(error)))
+
+
+_FIXED = frozenset((int, str, float, bool, type(None), bytes, complex))  # nothing that a call could change
 
 
 def _find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:
@@ -116,17 +118,6 @@ def _find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:
     if owner not in namespace:
         raise NameError(f"name '{owner}' is not defined")
     return getattr(namespace[owner](), method) if dot else namespace[owner]
-
-
-_FIXED = frozenset((int, str, float, bool, type(None), bytes, complex))
-
-
-def _changed(before: bytes, given: tuple[Any, ...], named: dict[str, Any], hold: Callable[[Any], Token]) -> bytes | None:
-    """The arguments as they are after the call, where the call may have changed them."""
-    if all(type(value) in _FIXED for value in given) and not named:
-        return None
-    after = encode((given, named), hold)
-    return None if after == before else after
 
 
 def _description(error: BaseException) -> tuple[str, str, str]:

@@ -46,18 +46,22 @@ class _Forker:
 
     Attributes:
         pid: its process id.
-        socket: programs go in; (process id) and (status) come out.
+        socket: programs go in; their statuses come out.
+        pids: the process ids of programs, to be read only when one is needed: most programs need no signal.
         listener: where calls arrive that the filter holds; -1 where there is no filter.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.socket, theirs = socket.socketpair()
+        self.pids, tells = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             self.socket.close()
-            zygote.serve(theirs, config)
+            os.close(self.pids)
+            zygote.serve(theirs, tells, config)
             os._exit(0)
         theirs.close()
+        os.close(tells)
         _, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
         self.listener = descriptors[0] if descriptors else -1
 
@@ -128,11 +132,10 @@ class _Watched:
             if self.forker.listener in ready:
                 self._held()
             if self.forker.socket.fileno() in ready:
-                status = self._heard()
-            if control.fileno() in ready:  # the tester has enough, or is gone
+                status = _word(self.forker.socket.recv(zygote.WORD.size))
+            elif control.fileno() in ready:  # the tester has enough, or is gone
                 self.end()
-                if self.pid:
-                    self.poll.unregister(control)
+                self.poll.unregister(control)
             for descriptor in self.texts.keys() & ready.keys():
                 self._read(descriptor)
             now = time.monotonic()
@@ -141,6 +144,7 @@ class _Watched:
             if now - looked > tick:
                 looked = now
                 self._look(scratch)
+        self._process()  # which leaves nothing unread for the next program
         if os.WIFSIGNALED(status):
             self.ended["signal"] = os.WTERMSIG(status)
         else:
@@ -153,20 +157,14 @@ class _Watched:
     def end(self, **why: Any) -> None:
         """Kill the program, and remember why."""
         self.ended |= why
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process(), signal.SIGKILL)
 
-    def _heard(self) -> int | None:
-        """A word from the zygote: first the program's process id, then its status."""
-        data = self.forker.socket.recv(zygote.WORD.size)
-        if len(data) < zygote.WORD.size:
-            raise wire.ClosedError("the zygote is gone")
-        (word,) = zygote.WORD.unpack(data)
-        if self.pid:
-            return int(word)
-        self.pid = word
-        return None
+    def _process(self) -> int:
+        """The program's process id; waits until the zygote has forked."""
+        if not self.pid:
+            self.pid = _word(os.read(self.forker.pids, zygote.WORD.size))
+        return self.pid
 
     def _held(self) -> None:
         """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
@@ -177,7 +175,7 @@ class _Watched:
                 let_run(self.forker.listener, held)
             elif held.thread and self.threads <= self.limits["threads"]:
                 let_run(self.forker.listener, held)
-            elif held.name == "kill" and self.pid and held.argument == self.pid:
+            elif held.name == "kill" and held.argument == self._process():
                 let_run(self.forker.listener, held)
             else:
                 self.end(forbidden="thread" if held.thread else held.name)
@@ -202,6 +200,12 @@ class _Watched:
             _end_all(self.forker.pid)
         if _written(scratch, self.limits["file"]) > self.limits["file"]:
             self.end(overflow=True)
+
+
+def _word(data: bytes) -> int:
+    if len(data) < zygote.WORD.size:
+        raise wire.ClosedError("the zygote is gone")
+    return int(zygote.WORD.unpack(data)[0])
 
 
 def _written(folder: str, enough: int) -> int:

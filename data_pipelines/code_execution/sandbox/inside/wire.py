@@ -61,6 +61,40 @@ def receive_bytes(sock: socket.socket, limit: int = MAX_FRAME) -> bytes:
     return _exactly(sock, length)
 
 
+class Peer:
+    """The other end of a conversation of many short frames: each is usually received in one call.
+
+    Attributes:
+        socket: of this end.
+    """
+
+    def __init__(self, sock: socket.socket, limit: int) -> None:
+        """Args: a blocking socket; the longest frame that is accepted."""
+        self.socket = sock
+        self._limit = limit
+        self._waiting = b""
+
+    def send(self, data: bytes) -> None:
+        """Send an encoded value."""
+        send_bytes(self.socket, data)
+
+    def receive(self) -> bytes:
+        """Receive an encoded value; raises as `receive` does."""
+        data = self._waiting
+        while True:
+            if len(data) >= 4:
+                (length,) = _LENGTH.unpack_from(data)
+                if length > self._limit:
+                    raise MalformedError(f"a frame of {length} bytes")
+                if len(data) >= length + 4:
+                    self._waiting = data[length + 4 :]
+                    return data[4 : length + 4]
+                if length > len(data):
+                    data += _exactly(self.socket, length + 4 - len(data))
+                    continue
+            data += _part(self.socket, 65536)
+
+
 def receive_with_descriptors(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
     """Receive an encoded value and the descriptors that came with it.
 
@@ -77,14 +111,19 @@ def receive_with_descriptors(sock: socket.socket, most: int) -> tuple[bytes, lis
 def _exactly(sock: socket.socket, count: int) -> bytes:
     parts = []
     while count:
-        try:
-            part = sock.recv(min(count, 1 << 20))
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise ClosedError(str(error)) from error
-        if not part:
-            raise ClosedError("closed")
+        part = _part(sock, min(count, 1 << 20))
         parts.append(part)
         count -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _part(sock: socket.socket, most: int) -> bytes:
+    try:
+        part = sock.recv(most)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise ClosedError(str(error)) from error
+    if not part:
+        raise ClosedError("closed")
+    return part

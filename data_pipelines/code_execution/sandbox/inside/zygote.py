@@ -27,11 +27,12 @@ _fork = ctypes.PyDLL(None).fork
 and which cost as much as the fork itself; without them all programs begin with the same random state, too."""
 
 
-def serve(supervisor: socket.socket, config: dict[str, Any]) -> None:
+def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     """Start programs, one at a time, until the supervisor is gone.
 
     Args:
-        supervisor: a job with four descriptors in (input, output, errors, channel); process id and status out.
+        supervisor: a job with four descriptors in (input, output, errors, channel), the program's status out.
+        pids: where process ids are written to.
         config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
     """
     for name in [*STANDARD, *config["imports"]]:
@@ -53,7 +54,7 @@ def serve(supervisor: socket.socket, config: dict[str, Any]) -> None:
         pid = _fork()
         if pid == 0:
             program.become(job, descriptors, config["home"])
-        supervisor.send(WORD.pack(pid))
+        os.write(pids, WORD.pack(pid))
         for descriptor in descriptors:
             os.close(descriptor)
         supervisor.send(WORD.pack(os.waitpid(pid, 0)[1]))
