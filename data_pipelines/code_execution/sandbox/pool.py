@@ -122,7 +122,7 @@ class Sandbox:
 
     def _judge(self, program: str, tests: Tests, limits: Limits, seed: int) -> ExecutionResult:
         runs = len(tests.cases) if isinstance(tests, Outputs) else 1
-        message, bounds = tests.as_message(), vars(limits)
+        message, bounds = tests.as_message(), tuple(vars(limits).values())
         answer = None
         for _ in range(_ATTEMPTS):
             unit = self._take(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from data_pipelines.code_execution.sandbox.isolation import CODE, Isolation, Rol
 
 START_SECONDS = 60.0
 GRACE = 10.0  # seconds beyond a program's own limits before the host ends the unit
+_numbers = itertools.count()
 _PROFILED = (-signal.SIGPROF, 128 + signal.SIGPROF)
 
 
@@ -46,7 +48,7 @@ class Unit:
     """
 
     def __init__(self, isolation: Isolation, hash_seed: int = 0) -> None:
-        """Start the processes and wait until both are ready.
+        """Start the processes, on one core, and wait until both are ready.
 
         Raises:
             StartError: this machine does not have what the isolation needs.
@@ -56,6 +58,8 @@ class Unit:
         self._host, host = socket.socketpair()
         ours, theirs = socket.socketpair()
         self._processes: list[subprocess.Popen[bytes]] = []
+        cores = sorted(os.sched_getaffinity(0))
+        self._core = cores[(os.getpid() + next(_numbers)) % len(cores)]
         with tempfile.TemporaryFile() as errors:
             try:
                 sockets = {"host": host.fileno(), "control": ours.fileno()}
@@ -78,7 +82,7 @@ class Unit:
         if account:
             os.chown(scratch, account.user, account.user)
         process = subprocess.Popen(
-            isolation.command(role, sockets, scratch, account),
+            isolation.command(role, sockets, scratch, account, self._core),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -92,22 +96,22 @@ class Unit:
         if account:
             account.close()
 
-    def judge(self, source: str, tests: dict[str, Any], limits: dict[str, Any], runs: int) -> dict[str, Any]:
+    def judge(self, source: str, tests: dict[str, Any], limits: tuple[Any, ...], runs: int) -> dict[str, Any]:
         """Run a program against tests.
 
         Args:
             source: the program.
             tests: `Tests.as_message()`.
-            limits: as a dict.
+            limits: in the order of `Limits`.
             runs: how often the program is run at most.
 
         Raises:
             BrokenError: the candidates' server died; start another unit.
         """
-        self._host.settimeout(runs * limits["seconds"] + GRACE)
+        self._host.settimeout(runs * limits[0] + GRACE)
         self.served += 1
         try:
-            wire.send(self._host, {"source": source, "tests": tests, "limits": limits})
+            wire.send(self._host, (source, tests, limits))
         except wire.ClosedError as error:
             raise BrokenError(started=False) from error
         try:

@@ -6,18 +6,17 @@ import builtins
 import select
 import signal
 import socket
-import time
 from typing import Any
 
 from . import wire
 from .codec import MAX_BYTES, MalformedError, decode, encode
+from .orders import Ended, Order, pack
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
 
 _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
-_STATUS = {"forbidden", "timeout", "overflow", "signal", "exit", "seconds", "output", "errors"}
 _FORMS: dict[str, tuple[type, ...]] = {
     "loaded": (list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object), "raised": (int, str, str, str),
     "too_large": (int, str),
@@ -34,20 +33,25 @@ class Candidate:
 
     Attributes:
         functions, modules: names that the program defines, after `load`.
-        deadline: by time.monotonic(); the supervisor ends it then.
         fatal: why nothing more can be asked of it; None as long as it can.
         raised: the last exception that came out of the program, and its verdict.
         output: what it wrote, after `finish`.
         answered: calls that came back so far, with a value or an exception.
     """
 
-    def __init__(self, control: socket.socket, source: str, limits: dict[str, Any], mode: str, stdin: str | None = None) -> None:
-        """Start it. Args: the server's socket; the program; its limits; "calls" or "script"; the text on its standard input."""
+    def __init__(self, control: socket.socket, source: str, limits: tuple[Any, ...], stdin: str | None = None) -> None:
+        """Start it.
+
+        Args:
+            control: the supervisor.
+            source: the program.
+            limits: as `Order` begins.
+            stdin: what a whole program reads; None: the program answers calls.
+        """
         self._control = control
         ours, theirs = socket.socketpair()
         self._channel = wire.Peer(ours, 2 * MAX_BYTES)
         self._numbers = 0
-        self.deadline = time.monotonic() + limits["seconds"]
         self.functions: frozenset[str] = frozenset()
         self.modules: frozenset[str] = frozenset()
         self.fatal: Verdict | None = None
@@ -55,7 +59,9 @@ class Candidate:
         self.output = b""
         self.errors = b""
         self.answered = 0
-        wire.send(control, (limits, stdin, encode((source, mode, limits))), [theirs.fileno()])
+        text = b"" if stdin is None else stdin.encode("utf-8", "surrogatepass")
+        order = Order(*limits, script=stdin is not None, stdin=-1 if stdin is None else len(text))
+        wire.send_bytes(control, pack(order, source.encode("utf-8", "surrogatepass"), text), [theirs.fileno()])
         theirs.close()
 
     def load(self) -> None:
@@ -116,25 +122,25 @@ class Candidate:
         """End the program and see how it ended. Returns why nothing may be believed of it, None where nothing was wrong."""
         self._channel.socket.close()
         how = self._status()
-        self.output, self.errors = how["output"], how["errors"]
-        if how["forbidden"]:
-            self.fatal = ("forbidden", how["forbidden"])
-        elif how["overflow"]:
+        self.output, self.errors = how.output, how.errors
+        if how.forbidden:
+            self.fatal = ("forbidden", how.forbidden)
+        elif how.overflow:
             self.fatal = ("output_limit", "")
         elif self.fatal == ("crashed", "") or self.fatal is None:
-            self.fatal = _ending(how) if self.fatal or how["timeout"] else None
+            self.fatal = _ending(how) if self.fatal or how.timeout else None
         return self.fatal
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> Ended:
         """How the program ended. It usually ends by itself, now that nobody asks it any more; if not, it is told to."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         if not poll.poll(_PATIENCE):
             wire.send(self._control, None)
         how = wire.receive(self._control)
-        if type(how) is not dict or how.keys() != _STATUS:
+        if type(how) is not tuple or len(how) != len(Ended._fields):
             raise wire.ClosedError("the supervisor talks nonsense")
-        return how
+        return Ended._make(how)
 
     def _receive(self, *kinds: str) -> tuple[Any, ...]:
         """The program's next message, of one of these kinds, in the form that it has to have."""
@@ -189,14 +195,14 @@ def _has_form(message: tuple[Any, ...]) -> bool:
     return len(parts) == len(types) and all(kind is object or type(part) is kind for part, kind in zip(parts, types, strict=True))
 
 
-def _ending(how: dict[str, Any]) -> Verdict:
-    if how["timeout"] or how["signal"] == signal.SIGXCPU:
+def _ending(how: Ended) -> Verdict:
+    if how.timeout or how.signal == signal.SIGXCPU:
         return "timeout", ""
-    if how["signal"] == signal.SIGXFSZ:
+    if how.signal == signal.SIGXFSZ:
         return "output_limit", "file"
-    if how["signal"]:
-        return "crashed", signal.Signals(how["signal"]).name
-    return "crashed", f"exit {how['exit']}"
+    if how.signal:
+        return "crashed", signal.Signals(how.signal).name
+    return "crashed", f"exit {how.exit}"
 
 
 def _update(mine: Any, theirs: Any) -> None:

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import struct
-from collections.abc import Mapping
 
 _NO_NEW_PRIVILEGES, _DROP_BOUNDING, _SUBREAPER, _DUMPABLE = 38, 24, 36, 4
 _CAPABILITY_VERSION = 0x20080522
@@ -39,23 +38,17 @@ def hide() -> None:
     _libc.prctl(_DUMPABLE, 0, 0, 0, 0)
 
 
-def limit(limits: Mapping[str, int | float]) -> None:
+def limit(seconds: float, memory: int, file: int, files: int) -> None:
     """Bound what the calling process may use, for good.
 
     Args:
-        limits: `memory` (bytes of address space), `seconds` (of CPU time, rounded up), `file` (bytes of a file), `files` (open at once),
-            `threads` (processes and threads of this user, where the user is not root).
+        seconds: of CPU time, rounded up.
+        memory: bytes of address space.
+        file: bytes of a file.
+        files: open at once.
     """
-    seconds = int(limits["seconds"]) + 1
-    for what, value in (
-        (resource.RLIMIT_AS, int(limits["memory"])),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, int(limits["file"])),
-        (resource.RLIMIT_NOFILE, int(limits["files"])),
-    ):
-        resource.setrlimit(what, (value, value))
-
-
-def limit_processes(count: int) -> None:
-    """Bound processes and threads of this user together; says nothing to root."""
-    resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
+    whole = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

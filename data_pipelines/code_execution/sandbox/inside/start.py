@@ -18,6 +18,7 @@ def main() -> None:
     if config["unshare"]:
         namespaces.enter(config["readable"], config["scratch"], config["bytes"], (config["program"], config["seen"]))
     os.chdir(config["scratch"])
+    os.sched_setaffinity(0, {config["core"]})
     sys.path += config["packages"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the host decides when to end
     applied = _landlock(config)
@@ -48,7 +49,7 @@ def _serve(config: dict[str, Any], report: dict[str, Any]) -> None:
 
 def _test(config: dict[str, Any], report: dict[str, Any]) -> None:
     host, control = socket.socket(fileno=config["host"]), socket.socket(fileno=config["control"])
-    confinement.limit(config["limits"])
+    confinement.limit(**config["limits"])
     if config["filter"]:
         os.close(Filter().install())  # nobody listens: calls that would end a program fail here
     wire.send(host, {"tester": report, "server": wire.receive(control)})

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import confinement, wire, zygote
-from .codec import decode
+from . import confinement, orders, wire, zygote
 from .filters import held_call, let_run
+from .orders import Ended, Order
 
 _TICK = 0.02  # seconds between two looks at processes and files, where no kernel filter holds them back
 _SIZE_TICK = 0.25  # seconds between two looks at how much a program has written
@@ -66,15 +66,15 @@ class _Forker:
         self.listener = descriptors[0] if descriptors else -1
 
 
-def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scratch: str) -> dict[str, Any]:
+def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scratch: str) -> Ended:
     """Have a program started, watch it, clean up; says how it ended."""
-    limits, text, job = decode(data)
+    order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
-    theirs = [_input(text), output[1], errors[1], channel]
-    wire.send_bytes(forker.socket, job, theirs)
+    theirs = [_input(orders.text_of(data, order)), output[1], errors[1], channel]
+    wire.send_bytes(forker.socket, data, theirs)
     for descriptor in theirs:
         os.close(descriptor)
-    watched = _Watched(forker, output[0], errors[0], limits)
+    watched = _Watched(forker, output[0], errors[0], order)
     try:
         watched.watch(control, scratch)
     finally:
@@ -86,12 +86,12 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
     return watched.ended
 
 
-def _input(text: str | None) -> int:
+def _input(text: bytes | None) -> int:
     """A descriptor from which the program reads its input."""
     if text is None:
         return os.open(os.devnull, os.O_RDONLY)
     descriptor = os.memfd_create("input")
-    data = memoryview(text.encode())
+    data = memoryview(text)
     while data:
         data = data[os.write(descriptor, data) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -101,13 +101,13 @@ def _input(text: str | None) -> int:
 class _Watched:
     """One running program: its output, its held calls, its end."""
 
-    def __init__(self, forker: _Forker, output: int, errors: int, limits: dict[str, Any]) -> None:
-        self.forker, self.limits = forker, limits
+    def __init__(self, forker: _Forker, output: int, errors: int, order: Order) -> None:
+        self.forker, self.order = forker, order
         self.pid = 0  # as long as it is not there
         self.texts = {output: bytearray(), errors: bytearray()}
         self.output, self.errors = output, errors
         self.threads = 1
-        self.ended: dict[str, Any] = {"forbidden": None, "timeout": False, "overflow": False, "signal": None, "exit": None}
+        self.ended = Ended("", False, False, 0, 0, b"", b"")
         self.poll = select.poll()
         for descriptor in (forker.socket.fileno(), output, errors):
             os.set_blocking(descriptor, descriptor == forker.socket.fileno())
@@ -122,8 +122,8 @@ class _Watched:
             ClosedError: the zygote is gone.
         """
         self.poll.register(control, select.POLLIN)
-        started = looked = time.monotonic()
-        deadline = started + self.limits["seconds"]
+        looked = time.monotonic()
+        deadline = looked + self.order.seconds
         tick = _TICK if self.forker.listener < 0 else _SIZE_TICK
         status = None
         while status is None:
@@ -145,18 +145,19 @@ class _Watched:
                 looked = now
                 self._look(scratch)
         self._process()  # which leaves nothing unread for the next program
-        if os.WIFSIGNALED(status):
-            self.ended["signal"] = os.WTERMSIG(status)
-        else:
-            self.ended["exit"] = os.WEXITSTATUS(status)
         for descriptor in list(self.texts):
             self._read(descriptor)
-        output, errors = bytes(self.texts[self.output]), bytes(self.texts[self.errors][-4000:])
-        self.ended |= {"seconds": time.monotonic() - started, "output": output, "errors": errors}
+        killed = os.WIFSIGNALED(status)
+        self.ended = self.ended._replace(
+            signal=os.WTERMSIG(status) if killed else 0,
+            exit=0 if killed else os.WEXITSTATUS(status),
+            output=bytes(self.texts[self.output]),
+            errors=bytes(self.texts[self.errors][-4000:]),
+        )
 
     def end(self, **why: Any) -> None:
         """Kill the program, and remember why."""
-        self.ended |= why
+        self.ended = self.ended._replace(**why)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process(), signal.SIGKILL)
 
@@ -173,7 +174,7 @@ class _Watched:
             self.threads += held.thread
             if held.name == "fork" and held.pid == self.forker.pid and not held.thread:
                 let_run(self.forker.listener, held)
-            elif held.thread and self.threads <= self.limits["threads"]:
+            elif held.thread and self.threads <= self.order.threads:
                 let_run(self.forker.listener, held)
             elif held.name == "kill" and held.argument == self._process():
                 let_run(self.forker.listener, held)
@@ -185,7 +186,7 @@ class _Watched:
         try:
             while data := os.read(descriptor, 65536):
                 text += data
-                if len(text) > self.limits["output"]:
+                if len(text) > self.order.output:
                     self.end(overflow=True)
                     return
         except BlockingIOError:
@@ -195,10 +196,10 @@ class _Watched:
 
     def _look(self, scratch: str) -> None:
         """See how many processes there are and how much was written, where the kernel does not see to it."""
-        if self.forker.listener < 0 and sum(1 for _ in _descendants(self.forker.pid)) > self.limits["threads"]:
+        if self.forker.listener < 0 and sum(1 for _ in _descendants(self.forker.pid)) > self.order.threads:
             self.end(forbidden="fork")
             _end_all(self.forker.pid)
-        if _written(scratch, self.limits["file"]) > self.limits["file"]:
+        if _written(scratch, self.order.file) > self.order.file:
             self.end(overflow=True)
 
 

@@ -21,6 +21,9 @@ from .assertions import UNIT, prepare
 from .candidate import Candidate, StopError, Verdict
 from .codec import TooLargeError
 
+Limits = tuple[float, int, int, int, int, int]
+"""As in `Order`: seconds first."""
+
 PASS: Verdict = ("pass", "")
 WRONG: Verdict = ("wrong_answer", "")
 _ALARM_AGAIN = 0.05  # seconds: tests may catch the first alarm
@@ -32,7 +35,7 @@ def serve(host: socket.socket, control: socket.socket) -> None:
     """Judge programs as the host asks for it, until it is gone.
 
     Args:
-        host: `source`, `tests` and `limits` in; verdict, tests, seconds and output out.
+        host: (program, tests, limits) in; verdict, tests, seconds and output out.
         control: the candidates' server.
     """
     signal.signal(signal.SIGALRM, _alarm)
@@ -41,12 +44,12 @@ def serve(host: socket.socket, control: socket.socket) -> None:
     gc.freeze()
     while True:
         try:
-            job = wire.receive(host)
+            source, tests, limits = wire.receive(host)
         except wire.ClosedError:
             return
         started = time.monotonic()
         try:
-            found = _KINDS[job["tests"]["kind"]](control, job["source"], job["tests"], job["limits"])
+            found = _KINDS[tests["kind"]](control, source, tests, limits)
         except wire.ClosedError as error:  # the server is gone: so are we, and both are started anew
             with contextlib.suppress(wire.ClosedError):
                 wire.send(host, {"broken": True, "started": str(error) != _NOT_STARTED})
@@ -57,9 +60,9 @@ def serve(host: socket.socket, control: socket.socket) -> None:
 _NOT_STARTED = "not started"
 
 
-def _started(control: socket.socket, source: str, limits: dict[str, Any], mode: str, stdin: str | None = None) -> Candidate:
+def _started(control: socket.socket, source: str, limits: Limits, stdin: str | None = None) -> Candidate:
     try:
-        return Candidate(control, source, limits, mode, stdin)
+        return Candidate(control, source, limits, stdin)
     except wire.ClosedError as error:
         raise wire.ClosedError(_NOT_STARTED) from error
 
@@ -141,14 +144,14 @@ class _Assertions:
         return [(self._lines[index], verdict) for index, verdict in sorted(self._found.items())]
 
 
-def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Run test code that calls the program's functions by name, or a `check` that is handed the entry point."""
     code, lines, names = prepare(tests["code"])
-    candidate = _started(control, source, limits, "calls")
+    candidate = _started(control, source, limits)
     found = _Assertions(candidate, lines)
     stopped: Verdict | None = None
     try:
-        with _alarm_at(limits["seconds"] + _GRACE):
+        with _alarm_at(limits[0] + _GRACE):
             candidate.load()
             namespace = _namespace(candidate, tests, names)
             namespace[UNIT] = found
@@ -213,13 +216,13 @@ def _outcome(fatal: Verdict | None, results: list[tuple[int, Verdict]], count: i
     return {"verdict": verdict, "tests": results, "count": count, "output": candidate.output[-4000:], "errors": candidate.errors}
 
 
-def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Call the entry point with each case's arguments; what it returns must be equal, lists and tuples taken as the same."""
-    candidate = _started(control, source, limits, "calls")
+    candidate = _started(control, source, limits)
     results: list[tuple[int, Verdict]] = []
     stopped: Verdict | None = None
     try:
-        with _alarm_at(limits["seconds"] + _GRACE):
+        with _alarm_at(limits[0] + _GRACE):
             candidate.load()
             for number, (arguments, expected) in enumerate(tests["cases"]):
                 results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected)))
@@ -250,14 +253,14 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Run the program afresh on each case's input and compare what it writes. After a timeout the rest is not run."""
     results: list[tuple[int, Verdict]] = []
     fatal: Verdict | None = None
     candidate = None
     for number, (given, expected) in enumerate(tests["cases"]):
-        candidate = _started(control, source, limits, "script", given)
-        with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits["seconds"] + _GRACE):
+        candidate = _started(control, source, limits, given)
+        with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits[0] + _GRACE):
             candidate.ended()
         verdict = candidate.finish()
         if verdict is None:

@@ -16,10 +16,7 @@ from .filters import Filter
 
 WORD = struct.Struct("=q")
 
-STANDARD = (
-    "abc array ast bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io itertools json keyword math "
-    "numbers operator queue random re statistics string struct sys textwrap threading time traceback types typing"
-).split()
+STANDARD = "bisect collections copy datetime functools heapq itertools json math operator random re string sys typing".split()
 """Modules that are there at once; a program imports the others of the standard library as ever. Each one makes every fork dearer."""
 
 _fork = ctypes.PyDLL(None).fork
@@ -44,6 +41,7 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
         os.close(listener)
     else:
         supervisor.send(b".")
+    program.rehearse()
     gc.collect()
     gc.freeze()
     while True:

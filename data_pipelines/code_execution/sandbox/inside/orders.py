@@ -1,0 +1,69 @@
+"""A program with what it needs, as bytes that go from process to process without being taken apart: every page touched after a fork is dear."""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, NamedTuple
+
+Mode = Literal["calls", "script"]
+_HEAD = struct.Struct("=dqqqii?q")
+
+
+class Order(NamedTuple):
+    """A program to be run once.
+
+    Attributes:
+        seconds, memory, output, file, files, threads: see ../results.py.
+        script: run as a whole program, not to answer calls.
+        stdin: what it reads, -1: nothing; else the number of bytes.
+    """
+
+    seconds: float
+    memory: int
+    output: int
+    file: int
+    files: int
+    threads: int
+    script: bool
+    stdin: int
+
+
+def pack(order: Order, source: bytes, text: bytes = b"") -> bytes:
+    """An order, its input and its program."""
+    return _HEAD.pack(*order) + text + source
+
+
+def head(data: bytes) -> Order:
+    """The order."""
+    return Order._make(_HEAD.unpack_from(data))
+
+
+def text_of(data: bytes, order: Order) -> bytes | None:
+    """What the program reads from its standard input."""
+    return None if order.stdin < 0 else data[_HEAD.size : _HEAD.size + order.stdin]
+
+
+def source_of(data: bytes, order: Order) -> str:
+    """The program."""
+    return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
+
+
+class Ended(NamedTuple):
+    """How a program ended.
+
+    Attributes:
+        forbidden: the system call that ended it, "" where none did.
+        timeout: whether its time was over.
+        overflow: whether it wrote too much.
+        signal: that killed it, 0 where none did.
+        exit: its status.
+        output, errors: what it wrote.
+    """
+
+    forbidden: str
+    timeout: bool
+    overflow: bool
+    signal: int
+    exit: int
+    output: bytes
+    errors: bytes
