@@ -5,16 +5,23 @@ The interpreter may lie where only root gets to (/root/.pyenv): it is reached th
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
+import shutil
+import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _numbers = itertools.count()
 _HIGHEST = 0x70000000
 _FIRST = 20
+_EVERYONES = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 
 def needed(level: str) -> bool:
@@ -60,9 +67,53 @@ class Account:
         return {"user": self.user, "group": self.user, "extra_groups": [], "executable": self.python}
 
     def close(self) -> None:
-        """Close this side's descriptors, once the process is started."""
+        """Close this side's descriptors, once the process has been started."""
         for handle in self.descriptors:
             os.close(handle)
+
+
+def processes_now(account: Account | None) -> int:
+    """How many processes and threads the user has under whom programs are to run."""
+    if account is not None:
+        return 0
+    return sum(process.num_threads() for process in psutil.process_iter() if _is_ours(process))
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.uids().real == os.getuid())
+    return False
+
+
+def end_processes_of(user: int) -> None:
+    """Kill whatever still runs under a user id of our own."""
+    for _ in range(100):
+        found = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit() and _owner(entry) == user]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.01)
+
+
+def _owner(entry: os.DirEntry[str]) -> int:
+    with contextlib.suppress(OSError):
+        return entry.stat().st_uid
+    return -1
+
+
+def remove_files_of(user: int) -> None:
+    """Remove what a user id of our own has left in the folders that everyone may write to."""
+    for folder in _EVERYONES:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_uid == user:
+                        if entry.is_dir(follow_symlinks=False):
+                            shutil.rmtree(entry.path)
+                        else:
+                            os.unlink(entry.path)
 
 
 def _high(handle: int) -> int:

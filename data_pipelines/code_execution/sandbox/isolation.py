@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from align.errors import AlignError, nearest
+from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
 from data_pipelines.code_execution.sandbox.results import Level
 
@@ -32,6 +33,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 _START = "import sys; sys.path.insert(0, {!r}); from inside.start import main; main()"
 SCRATCH_BYTES = 64 << 20
+MORE_PROCESSES = 64  # that the processes inside may start together, where no filter keeps programs from forking
 TESTER_LIMITS = {"memory": 4 << 30, "seconds": 10**8, "file": 0, "files": 64}
 
 
@@ -77,6 +79,7 @@ class Isolation:
             **sockets, "role": role, "unshare": self.mechanism == "unshare", "landlock": _LANDLOCK[self.level], "filter": self.level != "limits",
             "scratch": SCRATCH if strong else scratch, "bytes": SCRATCH_BYTES, "program": str(_INSIDE), "seen": f"{SEEN}/inside",
             "packages": list(self.packages), "imports": list(self.imports), "limits": TESTER_LIMITS, "home": 65535, "core": core,
+            "processes": None if self.level != "limits" else accounts.processes_now(account) + MORE_PROCESSES,
         }  # fmt: skip
         place = SEEN if self.mechanism == "bubblewrap" else account.code if account else str(CODE)
         config["readable"] = self.readable() + ([] if self.mechanism == "unshare" else [f"{place}/inside"])

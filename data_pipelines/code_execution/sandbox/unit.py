@@ -58,6 +58,7 @@ class Unit:
         self._host, host = socket.socketpair()
         ours, theirs = socket.socketpair()
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._users: list[int] = []
         cores = sorted(os.sched_getaffinity(0))
         self._core = cores[(os.getpid() + next(_numbers)) % len(cores)]
         with tempfile.TemporaryFile() as errors:
@@ -94,6 +95,7 @@ class Unit:
         )
         self._processes.append(process)
         if account:
+            self._users.append(account.user)
             account.close()
 
     def judge(self, source: str, tests: dict[str, Any], limits: tuple[Any, ...], runs: int) -> dict[str, Any]:
@@ -143,6 +145,9 @@ class Unit:
             process.kill()
             process.wait()
         self._processes = []
+        for user in self._users:
+            accounts.end_processes_of(user)
+            accounts.remove_files_of(user)
         for folder in self._scratch:
             shutil.rmtree(folder, ignore_errors=True)
 

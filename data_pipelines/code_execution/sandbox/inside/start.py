@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,7 +24,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the host decides when to end
     applied = _landlock(config)
     confinement.give_up_privileges()
+    if config["processes"]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (config["processes"],) * 2)
     os.environ.clear()
+    os.environ["HOME"] = config["scratch"]  # whoever asks for it would otherwise ask the system's user database
     sys.argv[1:] = []
     report = {"landlock": applied, "pid": os.getpid(), "python": sys.version.split()[0]}
     (_test if config["role"] == "tester" else _serve)(config, report)
