@@ -42,6 +42,8 @@ def check(run: Run) -> None:
         _check_rounds(run)
     if recipe.thoughts is not None:
         _check_thoughts(run)
+    if recipe.code is not None:
+        _check_code(run)
     _check_engine(run)
     _check_tracker(run)
     _check_disk(run)
@@ -121,6 +123,31 @@ def _check_thoughts(run: Run) -> None:
     for asks, source, split in asked:
         if not source.startswith("micro:"):
             read_questions(asks, source, split, limit=1)  # a wrong column shows in the first record
+
+
+def _check_code(run: Run) -> None:
+    from data_pipelines.code_execution.edges import EdgeRules
+    from data_pipelines.code_execution.formats import FORMATS
+    from data_pipelines.code_execution.plan import sandbox_settings
+    from data_pipelines.code_execution.problems import read_problems
+    from data_pipelines.code_execution.stages import open_sandbox, test_maker
+
+    recipe, code = run.recipe, run.recipe.code
+    assert code is not None
+    assert recipe.rollouts is not None
+    EdgeRules(code.pairing)
+    if code.format not in (*FORMATS, "auto"):
+        raise AlignError(f"code.format is '{code.format}': {nearest(code.format, [*FORMATS, 'auto'])}")
+    if recipe.evaluation is not None and recipe.evaluation.task != "code":
+        raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with code is evaluated by code")
+    make = test_maker(code.tests_from)
+    if not recipe.rollouts.prompts.startswith("micro:"):
+        read_problems(recipe.rollouts.prompts, recipe.rollouts.prompts_split, format=code.format, limit=1, make_tests=make)
+    if recipe.evaluation is not None and recipe.evaluation.questions:
+        read_problems(recipe.evaluation.questions, recipe.evaluation.questions_split, limit=1)
+    for name in code.decontaminate:
+        _check_data("code.decontaminate", name)
+    open_sandbox(sandbox_settings(code.sandbox)).close()  # says what to install where the isolation cannot be had
 
 
 def _check_engine(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `align train | run | status | estimate | recipes | schema | show | import-search | doctor`."""
+"""The command line: `align train | run | status | estimate | recipes | schema | show | import-search | exec | doctor`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     _quiet_libraries()
     try:
-        options.command(options)
+        status = options.command(options)
     except AlignError as error:
         if options.traceback:
             raise
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    return 0
+    return status or 0
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--task", default="game24", help="the task that was searched, or a YAML file of your own (default game24)")
     log.add_argument("--keep", choices=["answers", "selected"], default="answers", help="the paths that count as good (default answers)")
     log.set_defaults(command=_import_search)
+    about = "Run a program against tests in the sandbox. Exit status: 0 it passes, 1 it does not, 2 nothing could be run."
+    execute = commands.add_parser("exec", help="run a program against tests in the sandbox", description=about)
+    execute.add_argument("program", type=Path, help="a Python file")
+    execute.add_argument("--tests", type=Path, required=True, help=".py with assertions, or .json with calls or outputs (docs: own format)")
+    execute.add_argument("--entry-point", help="the function that is tested, where the tests are .json with calls")
+    execute.add_argument("--isolation", default="best-available", help="require-strong, best-available (default) or limits-only")
+    execute.add_argument("--python", help="the interpreter that runs the program (default: this one, without its packages)")
+    execute.add_argument("--seconds", type=float, default=10.0, help="wall clock (default 10)")
+    execute.add_argument("--memory-gb", type=float, default=1.0, help="address space (default 1)")
+    execute.set_defaults(command=_exec)
     commands.add_parser("doctor", help="say what this machine can do").set_defaults(command=_doctor)
     return parser
 
@@ -123,7 +133,7 @@ def _run(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
-    from align.tables import chain_table, plan_table, round_table
+    from align.tables import chain_table, code_table, plan_table, round_table
 
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"
@@ -138,8 +148,10 @@ def _run(options: argparse.Namespace) -> None:
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         _print(round_table(runs))
-    if any(plans.chain_metrics(run) for run in runs):
+    if any(run.recipe.thoughts and plans.before_and_after(run) for run in runs):
         _print(chain_table(runs))
+    if any(run.recipe.code and plans.before_and_after(run) for run in runs):
+        _print(code_table(runs))
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -192,8 +204,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _import_search(options: argparse.Namespace) -> None:
-    from align.trees import write_trees
-    from data_pipelines.thought_trees.edges import EdgeRules, only_trained, with_step_edges
+    from align.trees import only_trained, write_trees
+    from data_pipelines.thought_trees.edges import EdgeRules, with_step_edges
     from data_pipelines.thought_trees.logs import read_tot_log
     from data_pipelines.thought_trees.tasks import load_task
 
@@ -205,6 +217,20 @@ def _import_search(options: argparse.Namespace) -> None:
     print(f"{options.trees}: {len(trained)} trees, {sum(len(tree.edges) for tree in trained)} edges; {len(rejected)} searches left out.")
     for reason, count in Counter(one.reason for one in rejected).items():
         print(f"{count} × {reason}", file=sys.stderr)
+
+
+def _exec(options: argparse.Namespace) -> int:
+    from align.tables import execution_table
+    from data_pipelines.code_execution.files import read_program, read_tests
+    from data_pipelines.code_execution.sandbox import Limits, Sandbox
+
+    tests = read_tests(options.tests, options.entry_point)
+    program = read_program(options.program)
+    limits = Limits(seconds=options.seconds, memory=int(options.memory_gb * (1 << 30)))
+    with Sandbox(options.isolation, 1, python=options.python) as sandbox:
+        result = sandbox.run(program, tests, limits)
+    _print(execution_table(result))
+    return 0 if result.passed else 1
 
 
 def _doctor(options: argparse.Namespace) -> None:

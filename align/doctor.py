@@ -14,7 +14,7 @@ PINNED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "dee
 
 def report() -> list[tuple[str, bool, str]]:
     """Findings about this machine: name, whether it is good, and a sentence."""
-    return [_device(), *_packages(), _vllm(), _deepspeed(), _tracking(), _disk(), _memory(), _slurm()]
+    return [_device(), *_packages(), _sandbox(), _vllm(), _deepspeed(), _tracking(), _disk(), _memory(), _slurm()]
 
 
 def _device() -> tuple[str, bool, str]:
@@ -43,6 +43,20 @@ def _vllm() -> tuple[str, bool, str]:
     if importlib.util.find_spec("vllm") is None:
         return "vllm", True, "not installed: sampling uses transformers.generate (pip install align-preferences[vllm] on a GPU machine)."
     return "vllm", True, "installed: sampling can use it."
+
+
+def _sandbox() -> tuple[str, bool, str]:
+    from data_pipelines.code_execution.sandbox import available
+    from data_pipelines.code_execution.sandbox.isolation import LEVELS
+
+    found = available()
+    best = next((mechanism for mechanism, reason in found.items() if not reason), None)
+    missing = "; ".join(f"no {mechanism}: {reason}" for mechanism, reason in found.items() if reason)
+    if best is None:
+        return "sandbox", False, f"programs cannot be run here. {missing}"
+    if LEVELS[best] == "limits":
+        return "sandbox", False, f"programs run WITHOUT isolation, bounded in time and memory alone: install bubblewrap. {missing}"
+    return "sandbox", True, f"programs run isolated by {best} (level: {LEVELS[best]}). {missing}".strip()
 
 
 def _deepspeed() -> tuple[str, bool, str]:

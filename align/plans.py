@@ -21,6 +21,7 @@ from align.errors import AlignError
 from align.recipes import Recipe
 from align.runs import External, InterruptedRunError, Output, RunFolder, Shard, Stage, execute
 from align.runs.plan import up_to
+from data_pipelines.code_execution.plan import stages_of_code
 from data_pipelines.implicit_rewards.plan import stages_of_rounds
 from data_pipelines.thought_trees.plan import stages_of_thoughts
 
@@ -61,7 +62,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     unseen = {"output_dir", *WITHOUT_EFFECT}
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
-        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds or recipe.thoughts else {"train"}),
+        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds or recipe.thoughts or recipe.code else {"train"}),
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
     launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
@@ -70,6 +71,8 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
     if recipe.thoughts is not None:
         return stages_of_thoughts(recipe, training)
+    if recipe.code is not None:
+        return stages_of_code(recipe, training)
     assert recipe.data.train is not None
     evaluation = None
     if recipe.evaluation is not None:
@@ -167,8 +170,8 @@ def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
             yield number, metrics
 
 
-def chain_metrics(run: Run) -> dict[str, dict[str, float]]:
-    """Numbers of a run with thoughts, where they are there: `before`, `search` (of the start model) and `after`."""
+def before_and_after(run: Run) -> dict[str, dict[str, float]]:
+    """Numbers of a run with thoughts or code, where they are there: `before`, `after`, and `search` (of the start model)."""
     places = {"before": "start/evaluate", "search": "start/grade", "after": "evaluate"}
     found = {name: _read(run.folder.stage(stage) / "metrics.json") for name, stage in places.items()}
     return {name: metrics for name, metrics in found.items() if metrics}

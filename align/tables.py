@@ -19,6 +19,7 @@ from align.trees import ROOT, Node, PreferenceTree
 if TYPE_CHECKING:
     from align.experiment import Outcome
     from align.plans import Run
+    from data_pipelines.code_execution.sandbox import ExecutionResult
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
@@ -132,7 +133,7 @@ def round_table(runs: Sequence[Run]) -> Table:
 
 def chain_table(runs: Sequence[Run]) -> Table:
     """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds."""
-    from align.plans import chain_metrics
+    from align.plans import before_and_after
 
     table = Table(title="greedy chain of thought before and after, and tree search, mean over seeds", title_justify="left", box=None)
     names = (
@@ -150,7 +151,7 @@ def chain_table(runs: Sequence[Run]) -> Table:
         table.add_column(column, justify="left" if column == "run" else "right")
     found: dict[str, list[dict[str, dict[str, float]]]] = {}
     for run in runs:
-        found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(chain_metrics(run))
+        found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(before_and_after(run))
     for label, several in found.items():
         whole = [one for one in several if {"before", "after"} <= one.keys()]
         if not whole:
@@ -168,6 +169,39 @@ def chain_table(runs: Sequence[Run]) -> Table:
         else:
             cells += ["", "", f"{mean(one['after']['tokens'] for one in whole):.0f}", ""]
         table.add_row(label, str(len(whole)), *cells)
+    return table
+
+
+def code_table(runs: Sequence[Run]) -> Table:
+    """pass@k before and after: one line a variant, means over seeds."""
+    from align.plans import before_and_after
+
+    table = Table(title="programs that pass their tests, before and after, mean over seeds", title_justify="left", box=None)
+    found: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for run in runs:
+        numbers = before_and_after(run)
+        if {"before", "after"} <= numbers.keys():
+            found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(numbers)
+    names = [name for name in next(iter(found.values()), [{"after": {}}])[0]["after"] if "pass@" in name]
+    for column in ("run", "seeds", "better than start", *names):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for label, several in found.items():
+        wins = sum(one["after"]["pass@1"] > one["before"]["pass@1"] for one in several)
+        cells = [f"{mean(o['before'][name] for o in several):.1%} → {mean(o['after'][name] for o in several):.1%}" for name in names]
+        table.add_row(label, str(len(several)), f"{wins} of {len(several)}", *cells)
+    return table
+
+
+def execution_table(result: ExecutionResult) -> Table:
+    """A program's verdict and those of its tests."""
+    passed = sum(test.verdict.kind == "pass" for test in result.tests)
+    title = f"{escape(str(result.verdict))}: {passed} of {result.count} tests pass, {result.seconds:.3f} s, isolation: {result.isolation}"
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
+    for test in result.tests:
+        good = test.verdict.kind == "pass"
+        table.add_row("[green]pass[/]" if good else "[red]fail[/]", f"test {test.where}", "" if good else escape(str(test.verdict)))
+    if result.count > len(result.tests):
+        table.add_row("", f"{result.count - len(result.tests)} not reached", "")
     return table
 
 

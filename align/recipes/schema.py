@@ -5,6 +5,7 @@ data:        preference pairs or trees, for training and evaluation; what rounds
 rollouts:    prompts, engine and sampling, for methods that sample
 rounds:      what DICE and SELM do with the samples
 thoughts:    tree-of-thought search and its preferences (CPO)
+code:        programs, their execution and its preferences
 training:    any field of PreferenceConfig
 evaluation:  a task to measure before and after
 resources:   processes and launchers
@@ -40,7 +41,7 @@ class Model(_Section):
     """The policy and its reference."""
 
     name_or_path: str
-    """A model on the hub, a folder, or one trained here: `micro:sums`, `micro:careless`, `micro:style`."""
+    """A model on the hub, a folder, or one trained here: `micro:sums`, `micro:careless`, `micro:style`, `micro:code`."""
     reference: str | None = None
     """The reference model; left out, the policy as it is at the start."""
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
@@ -62,7 +63,7 @@ class Data(_Section):
 
     train: str | None = None
     """A name on the hub, a .jsonl, .json or .parquet file, or `micro:sums`, `micro:style`, pairs of a start model. Not needed
-    where `thoughts` make the preferences."""
+    where `thoughts` or `code` make the preferences."""
     train_split: str = "train"
     """Split of a hub data set."""
     eval: str | None = None
@@ -80,25 +81,31 @@ class Data(_Section):
 class Evaluation(_Section):
     """What is measured before and after the training."""
 
-    task: Literal["sums", "style", "chain_of_thought"]
-    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task`."""
+    task: Literal["sums", "style", "chain_of_thought", "code"]
+    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task`; `code`: programs that pass their tests."""
     problems: int = 400
     """How many held-out problems."""
     questions: str | None = None
-    """With chain_of_thought: questions, on the hub ("owner/name", "owner/name:subset") or in a file."""
+    """With chain_of_thought and code: questions or problems, on the hub ("owner/name", "owner/name:subset") or in a file."""
     questions_split: str = "test"
     """Split of a hub data set."""
     questions_task: str | None = None
     """With chain_of_thought: the task that these questions are of; left out, `thoughts.task`."""
     search: bool = True
     """With chain_of_thought: answer the questions by tree search too, with its cost."""
+    samples: int = 1
+    """With code: n, programs sampled for pass@k, besides the greedy one; 1: the greedy one alone."""
+    temperature: float = 0.8
+    """With code: of these samples."""
+    pass_at: list[int] = [1, 10]
+    """With code: every k of pass@k; those above `samples` are left out."""
 
 
 class Rollouts(_Section):
     """How responses are sampled."""
 
     prompts: str
-    """Prompts, preferences or, with `thoughts`, questions: a name on the hub, a .jsonl, .json or .parquet file, or a micro task."""
+    """Prompts, preferences, with `thoughts` questions, with `code` problems: a name on the hub, a .jsonl, .json or .parquet file, or a micro task."""
     prompts_split: str = "train"
     """Split of a hub data set."""
     prompts_column: str = "prompt"
@@ -107,7 +114,7 @@ class Rollouts(_Section):
     """Use the first so many prompts only."""
     chat: bool | None = None
     """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`
-    prompts are few-shot texts and stay so unless this is true."""
+    and `code` prompts are texts to go on from, and stay so unless this is true."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
     """What samples."""
     url: str | None = None
@@ -234,6 +241,45 @@ class Thoughts(_Section):
     """Which preferences the trees give."""
 
 
+class Sandboxing(_Section):
+    """How programs are kept from the host, and what they may use."""
+
+    isolation: Literal["require-strong", "best-available", "limits-only"] = "best-available"
+    """`require-strong`: namespaces, or nothing runs; `limits-only` protects nothing but time and memory."""
+    seconds: float = 10.0
+    """Wall clock of a program, for all its tests; of each test where a program reads standard input."""
+    memory_gb: float = 1.0
+    """Address space of a program."""
+    packages: list[str] = []
+    """Installed packages that programs may import besides the standard library."""
+    confirm: bool = False
+    """Run a program that passes once more, with another hash seed; it must pass again."""
+
+
+class Code(_Section):
+    """Preferences from programs that pass their tests over programs that fail (arXiv 2410.18585)."""
+
+    format: str = "auto"
+    """humaneval, evalplus, mbpp, apps, livecodebench, own; auto: by the columns."""
+    tests_from: str | None = None
+    """`module:function` of your own that makes the tests of problems without: record → Python text with assertions."""
+    check_solutions: bool = True
+    """Set problems aside whose own solution does not pass."""
+    decontaminate: list[str] = ["openai/openai_humaneval", "google-research-datasets/mbpp"]
+    """Benchmarks (their test split) whose problems are left out; `evaluation.questions` always is."""
+    sandbox: Sandboxing = Sandboxing()
+    """Where programs run."""
+    pairing: str = "random"
+    """Which pairs come first: random, closest (most similar), hardest (most tests passed by the worse), focus (most lines in common
+    before the first difference)."""
+    pairs: int | None = None
+    """So many pairs of a problem at most; left out, every pass × fail."""
+    min_gap: float | None = None
+    """Rank by share of tests passed instead: a pair differs by so much at least."""
+    drop_truncated: bool = True
+    """Programs cut off for length are no part of a pair."""
+
+
 class Resources(_Section):
     """How many machines' parts do the work; none of it changes the outcome."""
 
@@ -255,6 +301,7 @@ class Recipe(_Section):
     rollouts: Rollouts | None = None
     rounds: Rounds | None = None
     thoughts: Thoughts | None = None
+    code: Code | None = None
     training: dict[str, Any] = {}
     """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
     evaluation: Evaluation | None = None
@@ -266,6 +313,9 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _has_preferences(self) -> Recipe:
-        if self.data.train is None and self.thoughts is None:
-            raise ValueError("data.train is missing: preference pairs or trees (only `thoughts` make their own)")
+        methods = [name for name in ("rounds", "thoughts", "code") if getattr(self, name) is not None]
+        if len(methods) > 1:
+            raise ValueError(f"{' and '.join(methods)}: a recipe has one of them")
+        if self.data.train is None and methods not in (["thoughts"], ["code"]):
+            raise ValueError("data.train is missing: preference pairs or trees (only `thoughts` and `code` make their own)")
         return self

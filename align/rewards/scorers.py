@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from align.engine.tokenize import prompt_token_ids
-from align.errors import AlignError, nearest
+from align.errors import AlignError
 from align.models import load_model, load_tokenizer
+from align.registry import find, imported
 from align.rewards.implicit import ResponseScorer
 from align.trees import PreferenceTree, as_messages
 
@@ -82,24 +82,7 @@ def find_scorer(name: str) -> Callable[[ScorerSettings], Scorer]:
     Raises:
         AlignError: there is none.
     """
-    if name in SCORERS:
-        return SCORERS[name]
-    if ":" in name:
-        return imported(name, "rounds.scorers")
-    raise AlignError(f"rounds.scorers: there is no scorer '{name}': {nearest(name, SCORERS)}")
-
-
-def imported(name: str, key: str) -> Any:
-    """What "module:attribute" names.
-
-    Raises:
-        AlignError: it cannot be imported.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AlignError(f"{key}: '{name}': expected 'module:name' of something that can be imported ({error})") from error
+    return find(name, SCORERS, "rounds.scorers")
 
 
 @register("implicit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
@@ -153,3 +154,12 @@ def path_text(tree: PreferenceTree, path: list[int]) -> str:
 def as_messages(text: Response) -> list[Message]:
     """A response as messages: a text becomes one assistant message."""
     return [{"role": "assistant", "content": text}] if isinstance(text, str) else text
+
+
+def only_trained(tree: PreferenceTree) -> PreferenceTree:
+    """The tree cut down to what training reads: nodes in an edge and those above them, without metadata."""
+    used = sorted({node for edge in tree.edges for end in (edge.chosen, edge.rejected) for node in tree.path(end)})
+    place = {old: new for new, old in enumerate(used)} | {ROOT: ROOT}
+    nodes = tuple(replace(tree.nodes[i], parent=place[tree.nodes[i].parent], metadata={}) for i in used)
+    edges = tuple(replace(edge, chosen=place[edge.chosen], rejected=place[edge.rejected]) for edge in tree.edges)
+    return replace(tree, nodes=nodes, edges=edges, metadata={})

@@ -47,7 +47,7 @@ def evalplus(record: Mapping[str, Any]) -> Problem:
     )  # fmt: skip
 
 
-_PLUS_HELPERS = '''
+_PLUS_HELPERS = """
 import copy as _copy, json as _json, math as _math
 
 def _decoded(text):
@@ -61,7 +61,7 @@ def _same(one, other, tolerance):
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(_same(a, b, tolerance) for a, b in zip(one, other))
     return one == other
-'''
+"""
 _PLUS = """
 for _case in {inputs}:
     assert _same(candidate(*_copy.deepcopy(_case)), _reference(*_copy.deepcopy(_case)), {tolerance})
@@ -191,7 +191,12 @@ def _called(tests: list[str], code: Any, record: Mapping[str, Any]) -> str:
     import builtins
 
     try:
-        calls = [node.func.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        calls = [
+            node.func.id
+            for test in tests
+            for node in ast.walk(ast.parse(test))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
         defined = {node.name for node in ast.walk(ast.parse(code or "")) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     except SyntaxError as error:
         raise AlignError(f"the tests or the solution do not parse: {error.msg}, line {error.lineno}") from error

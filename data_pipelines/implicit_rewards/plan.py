@@ -7,6 +7,7 @@ from typing import Any
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.runs import External, Input, Output, Stage
+from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 
 MICRO = "micro:style"
 _HERE = "data_pipelines.implicit_rewards"
@@ -100,14 +101,7 @@ def _sampling(recipe: Recipe, number: int, seed: int) -> dict[str, Any]:
     return {
         "source": {"split": rollouts.prompts_split, "limit": rollouts.limit, "column": rollouts.prompts_column}, **part,
         "chat": rollouts.chat, "samples": rollouts.samples, "seed": seed, "round": number,
-        "engine": {
-            "engine": rollouts.engine, "dtype": recipe.model.dtype, "batch": rollouts.batch, "url": rollouts.url,
-            "tensor_parallel": recipe.resources.tensor_parallel, "options": rollouts.options,
-        },
-        "sampling": {
-            "max_new_tokens": rollouts.max_new_tokens, "temperature": rollouts.temperature, "top_p": rollouts.top_p,
-            "top_k": rollouts.top_k, "min_p": rollouts.min_p, "stop": rollouts.stop,
-        },
+        "engine": engine_settings(recipe), "sampling": sampling_settings(rollouts),
     }  # fmt: skip
 
 

@@ -47,11 +47,12 @@ def wrap_tokenizer(core: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", clean_up_tokenization_spaces=False)
 
 
-def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
-    """One token a character, and padding and end."""
-    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+def character_tokenizer(alphabet: str, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token a character, and padding and end; `words` of small letters are one token each."""
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *words, *alphabet])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    whole = "|".join([*sorted(words, key=len, reverse=True), "[\\s\\S]"])
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(whole), "isolated")
     core.decoder = decoders.Fuse()
     return wrap_tokenizer(core)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from align.trees import ROOT, Edge, Node, PreferenceTree
+from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import seed_of
 
 
@@ -75,15 +75,6 @@ def with_response_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTre
             worse = [i for i in others if finals[i] not in kept and _far_enough(leaves[place], leaves[i], rules)]
             edges += [Edge(place, rejected) for rejected in _capped(worse, rules, tree.id, node)]
     return replace(tree, nodes=leaves, edges=tuple(edges))
-
-
-def only_trained(tree: PreferenceTree) -> PreferenceTree:
-    """The tree cut down to what training reads: nodes in an edge and those above them, without the judge's words."""
-    used = sorted({node for edge in tree.edges for end in (edge.chosen, edge.rejected) for node in tree.path(end)})
-    place = {old: new for new, old in enumerate(used)} | {ROOT: ROOT}
-    nodes = tuple(replace(tree.nodes[i], parent=place[tree.nodes[i].parent], metadata={}) for i in used)
-    edges = tuple(replace(edge, chosen=place[edge.chosen], rejected=place[edge.rejected]) for edge in tree.edges)
-    return replace(tree, nodes=nodes, edges=edges, metadata={})
 
 
 def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from align.errors import AlignError, nearest
+from align.errors import AlignError
+from align.registry import find
 
 Fields = Mapping[str, str]
 
@@ -198,13 +199,7 @@ def find_grader(name: str) -> Callable[..., Grader]:
     Raises:
         AlignError: there is none.
     """
-    if name in GRADERS:
-        return GRADERS[name]
-    if ":" in name:
-        from align.rewards.scorers import imported
-
-        return imported(name, "grader")
-    raise AlignError(f"grader '{name}': {nearest(name, GRADERS)}")
+    return find(name, GRADERS, "grader")
 
 
 _OPERATORS: dict[type[ast.AST], Callable[[Fraction, Fraction], Fraction]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from align.errors import AlignError, nearest
+from align.errors import AlignError
+from align.registry import find
 from align.trees import Message, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
 from data_pipelines.thought_trees.asks import Ask, Call, Sample
@@ -109,13 +111,10 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     """
     if name in JUDGES:
         return JUDGES[name]
-    from align.rewards.scorers import SCORERS, imported
+    from align.rewards.scorers import SCORERS
 
-    if name in SCORERS:
-        return lambda settings: ScorerJudge(name, settings)
-    if ":" in name:
-        return imported(name, "thoughts.judge")
-    raise AlignError(f"thoughts.judge: there is no judge '{name}': {nearest(name, [*JUDGES, *SCORERS])}")
+    scorers = {scorer: functools.partial(ScorerJudge, scorer) for scorer in SCORERS}
+    return find(name, {**JUDGES, **scorers}, "thoughts.judge")
 
 
 def _as_prompt(text: str, chat: bool) -> str | list[Message]:

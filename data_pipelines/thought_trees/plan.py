@@ -7,6 +7,7 @@ from typing import Any
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.runs import External, Input, Output, Stage
+from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 
 _HERE = "data_pipelines.thought_trees"
 MICRO = ("micro:sums", "micro:careless")
@@ -72,26 +73,14 @@ def _sources(recipe: Recipe) -> tuple[Input, Input, Input]:
     return source(recipe.model.name_or_path, "model", ""), source(recipe.rollouts.prompts, "questions.jsonl", ""), tested
 
 
-def _engine(recipe: Recipe) -> dict[str, Any]:
-    assert recipe.rollouts is not None
-    rollouts = recipe.rollouts
-    return {
-        "engine": rollouts.engine, "dtype": recipe.model.dtype, "batch": rollouts.batch, "url": rollouts.url,
-        "tensor_parallel": recipe.resources.tensor_parallel, "options": rollouts.options,
-    }  # fmt: skip
-
-
 def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[str, Any], seed: int, task: str | None = None) -> Stage:
     rollouts, thoughts = recipe.rollouts, recipe.thoughts
     assert rollouts is not None
     assert thoughts is not None
     settings = {
-        "task": task or thoughts.task, "source": source, "chat": bool(rollouts.chat), "engine": _engine(recipe),
+        "task": task or thoughts.task, "source": source, "chat": bool(rollouts.chat), "engine": engine_settings(recipe),
         "dtype": recipe.model.dtype, "together": thoughts.together, "judge": thoughts.judge.model_dump(),
-        "sampling": {
-            "max_new_tokens": rollouts.max_new_tokens, "temperature": rollouts.temperature, "top_p": rollouts.top_p,
-            "top_k": rollouts.top_k, "min_p": rollouts.min_p, "stop": rollouts.stop,
-        },
+        "sampling": sampling_settings(rollouts),
         "search": {
             "thoughts": rollouts.samples, "keep": thoughts.keep, "keep_at_most": thoughts.keep_at_most, "min_value": thoughts.min_value,
             "min_characters": thoughts.min_characters, "seed": seed,
@@ -115,6 +104,6 @@ def _answer(recipe: Recipe, name: str, model: Input, tested: Input) -> Stage:
     assert evaluation is not None
     settings = {
         "task": evaluation.questions_task or thoughts.task, "source": {"split": evaluation.questions_split, "limit": evaluation.problems},
-        "chat": bool(rollouts.chat), "engine": _engine(recipe),
+        "chat": bool(rollouts.chat), "engine": engine_settings(recipe),
     }  # fmt: skip
     return Stage(name, "eval.chain_of_thought:answer", settings, {"model": model, "questions": tested})

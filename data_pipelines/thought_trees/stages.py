@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from align.errors import AlignError
 from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
-from align.trees import PreferenceTree, from_record, to_record, write_jsonl, write_pairs, write_trees
+from align.trees import PreferenceTree, from_record, only_trained, to_record, write_jsonl, write_pairs, write_trees
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
-from data_pipelines.thought_trees.edges import EdgeRules, only_trained, statistics, with_response_edges, with_step_edges
+from data_pipelines.thought_trees.edges import EdgeRules, statistics, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions

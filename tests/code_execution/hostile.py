@@ -47,23 +47,55 @@ ENDS_EARLY = [
 ]
 
 LIES_ABOUT_EQUALITY = [
-    Hostile("equal to everything", "class A:\n  def __eq__(s, o): return True\n  def __bool__(s): return True\ndef f(x): return A()", "wrong_answer"),
-    Hostile("int that is equal to everything", "class A(int):\n  def __eq__(s, o): return True\n  __hash__ = None\ndef f(x): return A(7)", "wrong_answer"),
+    Hostile(
+        "equal to everything",
+        "class A:\n  def __eq__(s, o): return True\n  def __bool__(s): return True\ndef f(x): return A()",
+        "wrong_answer",
+    ),
+    Hostile(
+        "int that is equal to everything",
+        "class A(int):\n  def __eq__(s, o): return True\n  __hash__ = None\ndef f(x): return A(7)",
+        "wrong_answer",
+    ),
     Hostile("float that is equal to everything", "class A(float):\n  def __eq__(s, o): return True\ndef f(x): return A(7)", "wrong_answer"),
     Hostile("str that is equal to everything", "class A(str):\n  def __eq__(s, o): return True\ndef f(x): return A('7')", "wrong_answer"),
     Hostile("list that is equal to everything", "class A(list):\n  def __eq__(s, o): return True\ndef f(x): return A([7])", "wrong_answer"),
-    Hostile("metaclass that is equal to everything", "class M(type):\n  def __eq__(s, o): return True\nclass A(metaclass=M): pass\ndef f(x): return A", "wrong_answer"),
-    Hostile("reflected comparison", "class A:\n  def __req__(s, o): return True\n  def __ne__(s, o): return False\ndef f(x): return A()", "wrong_answer"),
+    Hostile(
+        "metaclass that is equal to everything",
+        "class M(type):\n  def __eq__(s, o): return True\nclass A(metaclass=M): pass\ndef f(x): return A",
+        "wrong_answer",
+    ),
+    Hostile(
+        "reflected comparison",
+        "class A:\n  def __req__(s, o): return True\n  def __ne__(s, o): return False\ndef f(x): return A()",
+        "wrong_answer",
+    ),
     Hostile("pretends a class", "class A:\n  __class__ = int\n  def __eq__(s, o): return True\ndef f(x): return A()", "wrong_answer"),
     Hostile("not a number", "def f(x): return float('nan')", "wrong_answer"),
     Hostile("mock that answers anything", "from unittest.mock import MagicMock, ANY\ndef f(x): return ANY", "wrong_answer"),
-    Hostile("AssertionError patched", "import builtins\nclass A(Exception): pass\nbuiltins.AssertionError = A\ndef f(x): return 0", "wrong_answer"),
+    Hostile(
+        "AssertionError patched",
+        "import builtins\nclass A(Exception): pass\nbuiltins.AssertionError = A\ndef f(x): return 0",
+        "wrong_answer",
+    ),
     Hostile("operator.eq patched", "import operator\noperator.eq = lambda a, b: True\ndef f(x): return 0", "wrong_answer"),
-    Hostile("builtins patched", "import builtins\nfor n in ('all', 'any', 'abs', 'len', 'isinstance'): setattr(builtins, n, lambda *a: True)\ndef f(x): return 0", "forbidden(channel)"),
+    Hostile(
+        "builtins patched",
+        "import builtins\nfor n in ('all', 'any', 'abs', 'len', 'isinstance'): setattr(builtins, n, lambda *a: True)\ndef f(x): return 0",
+        "forbidden(channel)",
+    ),
     Hostile("unittest patched", "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef f(x): return 0", "wrong_answer"),
-    Hostile("math patched", "import math, sys\nmath.isclose = lambda *a, **k: True\nsys.modules['math'] = None\ndef f(x): return 0", "wrong_answer"),
+    Hostile(
+        "math patched",
+        "import math, sys\nmath.isclose = lambda *a, **k: True\nsys.modules['math'] = None\ndef f(x): return 0",
+        "wrong_answer",
+    ),
     Hostile("functions named as built-ins", "def abs(*a): return 0\ndef len(*a): return 4\ndef f(x): return 0", "wrong_answer"),
-    Hostile("int's own comparison through ctypes", "import ctypes\ndef f(x):\n  ctypes.c_long.from_address(id(4) + 24).value = 0\n  return 0", "forbidden(channel)"),
+    Hostile(
+        "int's own comparison through ctypes",
+        "import ctypes\ndef f(x):\n  ctypes.c_long.from_address(id(4) + 24).value = 0\n  return 0",
+        "forbidden(channel)",
+    ),
 ]
 
 LOOKS_FOR_THE_ANSWER = [
@@ -134,10 +166,16 @@ NEVER_ENDS = [
     Hostile("endless sleep", "import time\ndef f(x): time.sleep(10**6)", "timeout"),
     Hostile("a power of a power", _in_call("return 9 ** 9 ** 9"), "timeout", "*"),
     Hostile("a generator without end", "import itertools\ndef f(x): return itertools.count()", "[ot]*"),
-    Hostile("ignores SIGTERM and SIGALRM", "import signal\nfor s in (1, 2, 3, 14, 15, 24): signal.signal(s, signal.SIG_IGN)\ndef f(x):\n  while True: pass", "timeout"),
+    Hostile(
+        "ignores SIGTERM and SIGALRM",
+        "import signal\nfor s in (1, 2, 3, 14, 15, 24): signal.signal(s, signal.SIG_IGN)\ndef f(x):\n  while True: pass",
+        "timeout",
+    ),
     Hostile("catches everything", _in_call("while True:\n  try:\n    while True: pass\n  except BaseException: pass"), "timeout"),
     Hostile("waits for a thread", "import threading\ndef f(x): threading.Event().wait()", "timeout"),
-    Hostile("drips bytes to the tester", _in_call("import time\nwhile True:\n  os.write(3, b'\\0')\n  time.sleep(0.2)"), "forbidden(channel)"),
+    Hostile(
+        "drips bytes to the tester", _in_call("import time\nwhile True:\n  os.write(3, b'\\0')\n  time.sleep(0.2)"), "forbidden(channel)"
+    ),
     Hostile("input", _in_call("return input()"), "exception(EOFError)"),
     Hostile("stopped", _in_call("os.kill(os.getpid(), 19)"), "timeout"),
     Hostile("a set that takes for ever to build", "M = (1 << 61) - 1\ndef f(x): return {i * M for i in range(200000)}", "timeout"),
@@ -163,7 +201,12 @@ TAKES_TOO_MUCH = [
     Hostile("deep recursion without limit", "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return [f(x)]", "*"),
     Hostile("segmentation fault", "import ctypes\ndef f(x): ctypes.string_at(0)", "crashed(SIGSEGV)"),
     Hostile("limits set back up", "import resource\ndef f(x): resource.setrlimit(resource.RLIMIT_AS, (-1, -1))", "exception(ValueError)"),
-    Hostile("thread bomb", "import threading, time\nthreading.stack_size(65536)\ndef f(x):\n  while True: threading.Thread(target=time.sleep, args=(100,)).start()", "forbidden(thread)", "*"),
+    Hostile(
+        "thread bomb",
+        "import threading, time\nthreading.stack_size(65536)\ndef f(x):\n  while True: threading.Thread(target=time.sleep, args=(100,)).start()",
+        "forbidden(thread)",
+        "*",
+    ),
     Hostile("fork bomb", _in_call("while True: os.fork()"), "forbidden(fork)", "*"),
     Hostile("fork bomb at the top", "import os\nwhile True: os.fork()", "forbidden(fork)", "*"),
 ]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.errors import AlignError
-from align.trees import ROOT, Node, PreferenceTree, pairs_from_tree, path_text
-from data_pipelines.thought_trees.edges import EdgeRules, kept_leaves, only_trained, statistics, with_response_edges, with_step_edges
+from align.trees import ROOT, Node, PreferenceTree, only_trained, pairs_from_tree, path_text
+from data_pipelines.thought_trees.edges import EdgeRules, kept_leaves, statistics, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.logs import read_tot_log
 from data_pipelines.thought_trees.tasks import load_task
 

@@ -9,11 +9,11 @@ from scripted import searching, write_task
 
 from align.errors import AlignError
 from align.sampling import Sampling
-from align.trees import PreferenceTree
+from align.trees import PreferenceTree, only_trained
 from data_pipelines.rollouts.protocol import Request
 from data_pipelines.rollouts.transformers_engine import TransformersEngine
 from data_pipelines.thought_trees.asks import together
-from data_pipelines.thought_trees.edges import EdgeRules, only_trained, with_step_edges
+from data_pipelines.thought_trees.edges import EdgeRules, with_step_edges
 from data_pipelines.thought_trees.judges import Judgement
 from data_pipelines.thought_trees.tasks import load_task
 

@@ -104,8 +104,8 @@ def let_run(listener: int, held: Held) -> None:
 
 def _assemble(machine: str) -> bytes:
     """The filter's instructions."""
-    answers = {number: _ALLOW for number in allowed(machine).values()}
-    answers |= {number: _NOTIFY for number in forbidden(machine).values()}
+    answers = dict.fromkeys(allowed(machine).values(), _ALLOW)
+    answers |= dict.fromkeys(forbidden(machine).values(), _NOTIFY)
     code = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_JUMP_EQUAL, AUDIT_ARCHITECTURE[machine], 1, 0), _instruction(_RETURN, _KILL)]
     code.append(_instruction(_LOAD, _NUMBER))
     for name, number in by_arguments(machine).items():

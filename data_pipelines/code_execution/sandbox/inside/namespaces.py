@@ -86,7 +86,9 @@ def _remount_read_only(target: str) -> None:
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    _checked(_libc.mount(source.encode() or None, target.encode(), kind.encode() or None, flags, options.encode() or None), f"mount {target}")
+    _checked(
+        _libc.mount(source.encode() or None, target.encode(), kind.encode() or None, flags, options.encode() or None), f"mount {target}"
+    )
 
 
 def _write(path: str, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from . import confinement, landlock, namespaces, supervisor, tester, wire
 from .filters import Filter
 
+
 def main() -> None:
     """Begin. The command line carries the configuration that `../isolation.py` wrote; sockets are open descriptors."""
     config = json.loads(sys.argv[1])

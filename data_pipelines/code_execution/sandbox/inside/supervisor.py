@@ -172,11 +172,11 @@ class _Watched:
         with contextlib.suppress(OSError):
             held = held_call(self.forker.listener)
             self.threads += held.thread
-            if held.name == "fork" and held.pid == self.forker.pid and not held.thread:
-                let_run(self.forker.listener, held)
-            elif held.thread and self.threads <= self.order.threads:
-                let_run(self.forker.listener, held)
-            elif held.name == "kill" and held.argument == self._process():
+            if (
+                (held.name == "fork" and held.pid == self.forker.pid and not held.thread)
+                or (held.thread and self.threads <= self.order.threads)
+                or (held.name == "kill" and held.argument == self._process())
+            ):
                 let_run(self.forker.listener, held)
             else:
                 self.end(forbidden="thread" if held.thread else held.name)

@@ -16,7 +16,23 @@ from .filters import Filter
 
 WORD = struct.Struct("=q")
 
-STANDARD = "bisect collections copy datetime functools heapq itertools json math operator random re string sys typing".split()
+STANDARD = [
+    "bisect",
+    "collections",
+    "copy",
+    "datetime",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "string",
+    "sys",
+    "typing",
+]
 """Modules that are there at once; a program imports the others of the standard library as ever. Each one makes every fork dearer."""
 
 _fork = ctypes.PyDLL(None).fork
