@@ -98,16 +98,14 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
         models = 2 if recipe.rounds.policy_scores == "rescore" else 1
         stages["score"] = (models * tokens, _hours(2 * models * tokens, shape, workload))
     if recipe.code is not None and recipe.rollouts is not None:
-        sampled = (recipe.rollouts.limit or workload.prompts) * recipe.rollouts.samples * workload.response_tokens
+        sampled: float = (recipe.rollouts.limit or workload.prompts) * recipe.rollouts.samples * workload.response_tokens
         stages["sample"] = (sampled, sampled / _decoding_speed(recipe, shape, workload) / 3600)
     if recipe.thoughts is not None:
         sampled = _searched_tokens(recipe, workload)
         stages["search"] = (sampled, sampled / _decoding_speed(recipe, shape, workload) / 3600)
     trees = _trained_trees(recipe, workload)
-    tokens = trees * (
-        workload.prompt_tokens
-        + (recipe.rollouts.samples if (recipe.thoughts or recipe.code) and recipe.rollouts else 2) * workload.response_tokens
-    )
+    leaves = recipe.rollouts.samples if (recipe.thoughts or recipe.code) and recipe.rollouts else 2
+    tokens = trees * (workload.prompt_tokens + leaves * workload.response_tokens)
     passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
     stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
     samples = stages.get("sample", (0.0, 0.0))[0] * 20  # bytes a sampled token: its text, id and log-prob

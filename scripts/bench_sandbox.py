@@ -54,9 +54,8 @@ def main() -> None:
     for name, rates in found.items():
         middle = statistics.median(rates)
         ratio = statistics.median(mine / other for mine, other in zip(found["sandbox"], rates, strict=True))
-        print(
-            f"{name:<12}{middle:8.1f}   from {min(rates):.1f} to {max(rates):.1f}   sandbox = {ratio:.2f} times ({ours / middle:.2f} by medians)"
-        )
+        line = f"{name:<12}{middle:8.1f}   from {min(rates):.1f} to {max(rates):.1f}"
+        print(f"{line}   sandbox = {ratio:.2f} times ({ours / middle:.2f} by medians)")
 
 
 def _problems(source: str) -> list[tuple[str, str, dict]]:

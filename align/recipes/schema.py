@@ -105,7 +105,8 @@ class Rollouts(_Section):
     """How responses are sampled."""
 
     prompts: str
-    """Prompts, preferences, with `thoughts` questions, with `code` problems: a name on the hub, a .jsonl, .json or .parquet file, or a micro task."""
+    """Prompts, preferences, with `thoughts` questions, with `code` problems: a name on the hub, a .jsonl, .json or .parquet file, or a
+    micro task."""
     prompts_split: str = "train"
     """Split of a hub data set."""
     prompts_column: str = "prompt"

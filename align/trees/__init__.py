@@ -17,6 +17,6 @@ from align.trees.records import from_record, is_tree_record, to_record
 
 __all__ = [
     "ROOT", "Edge", "Message", "Node", "PreferenceTree", "Prompt", "Rejected", "as_messages", "check_rejected", "from_record",
-    "is_tree_record", "locate_trees", "only_trained", "pairs_from_tree", "path_text", "read_records", "read_trees", "to_record", "tree_from_pair",
-    "tree_of", "trees_from_pairs", "write_jsonl", "write_pairs", "write_trees",
+    "is_tree_record", "locate_trees", "only_trained", "pairs_from_tree", "path_text", "read_records", "read_trees", "to_record",
+    "tree_from_pair", "tree_of", "trees_from_pairs", "write_jsonl", "write_pairs", "write_trees",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import builtins
 import json
 import pickle
 import zlib
@@ -27,9 +28,8 @@ def humaneval(record: Mapping[str, Any]) -> Problem:
     support = _helpers(prompt, entry)
     tests = Assertions(f"{_text(record, 'test')}\n\ncheck(candidate)\n", entry, support, candidate=True)
     solution = record.get("canonical_solution")
-    return Problem(
-        _id(record, "HumanEval"), _COMPLETE.format(prompt), prompt, tests, entry, support, None if solution is None else prompt + solution, prompt
-    )  # fmt: skip
+    whole = None if solution is None else prompt + str(solution)
+    return Problem(_id(record, "HumanEval"), _COMPLETE.format(prompt), prompt, tests, entry, support, whole, prompt)
 
 
 def evalplus(record: Mapping[str, Any]) -> Problem:
@@ -188,15 +188,9 @@ def _helpers(prompt: str, entry: str) -> str:
 
 def _called(tests: list[str], code: Any, record: Mapping[str, Any]) -> str:
     """The function that MBPP's tests call: one that the solution defines, else the first that is no built-in."""
-    import builtins
-
     try:
-        calls = [
-            node.func.id
-            for test in tests
-            for node in ast.walk(ast.parse(test))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        ]
+        nodes = [node for test in tests for node in ast.walk(ast.parse(test))]
+        calls = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
         defined = {node.name for node in ast.walk(ast.parse(code or "")) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     except SyntaxError as error:
         raise AlignError(f"the tests or the solution do not parse: {error.msg}, line {error.lineno}") from error

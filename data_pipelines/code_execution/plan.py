@@ -52,16 +52,14 @@ def stages_of_code(recipe: Recipe, training: Stage) -> list[Stage]:
     }  # fmt: skip
     chosen = Output("problems", "problems.jsonl")
     shared = {"processes": recipe.resources.processes, "gpus_per_process": recipe.resources.tensor_parallel}
-    stages.append(
-        Stage(
-            "sample", "data_pipelines.rollouts.stages:sample", sampling, {"model": model, "prompts": Output("problems", "prompts.jsonl")}, shared
-        )
-    )  # fmt: skip
+    asked: dict[str, Input] = {"model": model, "prompts": Output("problems", "prompts.jsonl")}
+    stages.append(Stage("sample", "data_pipelines.rollouts.stages:sample", sampling, asked, shared))
     samples = Output("sample", "samples")
     execution = {"chat": chat, "sandbox": sandbox}
     stages.append(Stage("execute", f"{_HERE}.stages:execute", execution, {"samples": samples, "problems": chosen}))
     rules = {
-        "policy": code.pairing, "pairs": code.pairs, "min_gap": code.min_gap, "drop_truncated": code.drop_truncated, "seed": seed, "chat": chat
+        "policy": code.pairing, "pairs": code.pairs, "min_gap": code.min_gap, "drop_truncated": code.drop_truncated, "seed": seed,
+        "chat": chat,
     }  # fmt: skip
     judged: dict[str, Input] = {"samples": samples, "verdicts": Output("execute", "verdicts"), "problems": chosen}
     stages.append(Stage("pair", f"{_HERE}.stages:make_edges", rules, judged))

@@ -113,8 +113,8 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
         return JUDGES[name]
     from align.rewards.scorers import SCORERS
 
-    scorers = {scorer: functools.partial(ScorerJudge, scorer) for scorer in SCORERS}
-    return find(name, {**JUDGES, **scorers}, "thoughts.judge")
+    judges: dict[str, Callable[[JudgeSettings], Judge]] = {scorer: functools.partial(ScorerJudge, scorer) for scorer in SCORERS}
+    return find(name, judges | JUDGES, "thoughts.judge")
 
 
 def _as_prompt(text: str, chat: bool) -> str | list[Message]:

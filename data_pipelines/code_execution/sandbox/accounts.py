@@ -60,7 +60,8 @@ class Account:
         """Open the way to the interpreter and to a folder of code."""
         real = Path(os.path.realpath(python))
         handles = [_high(os.open(path, os.O_RDONLY)) for path in (real, real.parent.parent, code)]
-        return cls(lone_user(), *(f"/proc/self/fd/{handle}" for handle in handles), descriptors=handles)
+        ways = [f"/proc/self/fd/{handle}" for handle in handles]
+        return cls(lone_user(), ways[0], ways[1], ways[2], handles)
 
     def options(self) -> dict[str, Any]:
         """For subprocess.Popen."""

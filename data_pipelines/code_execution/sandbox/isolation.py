@@ -76,7 +76,8 @@ class Isolation:
         """
         strong = self.level == "namespaces"
         config: dict[str, Any] = {
-            **sockets, "role": role, "unshare": self.mechanism == "unshare", "landlock": _LANDLOCK[self.level], "filter": self.level != "limits",
+            **sockets, "role": role, "unshare": self.mechanism == "unshare", "landlock": _LANDLOCK[self.level],
+            "filter": self.level != "limits",
             "scratch": SCRATCH if strong else scratch, "bytes": SCRATCH_BYTES, "program": str(_INSIDE), "seen": f"{SEEN}/inside",
             "packages": list(self.packages), "imports": list(self.imports), "limits": TESTER_LIMITS, "home": 65535, "core": core,
             "processes": None if self.level != "limits" else accounts.processes_now(account) + MORE_PROCESSES,
@@ -133,7 +134,7 @@ def find_python(python: str | None) -> str:
     Raises:
         AlignError: there is none at that path.
     """
-    chosen = python or getattr(sys, "_base_executable", sys.executable)
+    chosen = str(python or getattr(sys, "_base_executable", sys.executable))
     found = shutil.which(chosen)
     if found is None:
         raise AlignError(f"there is no Python interpreter at '{chosen}', which is to run the programs")

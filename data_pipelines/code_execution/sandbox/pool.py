@@ -174,7 +174,7 @@ def strongest(requirement: Requirement, python: str, folders: tuple[str, ...], i
     Raises:
         AlignError: the machine does not have what is required; says what to install.
     """
-    reasons = []
+    reasons: list[str] = []
     for mechanism in candidates(requirement):
         isolation = Isolation(mechanism, python, folders, imports)
         unit, reason = _tried(isolation)

@@ -6,6 +6,7 @@ import ast
 import functools
 from collections.abc import Iterator, Sequence
 from types import CodeType
+from typing import Any
 
 UNIT = "__assertion__"
 
@@ -37,7 +38,7 @@ def _guarded(body: list[ast.stmt], lines: list[int]) -> list[ast.stmt]:
     found = []
     for node in body:
         if isinstance(node, ast.Assert) or (isinstance(node, ast.Try) and any(isinstance(inner, ast.Assert) for inner in ast.walk(node))):
-            place = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
+            place: dict[str, Any] = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
             mark = ast.Call(ast.Name(UNIT, ast.Load(), **place), [ast.Constant(len(lines), **place)], [], **place)
             lines.append(node.lineno)
             node = ast.With([ast.withitem(mark)], [node], **place)
@@ -60,5 +61,5 @@ def _names(code: CodeType) -> Iterator[str]:
 def definitions(code: str, without: Sequence[str]) -> str:
     """The functions, classes and imports that code defines at its top level, but for those named `without`."""
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    kept = [node for node in ast.parse(code).body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
+    kept: list[ast.stmt] = [node for node in ast.parse(code).body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
     return ast.unparse(ast.Module(kept, []))

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import wire
 from .codec import MAX_BYTES, MalformedError, decode, encode
-from .orders import Ended, Order, pack
+from .orders import NOT_STARTED, Ended, Order, pack
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
@@ -26,6 +26,10 @@ _FORMS: dict[str, tuple[type, ...]] = {
 
 class StopError(BaseException):
     """The program can answer nothing more. Not an Exception, so that tests which catch those do not catch it."""
+
+
+class NotStartedError(wire.ClosedError):
+    """The server is gone, and no line of the program has run."""
 
 
 class Candidate:
@@ -47,6 +51,9 @@ class Candidate:
             source: the program.
             limits: as `Order` begins.
             stdin: what a whole program reads; None: the program answers calls.
+
+        Raises:
+            NotStartedError: the supervisor is gone.
         """
         self._control = control
         ours, theirs = socket.socketpair()
@@ -60,8 +67,11 @@ class Candidate:
         self.errors = b""
         self.answered = 0
         text = b"" if stdin is None else stdin.encode("utf-8", "surrogatepass")
-        order = Order(*limits, script=stdin is not None, stdin=-1 if stdin is None else len(text))
-        wire.send_bytes(control, pack(order, source.encode("utf-8", "surrogatepass"), text), [theirs.fileno()])
+        order = Order._make((*limits, stdin is not None, -1 if stdin is None else len(text)))
+        try:
+            wire.send_bytes(control, pack(order, source.encode("utf-8", "surrogatepass"), text), [theirs.fileno()])
+        except wire.ClosedError as error:
+            raise NotStartedError(str(error)) from error
         theirs.close()
 
     def load(self) -> None:
@@ -72,7 +82,8 @@ class Candidate:
         """
         kind, *rest = self._receive("loaded", "failed")
         if kind == "failed":
-            self._stop(verdict_of(*rest, loading=True))
+            nearest, own, message = rest
+            self._stop(verdict_of(nearest, own, message, loading=True))
         if not all(type(name) is str for names in rest for name in names):
             self._stop(_FORGED)
         self.functions, self.modules = frozenset(rest[0]), frozenset(rest[1])
@@ -85,7 +96,8 @@ class Candidate:
         """
         kind, *rest = self._receive("ended", "failed")
         if kind == "failed":
-            self._stop(verdict_of(*rest, loading=True))
+            nearest, own, message = rest
+            self._stop(verdict_of(nearest, own, message, loading=True))
 
     def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a function of the program. What the call changes in its arguments is changed in them here too.
@@ -138,6 +150,8 @@ class Candidate:
         if not poll.poll(_PATIENCE):
             wire.send(self._control, None)
         how = wire.receive(self._control)
+        if how == NOT_STARTED:
+            raise NotStartedError("not started")
         if type(how) is not tuple or len(how) != len(Ended._fields):
             raise wire.ClosedError("the supervisor talks nonsense")
         return Ended._make(how)

@@ -1,7 +1,7 @@
 """A seccomp filter for a program: what may be called, what ends the program, what is said not to exist.
 
-Three answers: calls of `syscalls.allowed` run; those of `syscalls.forbidden` are held and told to the supervisor, which ends the program and
-names the call in the verdict; all others fail with ENOSYS. A new thread is held too, so that the supervisor can count threads.
+Three answers: calls of `syscalls.allowed` run; those of `syscalls.forbidden` are held and told to the supervisor, which ends the
+program and names the call in the verdict; all others fail with ENOSYS. A new thread is held too, so that the supervisor counts threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A view of the machine with nothing on it: own users, processes, network, and a file system of a few read-only folders.
 
-What bubblewrap does where it is installed (see ../isolation.py), done by ourselves where it is not; user_namespaces(7), mount_namespaces(7).
+What bubblewrap does where it is installed (see ../isolation.py), done by ourselves where it is not: user_namespaces(7),
+mount_namespaces(7).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(readable: Sequence[str], writable: str, bytes_writable: int, program: tuple[str, str]) -> None:
-    """Move the calling process into namespaces of its own. Returns in a child that is their first process; the caller waits and ends with it.
+    """Move the calling process into namespaces of its own.
+
+    Returns in a child that is their first process; the caller waits and ends with it.
 
     Args:
         readable: files and folders of the host that stay, read-only, where they are.

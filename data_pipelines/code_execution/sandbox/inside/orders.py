@@ -1,4 +1,7 @@
-"""A program with what it needs, as bytes that go from process to process without being taken apart: every page touched after a fork is dear."""
+"""A program with what it needs, as bytes that go from process to process without being taken apart.
+
+Every page that a process touches after a fork is dear.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,10 @@ def text_of(data: bytes, order: Order) -> bytes | None:
 def source_of(data: bytes, order: Order) -> str:
     """The program."""
     return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
+
+
+NOT_STARTED = ()
+"""Said instead of how a program ended, where none was begun."""
 
 
 class Ended(NamedTuple):

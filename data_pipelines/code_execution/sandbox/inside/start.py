@@ -47,9 +47,7 @@ def _landlock(config: dict[str, Any]) -> int:
 
 
 def _serve(config: dict[str, Any], report: dict[str, Any]) -> None:
-    control = socket.socket(fileno=config["control"])
-    wire.send(control, report)
-    supervisor.serve(control, config)
+    supervisor.serve(socket.socket(fileno=config["control"]), config, report)
 
 
 def _test(config: dict[str, Any], report: dict[str, Any]) -> None:

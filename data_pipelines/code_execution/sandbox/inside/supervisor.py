@@ -22,23 +22,33 @@ _TICK = 0.02  # seconds between two looks at processes and files, where no kerne
 _SIZE_TICK = 0.25  # seconds between two looks at how much a program has written
 
 
-def serve(control: socket.socket, config: dict[str, Any]) -> None:
+def serve(control: socket.socket, config: dict[str, Any], report: dict[str, Any]) -> None:
     """Run programs, one at a time, as they are asked for, until the other side is gone.
 
     Args:
         control: a job with the channel's descriptor in; how the program ended out. A frame without a descriptor ends the program.
         config: `scratch`, the folder that programs may write to; the rest is the zygote's.
+        report: sent first, once all is ready.
+
+    Raises:
+        OSError: the filter that is asked for cannot be had.
     """
     confinement.adopt_orphans()
     confinement.hide()
     forker = _Forker(config)
+    wire.send(control, report)
+    idle = select.poll()
+    idle.register(control, select.POLLIN)
+    idle.register(forker.socket, select.POLLIN)
     while True:
+        if forker.socket.fileno() in dict(idle.poll()):
+            return _say(control, orders.NOT_STARTED)  # the zygote says nothing without being asked: it is gone
         try:
             data, descriptors = wire.receive_with_descriptors(control, 1)
             if descriptors:  # otherwise a program is told to end that has ended by itself
                 wire.send(control, _run(data, descriptors[0], control, forker, config["scratch"]))
         except wire.ClosedError:
-            return
+            return None
 
 
 class _Forker:
@@ -63,6 +73,8 @@ class _Forker:
         theirs.close()
         os.close(tells)
         _, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
+        if config["filter"] and not descriptors:
+            raise OSError("the zygote could not filter its system calls")
         self.listener = descriptors[0] if descriptors else -1
 
 
@@ -71,7 +83,11 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
     order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
     theirs = [_input(orders.text_of(data, order)), output[1], errors[1], channel]
-    wire.send_bytes(forker.socket, data, theirs)
+    try:
+        wire.send_bytes(forker.socket, data, theirs)
+    except wire.ClosedError:
+        _say(control, orders.NOT_STARTED)
+        raise
     for descriptor in theirs:
         os.close(descriptor)
     watched = _Watched(forker, output[0], errors[0], order)
@@ -84,6 +100,11 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
             _end_all(forker.pid)
         empty(scratch)
     return watched.ended
+
+
+def _say(control: socket.socket, what: Any) -> None:
+    with contextlib.suppress(wire.ClosedError):
+        wire.send(control, what)
 
 
 def _input(text: bytes | None) -> int:
@@ -172,11 +193,9 @@ class _Watched:
         with contextlib.suppress(OSError):
             held = held_call(self.forker.listener)
             self.threads += held.thread
-            if (
-                (held.name == "fork" and held.pid == self.forker.pid and not held.thread)
-                or (held.thread and self.threads <= self.order.threads)
-                or (held.name == "kill" and held.argument == self._process())
-            ):
+            starts = held.name == "fork" and held.pid == self.forker.pid and not held.thread
+            itself = held.name == "kill" and held.argument == self._process()
+            if starts or itself or (held.thread and self.threads <= self.order.threads):
                 let_run(self.forker.listener, held)
             else:
                 self.end(forbidden="thread" if held.thread else held.name)

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import wire
 from .assertions import UNIT, prepare
-from .candidate import Candidate, StopError, Verdict
+from .candidate import Candidate, NotStartedError, StopError, Verdict
 from .codec import TooLargeError
 
 Limits = tuple[float, int, int, int, int, int]
@@ -52,19 +52,9 @@ def serve(host: socket.socket, control: socket.socket) -> None:
             found = _KINDS[tests["kind"]](control, source, tests, limits)
         except wire.ClosedError as error:  # the server is gone: so are we, and both are started anew
             with contextlib.suppress(wire.ClosedError):
-                wire.send(host, {"broken": True, "started": str(error) != _NOT_STARTED})
+                wire.send(host, {"broken": True, "started": not isinstance(error, NotStartedError)})
             return
         wire.send(host, found | {"seconds": time.monotonic() - started})
-
-
-_NOT_STARTED = "not started"
-
-
-def _started(control: socket.socket, source: str, limits: Limits, stdin: str | None = None) -> Candidate:
-    try:
-        return Candidate(control, source, limits, stdin)
-    except wire.ClosedError as error:
-        raise wire.ClosedError(_NOT_STARTED) from error
 
 
 class _TooSlowError(BaseException):
@@ -147,7 +137,7 @@ class _Assertions:
 def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Run test code that calls the program's functions by name, or a `check` that is handed the entry point."""
     code, lines, names = prepare(tests["code"])
-    candidate = _started(control, source, limits)
+    candidate = Candidate(control, source, limits)
     found = _Assertions(candidate, lines)
     stopped: Verdict | None = None
     try:
@@ -218,7 +208,7 @@ def _outcome(fatal: Verdict | None, results: list[tuple[int, Verdict]], count: i
 
 def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Call the entry point with each case's arguments; what it returns must be equal, lists and tuples taken as the same."""
-    candidate = _started(control, source, limits)
+    candidate = Candidate(control, source, limits)
     results: list[tuple[int, Verdict]] = []
     stopped: Verdict | None = None
     try:
@@ -259,7 +249,7 @@ def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits:
     fatal: Verdict | None = None
     candidate = None
     for number, (given, expected) in enumerate(tests["cases"]):
-        candidate = _started(control, source, limits, given)
+        candidate = Candidate(control, source, limits, given)
         with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits[0] + _GRACE):
             candidate.ended()
         verdict = candidate.finish()

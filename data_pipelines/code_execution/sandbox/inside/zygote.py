@@ -16,23 +16,10 @@ from .filters import Filter
 
 WORD = struct.Struct("=q")
 
-STANDARD = [
-    "bisect",
-    "collections",
-    "copy",
-    "datetime",
-    "functools",
-    "heapq",
-    "itertools",
-    "json",
-    "math",
-    "operator",
-    "random",
-    "re",
-    "string",
-    "sys",
-    "typing",
-]
+STANDARD = (
+    "bisect", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math", "operator", "random", "re",
+    "string", "sys", "typing",
+)  # fmt: skip
 """Modules that are there at once; a program imports the others of the standard library as ever. Each one makes every fork dearer."""
 
 _fork = ctypes.PyDLL(None).fork

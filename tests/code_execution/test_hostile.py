@@ -1,0 +1,82 @@
+"""Hostile programs: the verdict that each must get at every level, and nothing left of any of them."""
+
+import fnmatch
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from hostile import CANARY, HOSTILE, TESTS
+
+from data_pipelines.code_execution.sandbox import Limits
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sandbox")]
+LIMITS = Limits(seconds=1.0, memory=512 << 20)
+SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
+
+
+@pytest.fixture(scope="module")
+def canary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("canary") / "secret.txt"
+    path.write_text(CANARY)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    os.environ["ALIGN_CANARY"] = CANARY
+    yield
+    del os.environ["ALIGN_CANARY"]
+
+
+def needs_own_user(program) -> bool:
+    """Without filters only a user id of its own, which root alone can give, keeps a program's signals from this user's processes."""
+    return "kill the siblings" in program.name or "kill everybody" in program.name or "kill the parent" in program.name
+
+
+@pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
+def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary):
+    if mechanism == "limits" and os.geteuid() != 0 and needs_own_user(program):
+        pytest.skip("limits alone do not keep an ordinary user's processes from each other's signals")
+    source = program.source.replace("@home@", str(Path.home())).replace("@canary@", str(canary))
+    result = sandbox.run(source, TESTS, LIMITS)
+    wanted = program.unfiltered if mechanism == "limits" and program.unfiltered else program.verdict
+    assert fnmatch.fnmatchcase(str(result.verdict), wanted)
+    assert not result.passed
+    assert CANARY not in str(result)
+    assert sandbox.run("def f(x): return x * x", TESTS, LIMITS).passed  # the next program is judged as ever
+
+
+def sockets() -> set[str]:
+    """Listening and abstract sockets of the machine."""
+    tcp = {f"{c.type} {c.laddr}" for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    unix = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.split()[-1].startswith("@align")}
+    return tcp | unix
+
+
+def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary):
+    from data_pipelines.code_execution.sandbox import Sandbox
+    from data_pipelines.code_execution.sandbox.isolation import Isolation
+
+    places = [*SHARED_FOLDERS, str(Path.home()), os.getcwd(), str(canary.parent)]
+    before = {place: set(os.listdir(place)) for place in places}
+    before_sockets, children = sockets(), set(psutil.Process().children(recursive=True))
+    processes = {process.pid for process in psutil.process_iter()}
+    seen = []
+    with Sandbox(Isolation(mechanism), workers=2) as box:
+        programs = [p for p in HOSTILE if not (mechanism == "limits" and os.geteuid() != 0 and needs_own_user(p))]
+        sources = [p.source.replace("@home@", str(Path.home())).replace("@canary@", str(canary)) for p in programs]
+        results = list(box.run_batch(((source, TESTS) for source in sources), LIMITS))
+        users = {process.uids().real for process in set(psutil.Process().children(recursive=True)) - children}
+    assert not any(result.passed for result in results)
+    assert set(psutil.Process().children(recursive=True)) <= children
+    for process in psutil.process_iter():
+        if process.pid not in processes and process.uids().real in users - {os.getuid()}:
+            seen.append(process)
+    assert not seen
+    left = {place: [name for name in set(os.listdir(place)) - before[place] if not name.startswith(("pytest", "tmp"))] for place in places}
+    assert not any(name for names in left.values() for name in names if "align" in name or "struct" in name)
+    assert sockets() <= before_sockets
+    assert CANARY not in str(results)
+    assert canary.stat().st_mode & 0o777 == 0o600
