@@ -199,3 +199,40 @@ def server(base_folder):
 
     with serve(base_folder, dtype="float32", options={"max_model_len": 256, "max_num_seqs": 64}) as url:
         yield url
+
+
+MECHANISMS = ("bubblewrap", "unshare", "filters", "limits")
+
+
+@pytest.fixture(scope="session")
+def reasons():
+    """Why a mechanism of isolation is not to be had here, by name; empty where it is."""
+    from data_pipelines.code_execution.sandbox import available
+
+    return available()
+
+
+@pytest.fixture(scope="module", params=MECHANISMS)
+def mechanism(request, reasons):
+    if reasons[request.param]:
+        pytest.skip(f"{request.param}: {reasons[request.param]}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sandbox(mechanism):
+    """One sandbox for each mechanism of this machine."""
+    from data_pipelines.code_execution.sandbox import Sandbox
+    from data_pipelines.code_execution.sandbox.isolation import Isolation
+
+    with Sandbox(Isolation(mechanism), workers=1) as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def best():
+    """The strongest isolation of this machine."""
+    from data_pipelines.code_execution.sandbox import Sandbox
+
+    with Sandbox(workers=1) as box:
+        yield box

@@ -134,7 +134,7 @@ def test_length_and_function_scorers():
         open_scorer("function", ScorerSettings("", "", options={"function": "operator:nothing"}))
     own = open_scorer("align.rewards.scorers:Length", ScorerSettings("", "", options={"per_character": 2.0}))
     assert own.score([tree])[0][1].reward == 8.0
-    with pytest.raises(AlignError, match="there is no scorer 'implicid': did you mean 'implicit'"):
+    with pytest.raises(AlignError, match=r"rounds.scorers is 'implicid': did you mean 'implicit'"):
         open_scorer("implicid", ScorerSettings("", ""))
 
 

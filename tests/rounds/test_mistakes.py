@@ -19,7 +19,7 @@ MISTAKES = {
     "missing model": (["model.name_or_path=./nowhere"], "model.name_or_path './nowhere': there is no model in this folder"),
     "missing reference": (["model.reference=null"], "model.reference is missing: implicit rewards"),
     "missing prompts": (["rollouts.prompts=none.jsonl"], "rollouts.prompts 'none.jsonl': no such file"),
-    "unknown scorer": (["rounds.scorers=[{name: implicid}]"], "there is no scorer 'implicid': did you mean 'implicit'"),
+    "unknown scorer": (["rounds.scorers=[{name: implicid}]"], "rounds.scorers is 'implicid': did you mean 'implicit'"),
     "unknown pairing": (["rounds.pairing=best_wurst"], "did you mean 'best_worst'"),
     "unknown stage": (["--until", "round-1/pear"], "there is no such stage: did you mean 'round-1/pair'"),
     "too many wanted": (["rounds.filter.min_responses=9"], "rounds.filter.min_responses is 9, but only 6 are sampled"),

@@ -125,7 +125,7 @@ def test_killed_at_random_points_it_ends_with_the_same_trees_and_weights(model, 
 
 MISTAKES = {
     "unknown task": (["thoughts.task=gsm9k"], "thoughts.task 'gsm9k': no such task: did you mean 'gsm8k'"),
-    "unknown judge": (["thoughts.judge.name=self_evaluatoin"], "there is no judge 'self_evaluatoin': did you mean 'self_evaluation'"),
+    "unknown judge": (["thoughts.judge.name=self_evaluatoin"], "thoughts.judge is 'self_evaluatoin': did you mean 'self_evaluation'"),
     "nobody to judge": (["thoughts.judge.name=implicit"], "model.reference is missing: the judge 'implicit'"),
     "no prompt for the judge": (["thoughts.task=sums", "thoughts.judge.name=self_evaluation"], "the task 'sums' has no `judge`"),
     "wrong column": (["thoughts.task=sums"], "questions.jsonl line 1: there is no column 'problem'"),

@@ -55,7 +55,7 @@ MISTAKES = {
     "no place": ({"question": "Q:\n"}, r"data.fields.question: `question` has no place for it"),
     "no pattern": ({"answer": "answer is (.+"}, r"is not a regular expression"),
     "no group": ({"answer": "answer is .+"}, r"has 0 groups: expected one"),
-    "no grader": ({"grader": {"name": "numbre"}}, r"grader 'numbre': did you mean 'number'"),
+    "no grader": ({"grader": {"name": "numbre"}}, r"grader is 'numbre': did you mean 'number'"),
     "no option": ({"grader": {"name": "text", "digits": 2}}, r"there is no option 'digits'"),
     "wrong example": (
         {"examples": [{"fields": {"question": "?"}, "thoughts": ["a", "the answer is 5"], "answer": "4"}]},
