@@ -114,7 +114,7 @@ for pid in os.listdir('/proc'):
     except OSError: pass
 raise ValueError(''.join(found))"""), "exception(*", "*"),
     Hostile("its own descriptors", _in_call("return [os.read(n, 100) for n in range(4, 64)]"), "exception(OSError)"),
-    Hostile("reads what the tester sends", _in_call("os.set_blocking(3, False)\nreturn os.read(3, 1000)"), "crashed(exit 0)"),
+    Hostile("reads what the tester sends", _in_call("os.set_blocking(3, False)\nreturn os.read(3, 1000)"), "[ce]*"),
     Hostile("ptrace of the server", "import ctypes, os\ndef f(x): return ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0)", "forbidden(ptrace)", "wrong_answer"),
     Hostile("another process's memory", "import ctypes, os\nL = ctypes.CDLL(None)\ndef f(x): return L.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0)", "forbidden(process_vm_readv)", "wrong_answer"),
 ]  # fmt: skip

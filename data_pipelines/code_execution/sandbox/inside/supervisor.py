@@ -37,18 +37,24 @@ def serve(control: socket.socket, config: dict[str, Any], report: dict[str, Any]
     confinement.hide()
     forker = _Forker(config)
     wire.send(control, report)
+    try:
+        _serve(control, forker, config["scratch"])
+    except wire.ClosedError:
+        pass
+    finally:
+        forker.close()
+
+
+def _serve(control: socket.socket, forker: _Forker, scratch: str) -> None:
     idle = select.poll()
     idle.register(control, select.POLLIN)
     idle.register(forker.socket, select.POLLIN)
     while True:
         if forker.socket.fileno() in dict(idle.poll()):
             return _say(control, orders.NOT_STARTED)  # the zygote says nothing without being asked: it is gone
-        try:
-            data, descriptors = wire.receive_with_descriptors(control, 1)
-            if descriptors:  # otherwise a program is told to end that has ended by itself
-                wire.send(control, _run(data, descriptors[0], control, forker, config["scratch"]))
-        except wire.ClosedError:
-            return None
+        data, descriptors = wire.receive_with_descriptors(control, 1)
+        if descriptors:  # otherwise a program is told to end that has ended by itself
+            wire.send(control, _run(data, descriptors[0], control, forker, scratch))
 
 
 class _Forker:
@@ -76,6 +82,12 @@ class _Forker:
         if config["filter"] and not descriptors:
             raise OSError("the zygote could not filter its system calls")
         self.listener = descriptors[0] if descriptors else -1
+
+    def close(self) -> None:
+        """End the zygote."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scratch: str) -> Ended:
