@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from align.estimate import GPUS, Estimate
 from align.runs import assess
 from align.trees import ROOT, Node, PreferenceTree
 
 if TYPE_CHECKING:
+    from align.estimate import Estimate
     from align.experiment import Outcome
     from align.plans import Run
     from data_pipelines.code_execution.sandbox import ExecutionResult
@@ -192,21 +192,23 @@ def code_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def execution_table(result: ExecutionResult) -> Table:
-    """A program's verdict and those of its tests."""
+def execution_table(result: ExecutionResult) -> list[Table | str]:
+    """A program's verdict in a sentence, and those of its tests."""
     passed = sum(test.verdict.kind == "pass" for test in result.tests)
-    title = f"{escape(str(result.verdict))}: {passed} of {result.count} tests pass, {result.seconds:.3f} s, isolation: {result.isolation}"
-    table = Table(title=title, title_justify="left", box=None, show_header=False)
+    sentence = f"{result.verdict}: {passed} of {result.count} tests pass, {result.seconds:.3f} s, isolation: {result.isolation}"
+    table = Table(box=None, show_header=False)
     for test in result.tests:
         good = test.verdict.kind == "pass"
         table.add_row("[green]pass[/]" if good else "[red]fail[/]", f"test {test.where}", "" if good else escape(str(test.verdict)))
     if result.count > len(result.tests):
         table.add_row("", f"{result.count - len(result.tests)} not reached", "")
-    return table
+    return [escape(sentence), table]
 
 
 def estimate_tables(found: Estimate) -> list[Table | str]:
     """Hours by stage, and memory by ZeRO stage with what fits, each under its sentence."""
+    from align.estimate import GPUS
+
     load = found.workload
     lengths = f"mean lengths {load.prompt_tokens} (prompt) and {load.response_tokens} (response) tokens"
     first = f"{found.shape.parameters / 1e9:.2f} B parameters on {load.gpus} × {load.gpu}; {lengths}"

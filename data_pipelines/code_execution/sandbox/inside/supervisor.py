@@ -95,16 +95,16 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
     order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
     theirs = [_input(orders.text_of(data, order)), output[1], errors[1], channel]
-    try:
-        wire.send_bytes(forker.socket, data, theirs)
-    except wire.ClosedError:
-        _say(control, orders.NOT_STARTED)
-        raise
-    for descriptor in theirs:
-        os.close(descriptor)
     watched = _Watched(forker, output[0], errors[0], order)
     try:
+        wire.send_bytes(forker.socket, data, theirs)
+        for descriptor in theirs:
+            os.close(descriptor)
         watched.watch(control, scratch)
+    except wire.ClosedError:
+        if not watched.begun():
+            _say(control, orders.NOT_STARTED)
+        raise
     finally:
         os.close(output[0])
         os.close(errors[0])
@@ -193,6 +193,12 @@ class _Watched:
         self.ended = self.ended._replace(**why)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process(), signal.SIGKILL)
+
+    def begun(self) -> bool:
+        """Whether the zygote has forked the program."""
+        poll = select.poll()
+        poll.register(self.forker.pids, select.POLLIN)
+        return bool(self.pid) or any(event & select.POLLIN for _, event in poll.poll(0))
 
     def _process(self) -> int:
         """The program's process id; waits until the zygote has forked."""
