@@ -205,6 +205,27 @@ def test_programs_that_read_and_write(sandbox):
     assert sandbox.run(threaded, tests).passed
 
 
+def test_what_an_honest_program_may_do(sandbox):
+    program = """
+import os, random, tempfile, threading, time
+def f(x):
+    open(os.devnull, "w").write("x")
+    with open("notes.txt", "w") as file: file.write(str(x))
+    with tempfile.TemporaryFile() as file: file.write(b"x")
+    found = []
+    thread = threading.Thread(target=found.append, args=(int(open("notes.txt").read()),))
+    thread.start()
+    thread.join()
+    time.sleep(0.001)
+    os.makedirs("a/b", exist_ok=True)
+    os.kill(os.getpid(), 0)
+    return found[0] * x + 0 * random.randint(0, 9)
+"""
+    assert sandbox.run(program, Assertions("assert f(3) == 9")).passed
+    left = sandbox.run("import os\ndef f(): return os.listdir('.')", Assertions("assert f() == []"))
+    assert left.passed  # nothing of the program before
+
+
 def test_calls_with_expected_values(best):
     tests = Calls("Solution().twice", (((2,), 4), (([1],), [1, 1])))
     assert best.run("class Solution:\n  def twice(self, x): return x * 2", tests).passed

@@ -39,7 +39,8 @@ def _landlock(config: dict[str, Any]) -> int:
     if config["landlock"] == "off":
         return 0
     try:
-        return landlock.restrict(config["readable"], [config["scratch"]])
+        devices = [path for path in config["readable"] if path.startswith("/dev/")]
+        return landlock.restrict(config["readable"], [config["scratch"], *devices])
     except OSError:
         if config["landlock"] == "required":
             raise
