@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 from align.errors import AlignError, nearest
+from data_pipelines.code_execution.extraction import parses
 from data_pipelines.code_execution.problems import Problem
 from data_pipelines.code_execution.sandbox.inside.assertions import definitions
 from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
@@ -64,7 +65,11 @@ def _same(one, other, tolerance):
 """
 _PLUS = """
 for _case in {inputs}:
-    assert _same(candidate(*_copy.deepcopy(_case)), _reference(*_copy.deepcopy(_case)), {tolerance})
+    try:
+        _expected = _reference(*_copy.deepcopy(_case))
+    except Exception:  # JSON has no tuples and sets: on what the reference cannot take there is nothing to compare
+        continue
+    assert _same(candidate(*_copy.deepcopy(_case)), _expected, {tolerance})
 """
 
 
@@ -80,7 +85,7 @@ def mbpp(record: Mapping[str, Any]) -> Problem:
     hidden = [record["test"]] if record.get("test") else [*shown, *(record.get("challenge_test_list") or [])]
     tests = Assertions("\n".join(hidden), entry, setup)
     prefix = f'"""\n{description}\n' + "\n".join(shown) + '\n"""\n'
-    return Problem(_id(record, "MBPP"), _WRITE.format(description, "\n".join(shown)), prefix, tests, entry, "", code, description)
+    return Problem(_id(record, "Mbpp"), _WRITE.format(description, "\n".join(shown)), prefix, tests, entry, "", code, description)
 
 
 def apps(record: Mapping[str, Any]) -> Problem:
@@ -170,6 +175,7 @@ def _text(record: Mapping[str, Any], column: str) -> str:
 
 
 def _id(record: Mapping[str, Any], benchmark: str, *columns: str) -> str:
+    """The record's id, with the benchmark's name (evalplus's spelling of it) in front of a bare number."""
     value = next((record[column] for column in (*columns, "task_id") if record.get(column) is not None), None)
     if value is None:
         from data_pipelines.rollouts.prompts import prompt_id
@@ -179,9 +185,10 @@ def _id(record: Mapping[str, Any], benchmark: str, *columns: str) -> str:
 
 
 def _helpers(prompt: str, entry: str) -> str:
-    """Imports and helper functions of a prompt that ends inside the function to be written."""
+    """Imports and helper functions of a prompt that ends inside the function to be written, or before it."""
     try:
-        return definitions(f"{prompt}\n    pass\n", without=[entry])
+        whole = prompt if parses(prompt) else f"{prompt}\n    pass\n"
+        return definitions(whole, without=[entry])
     except SyntaxError as error:
         raise AlignError(f"the prompt does not parse: {error.msg}, line {error.lineno}") from error
 

@@ -23,6 +23,10 @@ HUMANEVAL = {
     "test": "def check(candidate):\n    assert candidate([4]) == 2\n    assert half(candidate([8])) == 2\n",
 }  # fmt: skip
 PLUS = {**{k: v for k, v in HUMANEVAL.items() if k != "test"}, "base_input": [[[4]]], "plus_input": [[[9]], [[-3]]], "atol": 0}
+MBPP_PLUS = {
+    "task_id": "Mbpp/6", "prompt": '"""\nAdd the first two.\nassert f((1, 2)) == 3\n"""\n', "entry_point": "f", "atol": 0,
+    "canonical_solution": "\ndef f(t):\n    return len({t}) and t[0] + t[1]", "base_input": [["ab"], [[1, 2]]], "plus_input": [["xyz"]],
+}  # fmt: skip
 MBPP = {
     "task_id": 7, "text": "Write a function to add.", "code": "def add(a, b):\n    return a + b",
     "test_list": ["assert add(1, 2) == 3", "assert abs(add(-4, 1)) == 3"], "test_setup_code": "", "challenge_test_list": ["assert add(0, 0) == 0"],
@@ -50,6 +54,7 @@ OWN = {"id": "o1", "prompt": "Square.", "tests": "assert f(3) == 9", "entry_poin
 RIGHT = {
     "humaneval": (HUMANEVAL, PROMPT + "    return half(x[0])"),
     "evalplus": (PLUS, PROMPT + "    return half(x[0])"),
+    "evalplus mbpp": (MBPP_PLUS, "def f(t):\n    return t[0] + t[1]"),
     "mbpp": (MBPP, "def add(a, b): return b + a"),
     "sanitized": (SANITIZED, "def add(a, b): return b + a"),
     "apps": (APPS, "a, b = input().split()\nprint(int(a) + int(b))"),
@@ -85,7 +90,7 @@ def test_what_the_problems_become(read):
         HUMANEVAL, {**PLUS, "task_id": "HumanEval/998"}, MBPP, APPS, {**APPS_CALLS, "problem_id": 2}, LCB
     )
     assert humaneval.tests.support == "from typing import List\n\ndef half(x: int) -> int:\n    return x // 2"
-    assert (mbpp.id, mbpp.entry_point, len(mbpp.tests.code.splitlines())) == ("MBPP/7", "add", 3)
+    assert (mbpp.id, mbpp.entry_point, len(mbpp.tests.code.splitlines())) == ("Mbpp/7", "add", 3)
     assert mbpp.prefix.startswith('"""\nWrite a function to add.\nassert add(1, 2) == 3')
     assert isinstance(plus.tests, Assertions)
     assert apps.tests == Outputs((("1 2\n", "3\n"), ("3 4", "7")))

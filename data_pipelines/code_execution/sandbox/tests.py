@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from align.errors import AlignError
@@ -30,13 +30,8 @@ class Assertions:
 
     def __post_init__(self) -> None:
         """Raises AlignError: the tests do not parse, assert nothing, or need an entry point that is not named."""
-        for name, code in (("tests", self.code), ("support", self.support)):
-            try:
-                ast.parse(code)
-            except (SyntaxError, ValueError) as error:
-                line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-                raise AlignError(f"the {name} do not parse: {getattr(error, 'msg', error)}{line}") from error
-        _, lines, names = prepare(self.code)
+        _, lines, names = _checked("tests", self.code)
+        _checked("support", self.support)
         if not lines:
             raise AlignError("the tests have no assertion: a program could not fail them")
         if self.candidate and not self.entry_point:
@@ -99,6 +94,14 @@ class Outputs:
 
 
 Tests = Assertions | Calls | Outputs
+
+
+def _checked(name: str, code: str) -> tuple[CodeType, list[int], frozenset[str]]:
+    try:
+        return prepare(code)
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise AlignError(f"the {name} do not parse: {getattr(error, 'msg', error)}{line}") from error
 
 
 def _needs_cases(cases: Sequence[Any]) -> None:

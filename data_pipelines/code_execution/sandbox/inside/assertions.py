@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import warnings
 from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
@@ -26,10 +27,12 @@ def prepare(code: str) -> tuple[CodeType, list[int], frozenset[str]]:
     Raises:
         SyntaxError: it does not parse.
     """
-    tree = ast.parse(code)
     lines: list[int] = []
-    tree.body = _guarded(tree.body, lines)
-    compiled = compile(tree, "<tests>", "exec")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the benchmark's escape sequences
+        tree = ast.parse(code)
+        tree.body = _guarded(tree.body, lines)
+        compiled = compile(tree, "<tests>", "exec")
     return compiled, lines, frozenset(_names(compiled))
 
 
@@ -61,5 +64,8 @@ def _names(code: CodeType) -> Iterator[str]:
 def definitions(code: str, without: Sequence[str]) -> str:
     """The functions, classes and imports that code defines at its top level, but for those named `without`."""
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    kept: list[ast.stmt] = [node for node in ast.parse(code).body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(code)
+    kept: list[ast.stmt] = [node for node in tree.body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
     return ast.unparse(ast.Module(kept, []))
