@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 
 from data_pipelines.code_execution.problems import Problem
+from data_pipelines.code_execution.sandbox.inside.assertions import parse
 
 _FENCED = re.compile(r"```[ \t]*[A-Za-z0-9+]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _LONGEST = 400  # lines of prose and code that are searched for the longest piece that parses
@@ -81,8 +81,6 @@ def normalised(code: str) -> str:
 
 def _parsed(code: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
+        return parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

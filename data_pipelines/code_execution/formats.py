@@ -15,7 +15,7 @@ from typing import Any
 from align.errors import AlignError, nearest
 from data_pipelines.code_execution.extraction import parses
 from data_pipelines.code_execution.problems import Problem
-from data_pipelines.code_execution.sandbox.inside.assertions import definitions
+from data_pipelines.code_execution.sandbox.inside.assertions import definitions, parse
 from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
 
 _COMPLETE = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}```"
@@ -196,9 +196,9 @@ def _helpers(prompt: str, entry: str) -> str:
 def _called(tests: list[str], code: Any, record: Mapping[str, Any]) -> str:
     """The function that MBPP's tests call: one that the solution defines, else the first that is no built-in."""
     try:
-        nodes = [node for test in tests for node in ast.walk(ast.parse(test))]
+        nodes = [node for test in tests for node in ast.walk(parse(test))]
         calls = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-        defined = {node.name for node in ast.walk(ast.parse(code or "")) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        defined = {node.name for node in ast.walk(parse(code or "")) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     except SyntaxError as error:
         raise AlignError(f"the tests or the solution do not parse: {error.msg}, line {error.lineno}") from error
     named = next((name for name in calls if name in defined), None) or next((name for name in calls if not hasattr(builtins, name)), None)

@@ -28,11 +28,9 @@ def prepare(code: str) -> tuple[CodeType, list[int], frozenset[str]]:
         SyntaxError: it does not parse.
     """
     lines: list[int] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the benchmark's escape sequences
-        tree = ast.parse(code)
-        tree.body = _guarded(tree.body, lines)
-        compiled = compile(tree, "<tests>", "exec")
+    tree = parse(code)
+    tree.body = _guarded(tree.body, lines)
+    compiled = compile(tree, "<tests>", "exec")
     return compiled, lines, frozenset(_names(compiled))
 
 
@@ -61,11 +59,19 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
+def parse(code: str) -> ast.Module:
+    """Parse code without a word about its escape sequences: nobody here has written it.
+
+    Raises:
+        SyntaxError, ValueError: it does not parse.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
+
+
 def definitions(code: str, without: Sequence[str]) -> str:
     """The functions, classes and imports that code defines at its top level, but for those named `without`."""
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tree = ast.parse(code)
-    kept: list[ast.stmt] = [node for node in tree.body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
+    kept: list[ast.stmt] = [node for node in parse(code).body if isinstance(node, kinds) and getattr(node, "name", None) not in without]
     return ast.unparse(ast.Module(kept, []))
