@@ -83,6 +83,17 @@ class _Forker:
             raise OSError("the zygote could not filter its system calls")
         self.listener = descriptors[0] if descriptors else -1
 
+    def status(self) -> int:
+        """The status of the program that ran.
+
+        Raises:
+            ClosedError: the zygote is gone, perhaps before it has read the order.
+        """
+        try:
+            return _word(self.socket.recv(zygote.WORD.size))
+        except ConnectionError as error:
+            raise wire.ClosedError(str(error)) from error
+
     def close(self) -> None:
         """End the zygote."""
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -165,7 +176,7 @@ class _Watched:
             if self.forker.listener in ready:
                 self._held()
             if self.forker.socket.fileno() in ready:
-                status = _word(self.forker.socket.recv(zygote.WORD.size))
+                status = self.forker.status()
             elif control.fileno() in ready:  # the tester has enough, or is gone
                 self.end()
                 self.poll.unregister(control)
