@@ -23,6 +23,11 @@ class Hostile:
     verdict: str
     unfiltered: str | None = None
 
+    @property
+    def seconds(self) -> float:
+        """What it is given: time enough for its own verdict on a busy machine, or little where it would never end."""
+        return 1.0 if self.verdict[0] in "t*[" or self.unfiltered == "*" else 6.0
+
 
 def _in_call(body: str) -> str:
     return "import os, sys\ndef f(x):\n" + "\n".join(f"    {line}" for line in body.strip("\n").splitlines()) + "\n"
