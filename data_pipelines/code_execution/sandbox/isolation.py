@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -16,8 +15,6 @@ from align.errors import AlignError, nearest
 from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
 from data_pipelines.code_execution.sandbox.results import Level
-
-logger = logging.getLogger(__name__)
 
 Requirement = Literal["require-strong", "best-available", "limits-only"]
 Role = Literal["tester", "candidate"]

@@ -79,9 +79,14 @@ def _alarm_at(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        _disarm()
+
+
+def _disarm() -> None:
+    global _armed
+    _armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class _Assertions:
@@ -149,6 +154,7 @@ def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limi
     except StopError:
         pass
     except _TooSlowError:
+        _disarm()  # once more: the alarm may have struck while it was being disarmed
         stopped = ("timeout", "in the tests")
     except BaseException as error:
         stopped = found.verdict(error)
@@ -219,6 +225,7 @@ def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: L
     except StopError:
         pass
     except _TooSlowError:
+        _disarm()  # once more: the alarm may have struck while it was being disarmed
         stopped = ("timeout", "in the tests")
     return _outcome(candidate.finish() or stopped, results, len(tests["cases"]), candidate)
 
@@ -252,6 +259,7 @@ def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits:
         candidate = Candidate(control, source, limits, given)
         with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits[0] + _GRACE):
             candidate.ended()
+        _disarm()
         verdict = candidate.finish()
         if verdict is None:
             verdict = PASS if same_output(candidate.output.decode("utf-8", "replace"), expected) else WRONG
