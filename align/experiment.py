@@ -87,7 +87,7 @@ def train_stage(task: Task) -> None:
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = resolve_model(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
         if (checkpoints / "three_d.jsonl").exists():
@@ -114,17 +114,6 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
 def _put(scratch: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(scratch, target)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; `trainer_state.json` is what is written last."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(checkpoint)
-    return None
 
 
 def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:

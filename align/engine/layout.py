@@ -123,6 +123,11 @@ class TreeBatch:
         """N."""
         return len(self.layout.spans)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing in it counts: the batch of a rank that has nothing to do."""
+        return len(self.chosen) == 0 == len(self.free)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TreeBatch:
         """The same batch on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}

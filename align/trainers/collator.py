@@ -1,13 +1,12 @@
-"""Records of tokens → one packed row, and the batch sampler that fills rows to a token budget."""
+"""Records of tokens → one packed row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 
 from align.engine import TokenTree, TreeBatch, pack
 from align.engine.tokenize import truncate
@@ -51,8 +50,7 @@ class TreeCollator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns `trees` (a `TreeBatch`), `edge_weights` `[E]` (whose length tells the trainer's evaluation loop the
         batch size), and `input_ids` `[1, T]`."""
-        batch = self.pack([token_tree(example) for example in examples])
-        return {"edge_weights": batch.weights, "input_ids": batch.input_ids, "trees": batch}
+        return inputs_of(self.pack([token_tree(example) for example in examples]))
 
     def pack(self, trees: Sequence[TokenTree]) -> TreeBatch:
         """Truncate and pack.
@@ -69,6 +67,24 @@ class TreeCollator:
     def truncated(self, tree: TokenTree) -> TokenTree:
         """The tree cut to `max_length`."""
         return truncate(tree, self.max_length, self.truncation_mode)
+
+
+def inputs_of(batch: TreeBatch) -> dict[str, Any]:
+    """A batch in the form that Trainer hands around."""
+    return {"edge_weights": batch.weights, "input_ids": batch.input_ids, "trees": batch}
+
+
+def collate(collator: Callable[[Sequence[Any]], dict[str, Any]], examples: Sequence[Any]) -> dict[str, Any]:
+    """A batch by any collator; of no examples, the batch of a rank that has nothing to do."""
+    return collator(examples) if examples else inputs_of(idle_batch())
+
+
+def idle_batch() -> TreeBatch:
+    """What a rank without a tree of its own scores, so that it takes part in every collective call: two tokens that count nowhere."""
+    batch = pack([TokenTree([[0], [0]], [-1, 0], [], [], [])], score_free=True)
+    batch.free = batch.free[:0]
+    batch.multiplicity = torch.ones_like(batch.multiplicity)  # no router loss of no token
+    return batch
 
 
 def trees_from_padded_pairs(inputs: Mapping[str, torch.Tensor]) -> list[TokenTree]:
@@ -93,68 +109,3 @@ def trees_from_padded_pairs(inputs: Mapping[str, torch.Tensor]) -> list[TokenTre
         else:
             trees.append(TokenTree([[], prompt, other, chosen, rejected], [-1, 0, 0, 1, 2], [(3, 4)], [1.0], [0.0]))
     return trees
-
-
-def tree_size(tree: TokenTree, max_length: int | None) -> int:
-    """Tokens that a tree takes in a row, at most."""
-    total = sum(len(run) for run in tree.tokens)
-    return total if max_length is None else min(total, max_length * len(tree.tokens))
-
-
-class TokenBudgetSampler(Sampler[list[int]]):
-    """Batches of trees whose rows hold at most `budget` tokens.
-
-    First-fit-decreasing over windows of shuffled trees fills the rows; rows are then dealt in groups of `ranks` of
-    like size, so that ranks finish together. The order depends on seed and epoch alone.
-    """
-
-    def __init__(self, sizes: Sequence[int], budget: int, ranks: int = 1, seed: int = 0, window: int = 256) -> None:
-        """Args: sizes in tokens of every tree; budget in tokens; ranks that share the batches in turn."""
-        self.sizes, self.budget, self.ranks, self.seed, self.window = sizes, budget, ranks, seed, window
-        self.epoch = 0
-        self.batch_size = None
-        self.drop_last = False
-        self.sampler = self  # where accelerate looks for `set_epoch`
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle differently from the next iteration on."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches())
-
-    def __len__(self) -> int:
-        return len(self._batches())
-
-    def _batches(self) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.sizes), generator=generator).tolist()
-        rows: list[list[int]] = []
-        for start in range(0, len(order), self.window):
-            rows += self._fill(order[start : start + self.window])
-        rows.sort(key=self._cost, reverse=True)
-        while len(rows) % self.ranks:  # every rank takes part in every step: split a row, or repeat one tree
-            largest = max(rows, key=len)
-            if len(largest) > 1:
-                rows.append([largest.pop()])
-            else:
-                rows.append(list(rows[len(rows) % self.ranks]))
-        rows.sort(key=self._cost, reverse=True)
-        groups = [rows[i : i + self.ranks] for i in range(0, len(rows), self.ranks)]
-        shuffled = torch.randperm(len(groups), generator=generator).tolist()
-        return [row for g in shuffled for row in groups[g]]
-
-    def _cost(self, row: list[int]) -> int:
-        return sum(self.sizes[i] for i in row)
-
-    def _fill(self, indices: list[int]) -> list[list[int]]:
-        rows: list[tuple[int, list[int]]] = []
-        for i in sorted(indices, key=lambda i: self.sizes[i], reverse=True):
-            for place, (used, members) in enumerate(rows):
-                if used + self.sizes[i] <= self.budget:
-                    members.append(i)
-                    rows[place] = (used + self.sizes[i], members)
-                    break
-            else:
-                rows.append((self.sizes[i], [i]))
-        return [members for _, members in rows]

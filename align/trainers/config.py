@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +34,14 @@ class PreferenceConfig(DPOConfig):
 
     attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
+    global_batch_size: int | None = _setting(
+        None, "Trees an optimizer step, over all ranks and accumulation steps: sets `gradient_accumulation_steps` for the machine at hand."
+    )
     cache_reference: bool = _setting(True, "Keep the reference's log-probs by content, so that later epochs do not compute them again.")
     reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
+    resume_from_checkpoint: str | bool | None = _setting(
+        None, "Go on from this checkpoint; true: from the newest whole one in `output_dir`, if there is any."
+    )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
     beta_rejected: float | None = _setting(
@@ -60,6 +67,7 @@ class PreferenceConfig(DPOConfig):
     monitor_max_new_tokens: int = _setting(48, "Longest unseen response that the 3D monitor samples at the start.")
 
     def __post_init__(self) -> None:
+        self._accumulate_to_global_batch()
         super().__post_init__()
         self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))
         self._check_name("beta_rejected_schedule", SCHEDULES)
@@ -71,6 +79,22 @@ class PreferenceConfig(DPOConfig):
             )
         if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
             raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
+
+    def _accumulate_to_global_batch(self) -> None:
+        if self.global_batch_size is None:
+            return
+        if self.gradient_accumulation_steps != 1:  # type: ignore[has-type]
+            raise ValueError("`global_batch_size` sets `gradient_accumulation_steps`: leave one of them out.")
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        each = self.per_device_train_batch_size * ranks
+        if self.global_batch_size % each:
+            below = self.global_batch_size // each * each
+            nearest_sizes = f"{below} or {below + each}" if below else f"{each}"
+            raise ValueError(
+                f"`global_batch_size` is {self.global_batch_size}, but {ranks} processes with `per_device_train_batch_size="
+                f"{self.per_device_train_batch_size}` do {each} trees at a time: make it {nearest_sizes}, or change the other."
+            )
+        self.gradient_accumulation_steps = self.global_batch_size // each
 
     def _check_name(self, key: str, options: tuple[str, ...]) -> None:
         value = getattr(self, key)

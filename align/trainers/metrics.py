@@ -73,4 +73,5 @@ def add_batch(
     metrics.add("rewards/accuracies", (chosen > rejected).float().sum(), count)
     metrics.add("rewards/margins", (chosen - rejected).sum(), count)
     if aux_loss is not None:
-        metrics.add("aux_loss", aux_loss, torch.ones_like(aux_loss))
+        working = torch.full_like(aux_loss, not batch.idle)
+        metrics.add("aux_loss", aux_loss * working, working)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from align.engine import TreeBatch
@@ -50,12 +52,14 @@ class ReferenceStore:
         self._known.update(entries)
 
     def load(self, path: Path) -> None:
-        """Read a saved store, if there is one."""
-        if not path.exists():
-            return
-        with np.load(path) as saved:
-            parts = np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
-            self._known.update(zip((bytes(k) for k in saved["keys"]), parts, strict=True))
+        """Read a saved store, if there is one. The main process reads for all ranks: others may not see its file."""
+        found: list[dict[bytes, np.ndarray]] = [{}]
+        if PartialState().is_main_process and path.exists():
+            with np.load(path) as saved:
+                parts = np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+                found = [dict(zip((bytes(k) for k in saved["keys"]), parts, strict=True))]
+        broadcast_object_list(found)
+        self._known.update(found[0])
 
     def save(self, path: Path) -> None:
         """Write the store: aside first, then renamed."""

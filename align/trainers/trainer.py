@@ -13,9 +13,7 @@ import torch
 from accelerate.utils import gather_object, is_peft_model
 from datasets import IterableDataset
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
-from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
@@ -29,23 +27,23 @@ from align.trainers import metrics as metric_sums
 from align.trainers.collator import (
     PAIR_COLUMNS,
     TREE_COLUMNS,
-    TokenBudgetSampler,
     TreeCollator,
     token_tree,
-    tree_size,
     trees_from_padded_pairs,
 )
 from align.trainers.config import PreferenceConfig
 from align.trainers.data import as_dataset, check_columns, drop_unusable, tokenize_trees, without_truncation
 from align.trainers.monitor import ThreeDMonitor
 from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
+from align.trainers.ranks import RankedTrainer
 from align.trainers.reference import ReferenceStore, default_cache_dir
+from align.trainers.sharding import check_fsdp, is_fsdp, is_sharded, reference_from_main_process, reference_identity
 from align.trees import is_tree_record
 
 logger = logging.getLogger(__name__)
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(RankedTrainer):
     """Trains on preference pairs and trees; constructor and data formats of `trl.DPOTrainer`.
 
     Beyond those, `train_dataset` and `eval_dataset` may be data sets of tree records (`align.trees`) or lists of
@@ -76,11 +74,13 @@ class PreferenceTrainer(DPOTrainer):
         self._reference_store = ReferenceStore()
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
         self._monitor: ThreeDMonitor | None = None
+        check_fsdp(args)
         self.objective = _objective(args)
+        args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
         if isinstance(eval_dataset, dict):
             eval_dataset = type(eval_dataset)({key: as_dataset(value) for key, value in eval_dataset.items()})
-        with _settings_trl_does_not_know(args):
+        with _settings_trl_does_not_know(args), reference_from_main_process():
             super().__init__(
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
             )
@@ -89,6 +89,14 @@ class PreferenceTrainer(DPOTrainer):
         if args.monitor_3d and args.monitor_prompts > 0:
             self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
             self.add_callback(self._monitor)
+
+    def _must_precompute(self, args: PreferenceConfig, model: Any, dataset: Any, peft_config: Any) -> bool:
+        """Where weights are sharded, a rank that knows a batch's reference must not leave the others to gather the weights alone."""
+        adapter_alone = is_fsdp(args) and (peft_config is not None or is_peft_model(model))  # not whole before the training begins
+        if args.precompute_ref_log_probs and adapter_alone:
+            raise ValueError("`precompute_ref_log_probs` does not work with an adapter under FSDP: leave it out, or use ZeRO.")
+        known = args.cache_reference and not args.sync_ref_model and not isinstance(dataset, IterableDataset)
+        return is_sharded(args) and known and self.objective.needs_reference and not adapter_alone
 
     # Data
 
@@ -106,25 +114,6 @@ class PreferenceTrainer(DPOTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
 
-    def get_train_dataloader(self) -> DataLoader:
-        """As Trainer's; with `max_tokens_per_batch`, rows filled to that budget."""
-        budget = self.args.max_tokens_per_batch
-        if budget is None:
-            return super().get_train_dataloader()
-        if isinstance(self.train_dataset, IterableDataset):
-            raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
-        sizes = [tree_size(token_tree(example), self.args.max_length) for example in self.train_dataset]
-        sampler = TokenBudgetSampler(sizes, budget, self.accelerator.num_processes, self.args.data_seed or self.args.seed)
-        loader = DataLoader(
-            self._remove_unused_columns(self.train_dataset, "training"),
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        self.accelerator.even_batches = False  # the sampler deals whole rounds of ranks itself
-        return self.accelerator.prepare(loader)
-
     # Engine
 
     def _bare(self, model: Any) -> PreTrainedModel:
@@ -137,11 +126,10 @@ class PreferenceTrainer(DPOTrainer):
             return
         policy = self._bare(self.model)
         prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
-        sharded = self.is_fsdp_enabled or getattr(self.args.deepspeed_plugin, "zero_stage", 0) == 3
         if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
             self._backend = UNSHARED
             install(policy, UNSHARED)
-        elif sharded:  # a sharded model cannot be probed before it is wrapped: what its configuration tells must do
+        elif is_sharded(self.args):  # a sharded model cannot be probed before it is wrapped: what its configuration tells must do
             wanted = "cascade" if self.args.attention_backend == "auto" else self.args.attention_backend
             self._backend = UNSHARED if cannot_share(policy) else wanted
             install(policy, self._backend)
@@ -179,6 +167,8 @@ class PreferenceTrainer(DPOTrainer):
 
     def _reference_logps(self, batch: TreeBatch) -> Tensor:
         """`[S]`, from the store where the trees are known."""
+        if batch.idle and self.precompute_ref_logps:
+            return torch.zeros_like(batch.labels, dtype=torch.float32)
         known = self._reference_store.lookup(batch)
         if known is not None:
             return known
@@ -198,7 +188,7 @@ class PreferenceTrainer(DPOTrainer):
         if self.precompute_ref_logps:
             return True
         several_epochs = self.args.num_train_epochs > 1 and self.args.max_steps <= 0
-        return self.args.cache_reference and not self.args.sync_ref_model and several_epochs
+        return self.args.cache_reference and not self.args.sync_ref_model and several_epochs and not is_sharded(self.args)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if isinstance(dataset, IterableDataset):
@@ -210,7 +200,8 @@ class PreferenceTrainer(DPOTrainer):
         if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
             self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)  # Trainer wraps the model only later
         folder = Path(self.args.reference_cache_dir or default_cache_dir())
-        path = folder / f"{self._precompute_model_hash}-{self.accelerator.mixed_precision}.npz"
+        identity = reference_identity(self.ref_model or self.model, self._precompute_model_hash)
+        path = folder / f"{identity}-{self.accelerator.mixed_precision}.npz"
         self._reference_store.load(path)
         trees = [token_tree(example) for example in dataset]
         missing = [t for t in trees if self._collator.pack([t]).keys[0] not in self._reference_store]
@@ -268,12 +259,14 @@ class PreferenceTrainer(DPOTrainer):
             loss = normalize(sums, step_counts) * self.accelerator.num_processes
         if self.aux_loss_enabled:
             micro_batches = self.current_gradient_accumulation_steps if step_counts is not None and mode == "train" else 1
-            loss = loss + self.router_aux_loss_coef * scores.aux_loss / micro_batches
+            loss = loss + (not batch.idle) * self.router_aux_loss_coef * scores.aux_loss / micro_batches
+        if batch.idle:  # every parameter has its gradient, of zero
+            loss = loss + 0.0 * scores.logps.sum()
         if mode == "eval":
             metric_sums.add_loss(self._batch_metrics[mode], sums, counts(batch))
         metric_sums.add_batch(self._batch_metrics[mode], scores, edges, batch, self.beta, scores.aux_loss)
         if mode == "train":
-            self._total_train_tokens += batch.layout.length
+            self._total_train_tokens += 0 if batch.idle else batch.layout.length
         return (loss, self._outputs_for_metrics(model, inputs, batch)) if return_outputs else loss
 
     def _beta_rejected(self) -> float | None:

@@ -12,7 +12,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from align.errors import AlignError
 from align.trainers import PreferenceConfig, PreferenceTrainer
-from align.trainers.collator import TokenBudgetSampler
+from align.trainers.batches import TokenBudgetBatches
 from align.trees import Edge, Node, PreferenceTree
 
 TREES = [
@@ -250,13 +250,13 @@ def test_too_many_unusable_records_stop_the_run(settings, tokenizer):
 
 def test_rows_are_filled_to_the_token_budget():
     sizes = [17, 40, 3, 22, 90, 9, 31, 12] * 40
-    sampler = TokenBudgetSampler(sizes, 100, ranks=3, seed=1)
+    sampler = TokenBudgetBatches(sizes, 100, ranks=3, seed=1)
     batches = list(sampler)
     assert sorted({i for batch in batches for i in batch}) == list(range(len(sizes)))
     assert all(sum(sizes[i] for i in batch) <= 100 for batch in batches)
     assert len(batches) % 3 == 0 == len(sampler) % 3
     assert sum(sizes) / (100 * len(batches)) > 0.9
-    assert batches == list(TokenBudgetSampler(sizes, 100, ranks=3, seed=1)) != list(TokenBudgetSampler(sizes, 100, ranks=3, seed=2))
+    assert batches == list(TokenBudgetBatches(sizes, 100, ranks=3, seed=1)) != list(TokenBudgetBatches(sizes, 100, ranks=3, seed=2))
     sampler.set_epoch(1)
     assert list(sampler) != batches
 

@@ -1,0 +1,119 @@
+"""Which trees go together in a batch, and to which rank: whole rounds, one batch a rank, each tree once an epoch."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch.utils.data import Sampler
+
+from align.engine import TokenTree
+
+
+def tree_size(tree: TokenTree, max_length: int | None) -> int:
+    """Tokens that a tree takes in a row, at most."""
+    total = sum(len(run) for run in tree.tokens)
+    return total if max_length is None else min(total, max_length * len(tree.tokens))
+
+
+class _Rounds(Sampler[list[int]]):
+    """Batches in rounds of one a rank, as accelerate deals them out. An empty batch leaves its rank nothing but to take part.
+
+    Attributes:
+        sampler: where accelerate looks for the order, and for `set_epoch`.
+    """
+
+    batch_size = None  # batches differ in size
+    drop_last = False
+    sampler: object
+
+
+class BalancedBatches(_Rounds):
+    """Rounds of `ranks * count` trees in a given order; each round is dealt so that ranks have about as many tokens each.
+
+    A round is made of the same trees whatever the number of ranks, if `ranks * count` is the same: so is the loss of a step.
+    """
+
+    def __init__(self, order: Sampler[int], sizes: Sequence[int], count: int, ranks: int, drop_last: bool = False) -> None:
+        """Args: the trees' order, and sizes in tokens; trees a rank, on average; ranks; whether to leave out a round that is not full."""
+        self.sampler, self.sizes, self.count, self.ranks, self._whole = order, sizes, count, ranks, drop_last
+
+    def __len__(self) -> int:
+        trees, each = len(self.sampler), self.count * self.ranks  # type: ignore[arg-type]
+        return self.ranks * (trees // each if self._whole else -(-trees // each))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = iter(self.sampler)  # type: ignore[call-overload]
+        while round_ := list(islice(order, self.count * self.ranks)):
+            if not self._whole or len(round_) == self.count * self.ranks:
+                yield from deal(round_, self.sizes, self.ranks)
+
+
+class TokenBudgetBatches(_Rounds):
+    """Rows of trees that hold at most `budget` tokens.
+
+    First-fit-decreasing over windows of shuffled trees fills the rows; rows are then dealt in rounds of like size, so that
+    ranks finish together. The order depends on seed and epoch alone.
+    """
+
+    def __init__(self, sizes: Sequence[int], budget: int, ranks: int = 1, seed: int = 0, window: int = 256) -> None:
+        """Args: sizes in tokens of every tree; budget in tokens; ranks that share the batches in turn."""
+        self.sizes, self.budget, self.ranks, self.seed, self.window = sizes, budget, ranks, seed, window
+        self.epoch = 0
+        self.sampler = self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle differently from the next iteration on."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.sizes), generator=generator).tolist()
+        rows: list[list[int]] = []
+        for start in range(0, len(order), self.window):
+            rows += self._fill(order[start : start + self.window])
+        while len(rows) % self.ranks:  # a round needs one more row: split one, or leave a rank idle
+            largest = max(rows, key=len)
+            rows.append([largest.pop()] if len(largest) > 1 else [])
+        rows.sort(key=self._cost, reverse=True)
+        rounds = [rows[i : i + self.ranks] for i in range(0, len(rows), self.ranks)]
+        shuffled = torch.randperm(len(rounds), generator=generator).tolist()
+        return [row for number in shuffled for row in rounds[number]]
+
+    def _cost(self, row: list[int]) -> int:
+        return sum(self.sizes[i] for i in row)
+
+    def _fill(self, indices: list[int]) -> list[list[int]]:
+        rows: list[tuple[int, list[int]]] = []
+        for i in sorted(indices, key=lambda i: self.sizes[i], reverse=True):
+            for place, (used, members) in enumerate(rows):
+                if used + self.sizes[i] <= self.budget:
+                    members.append(i)
+                    rows[place] = (used + self.sizes[i], members)
+                    break
+            else:
+                rows.append((self.sizes[i], [i]))
+        return [members for _, members in rows]
+
+
+def deal(trees: Iterable[int], sizes: Sequence[int], ranks: int) -> list[list[int]]:
+    """Trees to ranks, the longest first, each to the rank that has the fewest tokens so far.
+
+    >>> deal([0, 1, 2, 3], [5, 9, 3, 4], 2)
+    [[1, 2], [0, 3]]
+    """
+    hands: list[list[int]] = [[] for _ in range(ranks)]
+    least = [(0, rank) for rank in range(ranks)]
+    for tree in sorted(trees, key=lambda tree: -sizes[tree]):
+        used, rank = heapq.heappop(least)
+        hands[rank].append(tree)
+        heapq.heappush(least, (used + sizes[tree], rank))
+    return hands

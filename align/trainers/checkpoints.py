@@ -1,0 +1,147 @@
+"""Checkpoints: which are whole, and whether a training as it is spread out now can go on from one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from align.errors import AlignError
+
+logger = logging.getLogger(__name__)
+RECORD = "distribution.json"
+STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How a training is spread out.
+
+    Attributes:
+        processes: that hold a part of it.
+        sharding: "none", "zero1", "zero2", "zero3" or "fsdp".
+        step_trees: trees an optimizer step; None where a token budget decides.
+    """
+
+    processes: int
+    sharding: str
+    step_trees: int | None
+
+
+def begin(checkpoint: Path, now: Distribution) -> None:
+    """Write down, before anything else is written, what the checkpoint is going to consist of."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / RECORD).write_text(json.dumps(asdict(now)), encoding="utf-8")
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be used; None where it was written to its end and every file in it is whole."""
+    if not checkpoint.is_dir():
+        return "there is no such folder"
+    if not (checkpoint / STATE).exists():
+        return f"it was not written to its end ({STATE}, the last file, is missing)"
+    for path in sorted(checkpoint.rglob("*")):
+        if not _is_whole(path):
+            return f"{path.relative_to(checkpoint)} is cut off"
+    then = read_record(checkpoint)
+    if then is None:
+        return None
+    states = len(list(checkpoint.glob("rng_state*.pth")))
+    if states < then.processes:
+        return f"only {states} of its {then.processes} processes have written their part"
+    if then.sharding.startswith("zero"):
+        latest = checkpoint / (checkpoint / "latest").read_text(encoding="utf-8").strip() if (checkpoint / "latest").exists() else None
+        parts = len(list(latest.glob("*optim_states.pt"))) if latest else 0
+        if parts < then.processes:
+            return f"only {parts} of its {then.processes} processes have written their optimizer states"
+    return None
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint below a folder that is whole; says which newer ones are passed over, and why."""
+    for path in _newest_first(folder):
+        why = fault(path)
+        if why is None:
+            return path
+        logger.warning("%s is passed over: %s.", path, why)
+    return None
+
+
+def read_record(checkpoint: Path) -> Distribution | None:
+    """How the training was spread out that wrote a checkpoint; None where nobody wrote it down (trl's own checkpoints)."""
+    path = checkpoint / RECORD
+    return Distribution(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def check_resume(checkpoint: Path, now: Distribution) -> None:
+    """See that a training can go on from a checkpoint, before anything is loaded.
+
+    Raises:
+        AlignError: it is not whole, or it was written by a training spread out in a way that this one cannot take up.
+    """
+    if why := fault(checkpoint):
+        other = last_whole(checkpoint.parent)
+        hint = f"the last whole one is {other}" if other else "there is no whole one beside it"
+        raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}")
+    then = read_record(checkpoint)
+    if then is None:
+        return
+    where = f"checkpoint '{checkpoint}' was written"
+    if then.sharding != now.sharding:
+        raise AlignError(
+            f"{where} under {_named(then.sharding)}, this training is under {_named(now.sharding)}: take the same configuration"
+        )
+    if then.processes != now.processes and then.sharding.startswith("zero"):
+        raise AlignError(
+            f"{where} by {then.processes} processes, this training has {now.processes}: DeepSpeed's optimizer states load into as many "
+            f"as wrote them. Start {then.processes}, or start anew from the model in the checkpoint (model.name_or_path={checkpoint})"
+        )
+    if then.step_trees != now.step_trees:
+        raise AlignError(
+            f"{where} by a training of {_trees(then.step_trees)}, this one does {_trees(now.step_trees)}, so it could not go on with "
+            "the data where the other stopped: set training.global_batch_size to what it was"
+        )
+    if then.step_trees is None and then.processes != now.processes:
+        raise AlignError(
+            f"{where} by {then.processes} processes, this training has {now.processes}: with max_tokens_per_batch their number decides "
+            f"which trees go together. Start {then.processes}"
+        )
+
+
+def _trees(count: int | None) -> str:
+    return "steps filled to a token budget" if count is None else f"{count} trees a step"
+
+
+def _named(sharding: str) -> str:
+    return {"none": "plain data parallelism", "fsdp": "FSDP"}.get(sharding, f"ZeRO-{sharding[-1]}")
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is there to its end, as far as its format tells."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix in (".pt", ".pth", ".bin"):
+            return zipfile.is_zipfile(path) or path.name == "training_args.bin"
+        elif path.suffix == ".safetensors":
+            return _safetensors_size(path) == path.stat().st_size
+    except (OSError, ValueError, struct.error):
+        return False
+    return True
+
+
+def _safetensors_size(path: Path) -> int:
+    """Bytes that the header of a safetensors file promises."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return 8 + int(length) + max(ends, default=0)

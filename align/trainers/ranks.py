@@ -1,0 +1,74 @@
+"""trl's DPOTrainer made right for any number of ranks: what each is dealt, what is saved, what a training goes on from."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from datasets import IterableDataset
+from torch.utils.data import DataLoader, SequentialSampler
+from trl import DPOTrainer
+
+from align.trainers.batches import BalancedBatches, TokenBudgetBatches, tree_size
+from align.trainers.checkpoints import Distribution, begin, check_resume, last_whole
+from align.trainers.collator import collate, token_tree
+from align.trainers.sharding import sharding
+
+
+class RankedTrainer(DPOTrainer):
+    """Deals trees so that ranks have about as many tokens, each tree once an epoch; saves and takes up checkpoints that are whole."""
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, is_training: bool = False, dataloader_key: Any = None
+    ) -> DataLoader:
+        """As Trainer's; over several ranks, and with `max_tokens_per_batch`, in rounds of one batch a rank (`batches.py`)."""
+        budget = self.args.max_tokens_per_batch if is_training else None
+        ranks = 1 if self.accelerator.parallelism_config else self.accelerator.num_processes
+        if budget is None and (ranks == 1 or isinstance(dataset, IterableDataset)):
+            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
+        if isinstance(dataset, IterableDataset):
+            raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
+        sizes = [tree_size(token_tree(example), self.args.max_length) for example in dataset]
+        if budget is not None:
+            batches: Any = TokenBudgetBatches(sizes, budget, ranks, self.args.data_seed or self.args.seed)
+        else:
+            order = (sampler_fn(dataset) if sampler_fn else None) or SequentialSampler(dataset)
+            batches = BalancedBatches(order, sizes, batch_size, ranks, is_training and self.args.dataloader_drop_last)
+        loader = DataLoader(
+            self._remove_unused_columns(dataset, description),
+            batch_sampler=batches,
+            collate_fn=functools.partial(collate, self.data_collator),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        self.accelerator.even_batches = False  # there is a batch for every rank in every round
+        return self.accelerator.prepare(loader)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As Trainer's. True goes on from the newest checkpoint that is whole, and begins anew where there is none.
+
+        Raises:
+            AlignError: the checkpoint is not whole, or was written by a training spread out in a way that this one cannot take up.
+        """
+        if resume_from_checkpoint is True:
+            found = last_whole(Path(self.args.output_dir))
+            resume_from_checkpoint = str(found) if found else None
+        if resume_from_checkpoint:
+            check_resume(Path(resume_from_checkpoint), self._distribution())
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _distribution(self) -> Distribution:
+        args = self.args
+        trees = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return Distribution(args.world_size, sharding(args), None if args.max_tokens_per_batch else trees)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save:
+            begin(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}", self._distribution())
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Each rank's last file; the main process goes on to call the checkpoint whole, and to delete old ones, when all have written."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,66 @@
+"""A recipe trains the same model however it is distributed: real processes, real DeepSpeed, real FSDP, over gloo."""
+
+import shutil
+
+import pytest
+import spread
+import torch
+
+from align.trainers.checkpoints import read_record
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    spread.write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One process: the curve and the log-probs that all others are held against."""
+    found = spread.train(spread.on_cpu(folder, "cpu", 1), spread.write_recipe(folder, "alone"))
+    assert found.returncode == 0, found.stderr[-3000:]
+    return spread.curve(folder / "alone/checkpoint-20"), spread.log_probs(folder / "alone")
+
+
+@pytest.fixture(scope="module", params=spread.MODES)
+def run(request, folder):
+    """The same recipe over two processes; checkpoints after 7 of 20 steps and so on."""
+    mode = request.param
+    if mode == "zero3-offload" and not shutil.which("ninja"):
+        pytest.skip("DeepSpeed compiles its Adam for CPUs with ninja, which is not installed")
+    config, recipe = spread.on_cpu(folder, mode), spread.write_recipe(folder, mode)
+    found = spread.train(config, recipe)
+    assert found.returncode == 0, found.stderr[-3000:]
+    return mode, config, recipe
+
+
+def test_the_curve_and_the_model_are_those_of_one_process(run, alone, folder):
+    """20 steps on trees of unequal sizes, the last of an epoch with a single tree for two ranks."""
+    curve, log_probs = alone
+    record = read_record(folder / run[0] / "checkpoint-20")
+    assert (record.processes, record.sharding) == (2, {"ddp": "none", "fsdp2": "fsdp"}.get(run[0], run[0][:5]))
+    assert len(curve.losses) == 20
+    assert max(curve.losses) - min(curve.losses) > 0.1, "nothing was learned, so nothing is shown"
+    found = spread.curve(folder / run[0] / "checkpoint-20")
+    for name in ("losses", "margins", "chosen"):
+        assert getattr(found, name) == pytest.approx(getattr(curve, name), rel=1e-4, abs=1e-4), name
+    assert torch.allclose(spread.log_probs(folder / run[0]), log_probs, atol=1e-3)
+
+
+def test_a_resumed_training_ends_with_the_same_weights(run, folder):
+    """From a checkpoint in the middle of an epoch: optimizer, schedule, order of the data, random states, monitor."""
+    mode, config, recipe = run
+    whole, curve = spread.weights(folder / mode), spread.curve(folder / mode / "checkpoint-20")
+    shutil.rmtree(folder / mode / "checkpoint-20")
+    shutil.rmtree(folder / mode / "checkpoint-14")
+    found = spread.train(config, recipe, "training.resume_from_checkpoint=true")
+    assert found.returncode == 0, found.stderr[-3000:]
+    resumed = spread.curve(folder / mode / "checkpoint-20")
+    assert resumed.losses == pytest.approx(curve.losses, abs=1e-6)
+    assert resumed.chosen == pytest.approx(curve.chosen, abs=1e-5)
+    for name, tensor in spread.weights(folder / mode).items():
+        assert torch.allclose(tensor, whole[name], atol=1e-6), name

@@ -1,0 +1,138 @@
+"""Which checkpoints a training goes on from, and what it says of the others."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import random_model
+from safetensors.torch import load_file
+
+from align.errors import AlignError
+from align.trainers import PreferenceConfig, PreferenceTrainer
+from align.trainers.checkpoints import RECORD, Distribution, begin, check_resume, fault, last_whole, read_record
+from align.trees import Edge, Node, PreferenceTree
+
+TREES = [PreferenceTree(f"What is {a}?\n", (Node(f"It is {a}."), Node("No idea.")), (Edge(0, 1),)) for a in range(8)]
+
+
+@pytest.fixture
+def training(settings, tokenizer, tmp_path):
+    """Starts a training of 8 steps with a checkpoint every two; returns the trainer."""
+
+    def train(resume=None, **changes):
+        changes = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2, "num_train_epochs": 2, **changes}
+        args = PreferenceConfig(**{**settings, "learning_rate": 1e-3, "output_dir": str(tmp_path / "out"), **changes})
+        trainer = PreferenceTrainer(random_model(), random_model(), args, train_dataset=TREES, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    train()
+    return train
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_state(checkpoint):
+    (checkpoint / "trainer_state.json").unlink()
+
+
+DAMAGES = {
+    "model.safetensors is cut off": lambda checkpoint: cut(checkpoint / "model.safetensors"),
+    "optimizer.pt is cut off": lambda checkpoint: cut(checkpoint / "optimizer.pt"),
+    "trainer_state.json is cut off": lambda checkpoint: cut(checkpoint / "trainer_state.json"),
+    "it was not written to its end (trainer_state.json, the last file, is missing)": remove_state,
+    "only 0 of its 1 processes have written their part": lambda checkpoint: (checkpoint / "rng_state.pth").unlink(),
+    "there is no such folder": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("why", DAMAGES)
+def test_a_half_written_checkpoint_is_passed_over_and_named(why, training, tmp_path, caplog):
+    newest = tmp_path / "out/checkpoint-8"
+    assert last_whole(tmp_path / "out") == newest
+    DAMAGES[why](newest)
+    assert fault(newest) == why
+    assert last_whole(tmp_path / "out").name == "checkpoint-6"
+    with pytest.raises(AlignError, match=r"checkpoint-8': .*; the last whole one is .*checkpoint-6"):
+        training(str(newest))
+    resumed = training(True)
+    assert resumed.state.global_step == 8
+    if newest.exists() and why != "there is no such folder":
+        assert "checkpoint-8 is passed over" in caplog.text
+
+
+def test_a_training_resumed_in_an_epoch_ends_with_the_same_weights(training, tmp_path):
+    whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    for step in (4, 6, 8):
+        shutil.rmtree(tmp_path / f"out/checkpoint-{step}")
+    training(True)
+    again = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
+
+
+def test_without_a_whole_checkpoint_the_training_begins_anew(training, tmp_path):
+    for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
+        remove_state(checkpoint)
+    assert training(True).state.global_step == 8
+
+
+def test_as_many_checkpoints_are_kept_as_asked_for(training, tmp_path):
+    shutil.rmtree(tmp_path / "out")
+    training(save_total_limit=1)
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-8"]
+    assert read_record(tmp_path / "out/checkpoint-8") == Distribution(1, "none", 2)
+
+
+def test_another_step_size_is_refused(training, tmp_path):
+    with pytest.raises(AlignError, match="training of 2 trees a step, this one does 4 trees a step.*global_batch_size"):
+        training(True, gradient_accumulation_steps=2)
+    training(True, per_device_train_batch_size=1, global_batch_size=2)
+
+
+ZERO = Distribution(4, "zero3", 64)
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (replace(ZERO, processes=2), "by 4 processes, this training has 2: DeepSpeed's optimizer states.*Start 4"),
+        (replace(ZERO, sharding="zero2"), "under ZeRO-3, this training is under ZeRO-2"),
+        (replace(ZERO, sharding="none"), "under ZeRO-3, this training is under plain data parallelism"),
+        (replace(ZERO, step_trees=32), "64 trees a step, this one does 32 trees a step"),
+        (replace(ZERO, step_trees=None), "64 trees a step, this one does steps filled to a token budget"),
+        (ZERO, None),
+    ],
+)
+def test_a_checkpoint_of_a_training_spread_out_otherwise(now, message, tmp_path):
+    begin(tmp_path, ZERO)
+    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "latest").write_text("global_step3")
+    (tmp_path / "global_step3").mkdir()
+    assert fault(tmp_path) == "only 0 of its 4 processes have written their part"
+    for rank in range(4):
+        torch.save({}, tmp_path / f"rng_state_{rank}.pth")
+    assert fault(tmp_path) == "only 0 of its 4 processes have written their optimizer states"
+    for rank in range(4):
+        torch.save({}, tmp_path / f"global_step3/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    assert fault(tmp_path) is None
+    if message is None:
+        check_resume(tmp_path, now)
+    else:
+        with pytest.raises(AlignError, match=message):
+            check_resume(tmp_path, now)
+
+
+def test_plain_copies_may_change_their_number(tmp_path):
+    then = Distribution(4, "none", 64)
+    begin(tmp_path, then)
+    for rank in range(4):
+        torch.save({}, tmp_path / f"rng_state_{rank}.pth")
+    (tmp_path / "trainer_state.json").write_text("{}")
+    check_resume(tmp_path, replace(then, processes=2))
+    (tmp_path / RECORD).write_text(json.dumps({"processes": 4, "sharding": "none", "step_trees": None}))
+    with pytest.raises(AlignError, match="with max_tokens_per_batch their number decides"):
+        check_resume(tmp_path, Distribution(2, "none", None))
