@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import IterableDataset
 from torch.utils.data import DataLoader, SequentialSampler
 from trl import DPOTrainer
@@ -14,6 +15,9 @@ from align.trainers.batches import BalancedBatches, TokenBudgetBatches, tree_siz
 from align.trainers.checkpoints import Distribution, begin, check_resume, last_whole
 from align.trainers.collator import collate, token_tree
 from align.trainers.sharding import sharding
+
+# Trainer restores the optimizers of several ranks on CPUs to "cpu:0", a place that torch does not know by itself.
+torch.serialization.register_package(11, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
 
 
 class RankedTrainer(DPOTrainer):

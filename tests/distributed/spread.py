@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from conftest import byte_level_tokenizer, random_model
@@ -86,6 +87,20 @@ def environment() -> dict[str, str]:
 def train(config: Path, recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(command(config, recipe, *overrides), env=environment(), capture_output=True, text=True, timeout=600, check=False)
+
+
+def start(config: Path, recipe: Path, log: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Start it, in a group of its own; what it says goes to a file."""
+    with open(log, "w", encoding="utf-8") as out:
+        return subprocess.Popen(
+            command(config, recipe, *overrides), env=environment(), stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+
+def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, the first rank first."""
+    found = [child for child in psutil.Process(launcher.pid).children(recursive=True) if "RANK" in child.environ()]
+    return sorted(found, key=lambda process: int(process.environ()["RANK"]))
 
 
 @dataclass(frozen=True)
