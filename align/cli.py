@@ -1,4 +1,4 @@
-"""The command line: `align train | run | status | estimate | recipes | schema | show | import-search | exec | doctor`."""
+"""The command line: `align train | launch | run | slurm | status | estimate | recipes | schema | show | import-search | exec | doctor`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.learning_rate=5e-7")
     train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     train.set_defaults(command=_train)
+    about = "Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate says."
+    launch = commands.add_parser("launch", help="train a recipe on all GPUs there are", description=about)
+    launch.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    launch.add_argument("overrides", nargs="*", metavar="key=value", help="such as resources.accelerate=zero2")
+    launch.set_defaults(command=_launch)
     about = "Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command goes on."
     run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
     run.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
@@ -71,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
     run.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
+    about = "Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm."
+    slurm = commands.add_parser("slurm", help="write or submit the Slurm jobs of a recipe", description=about)
+    slurm.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    slurm.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    slurm.add_argument("--nodes", type=int, default=1, help="for training (default 1)")
+    slurm.add_argument("--gpus", type=int, default=8, help="of a node; 0: none are asked for (default 8)")
+    slurm.add_argument("--shards", type=int, help="sample in an array of so many tasks; left out, the run's own job samples")
+    slurm.add_argument("--at-once", type=int, default=16, help="tasks of the array that run at a time (default 16)")
+    slurm.add_argument("--submit", action="store_true", help="submit them, too")
+    slurm.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    slurm.set_defaults(command=_slurm)
     status = commands.add_parser("status", help="say how far a run is")
     status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
     status.set_defaults(command=_status)
@@ -125,6 +141,30 @@ def _train(options: argparse.Namespace) -> None:
     from align.tables import outcome_table
 
     _print(outcome_table(outcomes))
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from align import recipes
+    from align.plans import accelerate_config
+    from align.runs import launch
+
+    name = recipes.load(options.recipe, options.overrides).resources.accelerate
+    if name is None:
+        raise AlignError(f"{options.recipe}: resources.accelerate is missing: name a configuration, such as resources.accelerate=zero3")
+    return launch.main(accelerate_config(name), "align.train", [options.recipe, *options.overrides])
+
+
+def _slurm(options: argparse.Namespace) -> None:
+    from align import recipes
+    from align.slurm import Machine, jobs_of, submit, write
+
+    recipe = recipes.load(options.recipe, options.overrides)
+    machine = Machine(options.nodes, options.gpus, options.shards, options.at_once)
+    script = write(jobs_of(recipe, machine), [options.recipe, *options.overrides], Path(recipe.training.get("output_dir") or "runs"))
+    if options.submit:
+        print(submit(script))
+    else:
+        print(f"{script}: submit the jobs with `bash {script}`")
 
 
 def _run(options: argparse.Namespace) -> None:

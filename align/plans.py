@@ -67,7 +67,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     }
     launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
     if recipe.resources.accelerate:
-        launch["accelerate"] = _accelerate_config(recipe.resources.accelerate)
+        launch["accelerate"] = accelerate_config(recipe.resources.accelerate)
     training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
     if recipe.thoughts is not None:
         return stages_of_thoughts(recipe, training)
@@ -186,7 +186,12 @@ def _write_recipe(run: Run) -> None:
     (run.folder.path / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def _accelerate_config(name: str) -> str:
+def accelerate_config(name: str) -> str:
+    """The file of `resources.accelerate`.
+
+    Raises:
+        AlignError: there is none.
+    """
     for candidate in (Path(name), recipes.RECIPES / "accelerate" / f"{name}.yaml"):
         if candidate.is_file():
             return str(candidate)

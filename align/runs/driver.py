@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from align.errors import AlignError
-from align.runs import watchdog
+from align.runs import launch, watchdog
 from align.runs.folder import RunFolder
 from align.runs.journal import Shard
 from align.runs.plan import State, assess
@@ -139,7 +138,7 @@ def _run(
 def _start(here: Path, stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "align.runs.worker", str(here), str(shard)]
     if config := stage.resources.get("accelerate"):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", *command[2:]]
+        command = launch.over_nodes(str(config), command[2], command[3:], os.environ)
     variables = {**os.environ, **(environment or {})}
     if shard.count > 1:
         variables |= _own_devices(shard, int(stage.resources.get("gpus_per_process", 1)))
@@ -156,13 +155,7 @@ def _watchdog(group: int, lock: int) -> subprocess.Popen[bytes]:
 
 def _own_devices(shard: Shard, each: int) -> dict[str, str]:
     """The GPUs of one of several processes on a node; empty where there are none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None and shutil.which("nvidia-smi") is None:
-        return {}
-    if visible is None:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False).stdout
-        visible = ",".join(map(str, range(len(listed.splitlines()))))
-    devices = [device for device in visible.split(",") if device]
+    devices = launch.visible_gpus(os.environ)
     if not devices:
         return {}
     mine = [devices[(shard.index * each + i) % len(devices)] for i in range(each)]

@@ -88,7 +88,7 @@ def test_as_many_checkpoints_are_kept_as_asked_for(training, tmp_path):
 
 
 def test_another_step_size_is_refused(training, tmp_path):
-    with pytest.raises(AlignError, match="training of 2 trees a step, this one does 4 trees a step.*global_batch_size"):
+    with pytest.raises(AlignError, match=r"training of 2 trees a step, this one does 4 trees a step.*global_batch_size"):
         training(True, gradient_accumulation_steps=2)
     training(True, per_device_train_batch_size=1, global_batch_size=2)
 
