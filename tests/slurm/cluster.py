@@ -28,6 +28,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=10
 MessageTimeout=60
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -67,6 +68,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         _until(lambda: _idle(environment) == len(NODES), 60, "the nodes")
         yield environment
     finally:
+        subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+        with contextlib.suppress(AssertionError):  # whose steps would outlive the daemons
+            _until(lambda: not _queue(environment), 60, "the end of all jobs")
         for name in ("slurmctld.pid", *(f"slurmd-{node}.pid" for node in NODES), "munge.pid"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 os.kill(int((folder / name).read_text()), signal.SIGTERM)
@@ -75,6 +79,10 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 def _idle(environment: dict[str, str]) -> int:
     listed = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%T"], env=environment, capture_output=True, text=True, check=False)
     return listed.stdout.split().count("idle")
+
+
+def _queue(environment: dict[str, str]) -> str:
+    return subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def state(job: str, environment: dict[str, str]) -> str:
