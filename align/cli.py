@@ -202,12 +202,15 @@ def _status(options: argparse.Namespace) -> None:
 
 def _estimate(options: argparse.Namespace) -> None:
     from align import recipes
-    from align.estimate import Workload, estimate
+    from align.estimate import Workload, check_memory, estimate
     from align.tables import estimate_tables
 
     workload = Workload(options.gpu, options.gpus, options.prompts, options.prompt_tokens, options.response_tokens)
-    for table in estimate_tables(estimate(recipes.load(options.recipe, options.overrides), workload, options.config)):
+    recipe = recipes.load(options.recipe, options.overrides)
+    found = estimate(recipe, workload, options.config)
+    for table in estimate_tables(found):
         _print(table)
+    check_memory(recipe, found)
 
 
 def _recipes(options: argparse.Namespace) -> None:

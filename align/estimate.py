@@ -6,7 +6,7 @@ gives. Good to a factor of about 1.5 where lengths are right: enough to choose a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from align.errors import AlignError, nearest
@@ -14,6 +14,7 @@ from align.recipes import Recipe
 
 TRAINING_MFU = 0.40  # share of the peak that training and scoring reach in bf16
 SAMPLING_SHARE = 0.55  # share of the memory-bound ideal that continuous batching reaches over a whole run
+USABLE = 0.92  # share of a GPU's memory that CUDA and fragments leave
 MAX_SEQUENCES = 256  # responses that vLLM decodes at a time, unless told otherwise
 
 
@@ -27,6 +28,11 @@ class Gpu:
 
 
 GPUS = {"a100": Gpu(312e12, 2.04e12, 80e9), "h100": Gpu(989e12, 3.35e12, 80e9), "h200": Gpu(989e12, 4.8e12, 141e9)}
+
+MEMORY_OF = {
+    "ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "ZeRO-3", "zero3-offload": "ZeRO-3, offload",
+}  # fmt: skip
+"""The row of `Estimate.memory` of each accelerate configuration."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,10 @@ class Estimate:
         """Of all rounds."""
         return self.rounds * sum(hours for _, hours in self.stages.values())
 
+    def fits(self, row: str) -> bool:
+        """Whether training does; `row` of `memory`."""
+        return self.memory[row] * 1e9 < USABLE * GPUS[self.workload.gpu].memory
+
 
 def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> Estimate:
     """Hours, memory and disk of a recipe.
@@ -111,6 +121,30 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
     samples = stages.get("sample", (0.0, 0.0))[0] * 20  # bytes a sampled token: its text, id and log-prob
     disk = rounds * (2 * shape.parameters + samples) + 2 * shape.parameters + 12 * shape.trained
     return Estimate(shape, workload, rounds, stages, _memory(recipe, shape, workload), disk / 1e9)
+
+
+def check_memory(recipe: Recipe, found: Estimate) -> None:
+    """See that what the recipe trains fits the GPUs in the way that it says.
+
+    Raises:
+        AlignError: it does not; names what would.
+    """
+    name, load = recipe.resources.accelerate, found.workload
+    if name not in MEMORY_OF or found.fits(MEMORY_OF[name]):
+        return
+    row = MEMORY_OF[name]
+    ways = [other for other in MEMORY_OF if other != name and found.fits(MEMORY_OF[other])]
+    for gpus in (load.gpus * factor for factor in (2, 4, 8, 16)):
+        if replace(found, memory=_memory(recipe, found.shape, replace(load, gpus=gpus))).fits(row):
+            ways.append(f"{name} on {gpus} GPUs")
+            break
+    if not recipe.model.lora:
+        ways.append("LoRA (model.lora={r: 16})")
+    room = USABLE * GPUS[load.gpu].memory / 1e9
+    raise AlignError(
+        f"resources.accelerate is '{name}': training takes {found.memory[row]:.1f} GB of each of {load.gpus} {load.gpu}, "
+        f"where {room:.1f} GB can be used: take {' or '.join(ways)}"
+    )
 
 
 def _hours(flops_per_parameter: float, shape: Shape, workload: Workload) -> float:
@@ -165,11 +199,13 @@ def _memory(recipe: Recipe, shape: Shape, workload: Workload) -> dict[str, float
     micro = recipe.training.get("per_device_train_batch_size", 8) * (workload.prompt_tokens + 2 * workload.response_tokens)
     each_layer = 2 * shape.hidden if recipe.training.get("gradient_checkpointing", True) else 34 * shape.hidden
     activations = micro * (shape.layers * each_layer + 34 * shape.hidden)
+    gathered = 4 * full / shape.layers  # two layers at a time; the reference's log-probs are there before training begins
     found = {
         "DDP": 2 * full + 14 * trained + reference,
         "ZeRO-1": 2 * full + 2 * trained + 12 * trained / gpus + reference,
         "ZeRO-2": 2 * full + 14 * trained / gpus + reference,
-        "ZeRO-3": (2 * full + 14 * trained + reference) / gpus + 4 * full / shape.layers,
+        "ZeRO-3": (2 * full + 14 * trained) / gpus + gathered,
+        "ZeRO-3, offload": gathered,
     }
     return {name: (value + activations) / 1e9 for name, value in found.items()}
 

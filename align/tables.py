@@ -207,8 +207,6 @@ def execution_table(result: ExecutionResult) -> list[Table | str]:
 
 def estimate_tables(found: Estimate) -> list[Table | str]:
     """Hours by stage, and memory by ZeRO stage with what fits, each under its sentence."""
-    from align.estimate import GPUS
-
     load = found.workload
     lengths = f"mean lengths {load.prompt_tokens} (prompt) and {load.response_tokens} (response) tokens"
     first = f"{found.shape.parameters / 1e9:.2f} B parameters on {load.gpus} × {load.gpu}; {lengths}"
@@ -222,5 +220,5 @@ def estimate_tables(found: Estimate) -> list[Table | str]:
     for column in ("", "GB", "fits"):
         memory.add_column(column, justify="right")
     for name, gigabytes in found.memory.items():
-        memory.add_row(name, f"{gigabytes:.0f}", "[green]yes[/]" if gigabytes * 1e9 < 0.92 * GPUS[load.gpu].memory else "[red]no[/]")
+        memory.add_row(name, f"{gigabytes:.0f}", "[green]yes[/]" if found.fits(name) else "[red]no[/]")
     return [first, hours, f"Memory a GPU while training; {found.disk:,.0f} GB of disk for samples, models and a checkpoint.", memory]

@@ -6,7 +6,7 @@ import pytest
 
 from align import recipes
 from align.errors import AlignError
-from align.estimate import Workload, estimate
+from align.estimate import Workload, check_memory, estimate
 
 LLAMA3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -52,3 +52,14 @@ def test_cpo_counts_thoughts_and_judgements(config):
     thoughts = 300 * (10 + 3 * 3 * 10)  # k for the question, then k for each of three kept paths at three more steps
     assert found.stages["search"][0] == thoughts * (1 + 5) * 100  # each judged five times, at 100 tokens a step
     assert found.stages["train"][0] == 900 * (200 + 10 * 400)
+
+
+def test_too_little_memory_is_said_with_what_would_do(config):
+    recipe = recipes.load("dpo/llama3-8b", ["resources.accelerate=zero2"])
+    check_memory(recipe, estimate(recipe, Workload(gpus=8), config))
+    ways = r"take zero3 or fsdp2 or zero3-offload or zero2 on 4 GPUs or LoRA"
+    with pytest.raises(AlignError, match=r"'zero2': training takes \d+\.\d GB of each of 2 a100, where 73\.6 GB can be used: " + ways):
+        check_memory(recipe, estimate(recipe, Workload(gpu="a100", gpus=2), config))
+    for way in ("resources.accelerate=zero3-offload", "model.lora={r: 16}"):
+        recipe = recipes.load("dpo/llama3-8b", ["resources.accelerate=zero2", way])
+        check_memory(recipe, estimate(recipe, Workload(gpu="a100", gpus=2), config))

@@ -12,7 +12,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from align.errors import AlignError
 from align.trainers import PreferenceConfig, PreferenceTrainer
-from align.trainers.batches import TokenBudgetBatches
+from align.trainers.batches import BalancedBatches, TokenBudgetBatches
 from align.trees import Edge, Node, PreferenceTree
 
 TREES = [
@@ -180,6 +180,28 @@ def test_flex_works_with_any_pairwise_loss(settings, tokenizer):
 def test_settings_that_cannot_be_are_refused(setting, message, settings):
     with pytest.raises(ValueError, match=message):
         PreferenceConfig(**settings, **setting)
+
+
+def test_a_global_batch_is_shared_out_over_ranks_and_steps(settings, monkeypatch):
+    assert PreferenceConfig(**settings, per_device_train_batch_size=4, global_batch_size=24).gradient_accumulation_steps == 6
+    with pytest.raises(ValueError, match="leave one of them out"):
+        PreferenceConfig(**settings, global_batch_size=24, gradient_accumulation_steps=2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"is 32, but 3 processes .* do 12 trees at a time: make it 24 or 36"):
+        PreferenceConfig(**settings, per_device_train_batch_size=4, global_batch_size=32)
+
+
+def test_ranks_are_dealt_about_as_many_tokens_and_each_tree_once():
+    sizes = torch.randint(20, 2000, (101,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = list(BalancedBatches(range(101), sizes, 4, 4))
+    assert sorted(i for batch in batches for i in batch) == list(range(101))
+    assert len(batches) == 28
+    rounds = [[sum(sizes[i] for i in batch) for batch in batches[at : at + 4]] for at in range(0, 24, 4)]
+    in_order = [[sum(sizes[i : i + 4]) for i in range(at, at + 16, 4)] for at in range(0, 96, 16)]
+    balance = lambda found: sum(map(sum, found)) / (4 * sum(map(max, found)))
+    assert balance(rounds) > 0.95 > 0.85 > balance(in_order)
+    few = list(BalancedBatches(range(5), sizes, 1, 4))
+    assert [len(batch) for batch in few] == [1, 1, 1, 1, 1, 0, 0, 0]
 
 
 def test_margin_that_no_loss_reads_is_refused(settings, tokenizer):
