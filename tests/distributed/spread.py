@@ -126,7 +126,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def log_probs(folder: Path) -> torch.Tensor:
     """What plain transformers, in one process, makes of a saved model."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return log_probs_of(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
+
+
+def log_probs_of(model: torch.nn.Module) -> torch.Tensor:
+    """A model's log-probs of some tokens."""
     ids = torch.randint(4, 400, (3, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(ids).logits.log_softmax(-1).gather(-1, ids.roll(-1, 1)[..., None])

@@ -5,7 +5,9 @@ import shutil
 import pytest
 import spread
 import torch
+import yaml
 
+from align.models import load_model
 from align.trainers.checkpoints import read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
@@ -64,3 +66,22 @@ def test_a_resumed_training_ends_with_the_same_weights(run, folder):
     assert resumed.chosen == pytest.approx(curve.chosen, abs=1e-5)
     for name, tensor in spread.weights(folder / mode).items():
         assert torch.allclose(tensor, whole[name], atol=1e-6), name
+
+
+def test_an_adapter_trains_alike_where_weights_are_sharded(folder):
+    """Under ZeRO-3 its reference is computed first; under FSDP, where nothing is whole before the training, in every step."""
+    found = {}
+    for mode in ("cpu", "zero3", "fsdp2"):
+        recipe = spread.write_recipe(folder, f"lora-{mode}", num_train_epochs=1)
+        content = yaml.safe_load(recipe.read_text())
+        content["model"]["lora"] = {"r": 4, "dropout": 0.0}
+        recipe.write_text(yaml.safe_dump(content))
+        trained = spread.train(spread.on_cpu(folder, mode, 1 if mode == "cpu" else 2), recipe)
+        assert trained.returncode == 0, trained.stderr[-3000:]
+        model = load_model(str(folder / f"lora-{mode}"), dtype="float32").eval()
+        found[mode] = spread.curve(folder / f"lora-{mode}/checkpoint-10").losses, spread.log_probs_of(model)
+    losses, log_probs = found.pop("cpu")
+    assert losses[0] - losses[-1] > 0.05, "nothing was learned, so nothing is shown"
+    for curve, saved in found.values():
+        assert curve == pytest.approx(losses, abs=1e-4)
+        assert torch.allclose(saved, log_probs, atol=1e-3)
