@@ -191,6 +191,7 @@ TAKES_TOO_MUCH = [
     Hostile("eight gigabytes of text", _in_call("return len('x' * (8 << 30))"), "memory"),
     Hostile("many small maps", "import mmap\ng = []\ndef f(x):\n  while True: g.append(mmap.mmap(-1, 1 << 20))", "exception(OSError)"),
     Hostile("a list that grows", "def f(x):\n  l = []\n  while True: l.append('x' * 10**6 + str(len(l)))", "memory"),
+    Hostile("a hoard that outlives the call", "l = []\ndef f(x):\n  while True: l.append('x' * 5000)", "memory"),
     Hostile("a result of a hundred megabytes", _in_call("return 'x' * (1 << 27)"), "output_limit(result)"),
     Hostile("a result with a million levels", _in_call("r = []\nfor _ in range(10**6): r = [r]\nreturn r"), "output_limit(result)"),
     Hostile("a result that holds itself", _in_call("r = []\nr.append(r)\nreturn r"), "output_limit(result)"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import wire
 from .codec import MAX_BYTES, MalformedError, decode, encode
-from .orders import NOT_STARTED, Ended, Order, pack
+from .orders import NOT_STARTED, OUT_OF_MEMORY, Ended, Order, pack
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
@@ -216,6 +216,8 @@ def _ending(how: Ended) -> Verdict:
         return "output_limit", "file"
     if how.signal:
         return "crashed", signal.Signals(how.signal).name
+    if how.exit == OUT_OF_MEMORY:
+        return "memory", ""
     return "crashed", f"exit {how.exit}"
 
 

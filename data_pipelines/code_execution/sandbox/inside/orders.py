@@ -51,6 +51,9 @@ def source_of(data: bytes, order: Order) -> str:
     return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
 
 
+OUT_OF_MEMORY = 71
+"""The status of a program that had no memory left to say what became of it."""
+
 NOT_STARTED = ()
 """Said instead of how a program ended, where none was begun."""
 

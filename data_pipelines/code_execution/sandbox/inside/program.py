@@ -36,6 +36,8 @@ def become(job: bytes, descriptors: list[int], home: int) -> None:
         confinement.limit(order.seconds, order.memory, order.file, order.files)
         channel = wire.Peer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), wire.MAX_FRAME)
         (_run_script if order.script else _answer_calls)(orders.source_of(job, order), channel)
+    except MemoryError:  # there is not even enough left to say so
+        os._exit(orders.OUT_OF_MEMORY)
     except BaseException:
         os._exit(70)
     os._exit(0)
@@ -139,7 +141,8 @@ def _find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _description(error: BaseException) -> tuple[str, str, str]:
-    """An exception as (nearest built-in class, its own class, message)."""
+    """An exception as (nearest built-in class, its own class, message). What its frames hold is let go: saying so takes memory."""
+    BaseException.with_traceback(error, None)
     kinds = [kind.__name__ for kind in type(error).__mro__]
     nearest = next((name for name in kinds if isinstance(getattr(builtins, name, None), type)), "Exception")
     try:
