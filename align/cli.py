@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes")
     estimate.add_argument("recipe", help="a YAML file, or the name of one that comes along")
     estimate.add_argument("overrides", nargs="*", metavar="key=value")
-    estimate.add_argument("--gpu", default="h100", help="a100, h100 or h200 (default h100)")
+    estimate.add_argument("--gpu", default="h100", help="a100, h100, h200, l40s, rtx4090 or a10 (default h100)")
     estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
     estimate.add_argument("--prompts", type=int, default=10000, help="prompts, or pairs of a training alone (default 10,000)")
     estimate.add_argument("--prompt-tokens", type=int, default=200, help="mean length of a prompt (default 200)")

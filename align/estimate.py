@@ -27,7 +27,11 @@ class Gpu:
     memory: float
 
 
-GPUS = {"a100": Gpu(312e12, 2.04e12, 80e9), "h100": Gpu(989e12, 3.35e12, 80e9), "h200": Gpu(989e12, 4.8e12, 141e9)}
+GPUS = {
+    "a100": Gpu(312e12, 2.04e12, 80e9), "h100": Gpu(989e12, 3.35e12, 80e9), "h200": Gpu(989e12, 4.8e12, 141e9),
+    "l40s": Gpu(362e12, 0.86e12, 48e9), "rtx4090": Gpu(165e12, 1.01e12, 24e9), "a10": Gpu(125e12, 0.6e12, 24e9),
+}  # fmt: skip
+WEIGHT_BYTES = {None: 2.0, "int8": 1.05, "nf4": 0.55}  # of a frozen weight, with its scales
 
 MEMORY_OF = {
     "ddp": "DDP", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "ZeRO-3", "zero3-offload": "ZeRO-3, offload",
@@ -194,17 +198,21 @@ def _trained_trees(recipe: Recipe, workload: Workload) -> float:
 
 def _memory(recipe: Recipe, shape: Shape, workload: Workload) -> dict[str, float]:
     """Gigabytes a GPU while training: bf16 weights and gradients, float32 master weights and two Adam moments, activations."""
-    full, trained, gpus = shape.parameters, shape.trained, workload.gpus
-    reference = 0.0 if recipe.model.lora or recipe.training.get("precompute_ref_log_probs") else 2 * full
-    micro = recipe.training.get("per_device_train_batch_size", 8) * (workload.prompt_tokens + 2 * workload.response_tokens)
-    each_layer = 2 * shape.hidden if recipe.training.get("gradient_checkpointing", True) else 34 * shape.hidden
+    full, trained, gpus, training = shape.parameters, shape.trained, workload.gpus, recipe.training
+    weights = WEIGHT_BYTES[recipe.model.quantization] * full
+    reference = 0.0 if recipe.model.lora or training.get("precompute_ref_log_probs") else 2 * full
+    trees = training.get("per_device_train_batch_size", 8) * (workload.prompt_tokens + 2 * workload.response_tokens)
+    micro = training.get("max_tokens_per_batch") or trees
+    each_layer = 2 * shape.hidden if training.get("gradient_checkpointing", True) else 34 * shape.hidden
+    if (training.get("gradient_checkpointing_kwargs") or {}).get("offload"):
+        each_layer = 0
     activations = micro * (shape.layers * each_layer + 34 * shape.hidden)
     gathered = 4 * full / shape.layers  # two layers at a time; the reference's log-probs are there before training begins
     found = {
-        "DDP": 2 * full + 14 * trained + reference,
-        "ZeRO-1": 2 * full + 2 * trained + 12 * trained / gpus + reference,
-        "ZeRO-2": 2 * full + 14 * trained / gpus + reference,
-        "ZeRO-3": (2 * full + 14 * trained) / gpus + gathered,
+        "DDP": weights + 14 * trained + reference,
+        "ZeRO-1": weights + 2 * trained + 12 * trained / gpus + reference,
+        "ZeRO-2": weights + 14 * trained / gpus + reference,
+        "ZeRO-3": (weights + 14 * trained) / gpus + gathered,
         "ZeRO-3, offload": gathered,
     }
     return {name: (value + activations) / 1e9 for name, value in found.items()}

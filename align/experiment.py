@@ -172,7 +172,7 @@ def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:
     model = recipe.model
     return load_model(
         source, dtype=model.dtype, revision=model.revision if key == "model.name_or_path" else None,
-        trust_remote_code=model.trust_remote_code, attn_implementation=model.attn_implementation, key=key,
+        trust_remote_code=model.trust_remote_code, attn_implementation=model.attn_implementation, quantization=model.quantization, key=key,
     )  # fmt: skip
 
 

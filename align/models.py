@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from align.errors import AlignError
 
 
 def load_model(
     source: str, *, dtype: str = "auto", revision: str | None = None, trust_remote_code: bool = False,
-    attn_implementation: str | None = None, key: str = "model.name_or_path", kind: Any = AutoModelForCausalLM,
+    attn_implementation: str | None = None, quantization: str | None = None, key: str = "model.name_or_path",
+    kind: Any = AutoModelForCausalLM,
 ) -> Any:  # fmt: skip
     """Load a model; a folder that holds a PEFT adapter gives the model it was trained on with the adapter merged in.
 
     Args:
         source: a folder, or a name on the hub.
         dtype, revision, trust_remote_code, attn_implementation: as for `from_pretrained`.
+        quantization: "nf4" or "int8", the linear layers' weights; they cannot be trained then.
         key: the recipe's key, for errors.
         kind: the auto class.
 
@@ -29,6 +32,8 @@ def load_model(
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
+    if quantization:
+        options["quantization_config"] = _quantized(quantization, dtype)
     try:
         if (Path(source) / "adapter_config.json").exists():
             from peft import PeftModel
@@ -38,6 +43,16 @@ def load_model(
         return kind.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+
+
+def _quantized(kind: str, dtype: str) -> BitsAndBytesConfig:
+    """bitsandbytes' settings; computing goes on in the type that the weights would have."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise AlignError(f"model.quantization is '{kind}': it needs bitsandbytes (pip install bitsandbytes)")
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = None if dtype == "auto" else dtype
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
 
 
 def load_tokenizer(

@@ -63,3 +63,15 @@ def test_too_little_memory_is_said_with_what_would_do(config):
     for way in ("resources.accelerate=zero3-offload", "model.lora={r: 16}"):
         recipe = recipes.load("dpo/llama3-8b", ["resources.accelerate=zero2", way])
         check_memory(recipe, estimate(recipe, Workload(gpu="a100", gpus=2), config))
+
+
+def test_what_fits_one_small_gpu(config):
+    """QLoRA of 8B parameters in 24 GB, LoRA in 48, all weights in neither; long rows only with their activations in main memory."""
+    one = lambda gpu: Workload(gpu=gpu, gpus=1)
+    check_memory(recipe := recipes.load("dpo/llama3-8b-qlora"), estimate(recipe, one("rtx4090"), config))
+    check_memory(recipe := recipes.load("dpo/llama3-8b-lora"), estimate(recipe, one("l40s"), config))
+    whole = recipes.load("dpo/llama3-8b", ["resources.accelerate=ddp"])
+    with pytest.raises(AlignError, match=r"'ddp': training takes .* take zero3-offload or LoRA"):
+        check_memory(whole, estimate(whole, one("rtx4090"), config))
+    long, kept = recipes.load("dpo/qwen2.5-7b-32k"), recipes.load("dpo/qwen2.5-7b-32k", ["training.gradient_checkpointing_kwargs={}"])
+    assert estimate(long, Workload(), config).memory["ZeRO-3"] + 10 < estimate(kept, Workload(), config).memory["ZeRO-3"]

@@ -56,6 +56,14 @@ class Model(_Section):
     """A Jinja file that takes the place of the tokenizer's chat template."""
     lora: Lora | None = None
     """Train an adapter instead of all weights."""
+    quantization: Literal["nf4", "int8"] | None = None
+    """Keep the frozen weights in 4 bits (QLoRA, arXiv 2305.14314) or 8 while an adapter is trained; needs bitsandbytes."""
+
+    @model_validator(mode="after")
+    def _trains_what_is_whole(self) -> Model:
+        if self.quantization and self.lora is None:
+            raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
+        return self
 
 
 class Data(_Section):
