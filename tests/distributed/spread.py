@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,13 @@ def command(config: Path, recipe: Path, *overrides: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process, DeepSpeed on the CPU."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+    """One thread a process, DeepSpeed on the CPU, what it compiles kept with this Python's packages: each has its own headers."""
+    compiled = Path(sys.prefix) / "torch_extensions"
+    for lock in compiled.glob("*/*/lock"):  # of a process that was killed while it compiled: the next would wait for it for ever
+        if time.time() - lock.stat().st_mtime > 600:
+            lock.unlink(missing_ok=True)
+    settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **settings, "TORCH_EXTENSIONS_DIR": str(compiled)}
 
 
 def train(config: Path, recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -19,9 +19,11 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_goes_on(mode, tmp_pa
     whole, recipe = spread.write_recipe(tmp_path, "whole"), spread.write_recipe(tmp_path, "killed")
     assert spread.train(config, whole).returncode == 0
     launcher = spread.start(config, recipe, tmp_path / "log.txt", RESUME)
+    deadline = time.monotonic() + 300
     try:
         while not (tmp_path / "killed/checkpoint-7/trainer_state.json").exists():
             assert launcher.poll() is None, (tmp_path / "log.txt").read_text()[-3000:]
+            assert time.monotonic() < deadline, "no checkpoint after five minutes"
             time.sleep(0.01)
         spread.ranks(launcher)[1].send_signal(signal.SIGKILL)
         started = time.monotonic()

@@ -25,18 +25,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     with cluster.slurm(tmp_path_factory.mktemp("slurm")) as environment:
-        paths = {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "PYTHONPATH": str(SCRIPTS.parents[1])}
-        yield (
-            environment
-            | paths
-            | {
-                "OMP_NUM_THREADS": "1",
-                "DS_ACCELERATOR": "cpu",
-                "ALIGN_PROCESSES_PER_NODE": "1",
-                "ALIGN_ADDRESS": "127.0.0.1",
-                "HOME": "/nonexistent",
-            }
-        )
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "PYTHONPATH": str(SCRIPTS.parents[1]),
+            "HOME": str(tmp_path_factory.mktemp("home")), "ALIGN_PROCESSES_PER_NODE": "1", "ALIGN_ADDRESS": "127.0.0.1",
+        }  # fmt: skip
+        yield {**spread.environment(), **environment, **own}
 
 
 @pytest.fixture(scope="module")
