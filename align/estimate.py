@@ -187,8 +187,8 @@ def _searched_tokens(recipe: Recipe, workload: Workload) -> float:
 def _trained_trees(recipe: Recipe, workload: Workload) -> float:
     """Trees that the training sees: a pair each, or, with thoughts, one of k thoughts a step along one path."""
     training = recipe.training
-    rows = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1) * workload.gpus
-    rows = training.get("global_batch_size") or rows
+    each_step = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1) * workload.gpus
+    rows = training.get("global_batch_size") or each_step
     if training.get("max_steps", -1) > 0:
         return float(training["max_steps"] * rows)
     prompts = (recipe.rollouts.limit if recipe.rollouts else recipe.data.limit) or workload.prompts

@@ -49,11 +49,16 @@ def jobs_of(recipe: Recipe, machine: Machine) -> list[Job]:
     """The jobs of a recipe, each to start when the one before is done.
 
     Raises:
-        AlignError: shards are asked for, but the recipe samples nothing, or is several runs.
+        AlignError: shards are asked for, but the recipe samples nothing, or is several runs; it trains, but does not say how to launch.
     """
+    for name, count in (("--nodes", machine.nodes), ("--shards", machine.shards), ("--at-once", machine.at_once)):
+        if count is not None and count < 1:
+            raise AlignError(f"{name} {count}: expected 1 or more")
     nodes = (f"--nodes={machine.nodes}", *_gpus(machine.gpus))
     if machine.shards is None:
         staged = recipe.rounds is not None or recipe.thoughts is not None or recipe.code is not None
+        if not staged and recipe.resources.accelerate is None:
+            raise AlignError("resources.accelerate is missing: name a configuration, such as resources.accelerate=zero3")
         return [Job("run.sbatch" if staged else "train.sbatch", nodes)]
     runs = runs_of(recipe)
     stages = [(stage.name, stage.resources.get("gpus_per_process")) for stage in runs[0].stages]

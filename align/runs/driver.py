@@ -136,9 +136,10 @@ def _run(
 
 
 def _start(here: Path, stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "align.runs.worker", str(here), str(shard)]
+    worker, arguments = "align.runs.worker", [str(here), str(shard)]
+    command = [sys.executable, "-m", worker, *arguments]
     if config := stage.resources.get("accelerate"):
-        command = launch.over_nodes(str(config), command[2], command[3:], os.environ)
+        command = launch.over_nodes(str(config), worker, arguments, os.environ)
     variables = {**os.environ, **(environment or {})}
     if shard.count > 1:
         variables |= _own_devices(shard, int(stage.resources.get("gpus_per_process", 1)))

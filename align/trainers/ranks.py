@@ -45,6 +45,8 @@ class RankedTrainer(DPOTrainer):
             collate_fn=functools.partial(collate, self.data_collator),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
         )
         self.accelerator.even_batches = False  # there is a batch for every rank in every round
         return self.accelerator.prepare(loader)

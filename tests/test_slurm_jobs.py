@@ -1,0 +1,37 @@
+"""Which jobs a recipe becomes; tests/slurm runs them."""
+
+import pytest
+
+from align import recipes
+from align.errors import AlignError
+from align.slurm import Machine, jobs_of
+
+
+def names(recipe, machine):
+    return [(job.script.removesuffix(".sbatch"), *job.options) for job in jobs_of(recipes.load(recipe), machine)]
+
+
+def test_the_jobs_of_a_recipe():
+    assert names("dpo/llama3-8b", Machine()) == [("train",)]
+    assert names("dice/llama3-8b", Machine(4)) == [("run",)]
+    chain = [("rollouts",), ("run", "--until", "round-1/train"), ("rollouts",), ("run",)]
+    assert names("dice/llama3-8b", Machine(4, shards=64)) == chain
+    array, run, *_ = jobs_of(recipes.load("dice/llama3-8b"), Machine(4, shards=64))
+    assert array.asks == ("--array=0-63%16", "--gpus-per-node=1")
+    assert run.asks == ("--nodes=4", "--gpus-per-node=8")
+    assert names("code/qwen2.5-coder-7b-mbpp", Machine(shards=8)) == [("run", "--until", "problems"), ("rollouts",), ("run",)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "machine", "message"),
+    [
+        ("micro/dpo-3d", Machine(), "resources.accelerate is missing"),
+        ("micro/dpo-3d", Machine(shards=4), "several variants or seeds"),
+        ("dpo/llama3-8b", Machine(shards=4), "this recipe samples nothing"),
+        ("dpo/llama3-8b", Machine(shards=0), "--shards 0: expected 1 or more"),
+        ("dpo/llama3-8b", Machine(nodes=0), "--nodes 0: expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_submitted_is_said(recipe, machine, message):
+    with pytest.raises(AlignError, match=message):
+        jobs_of(recipes.load(recipe), machine)
