@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from align.engine.lm_head import KEEP
 from align.errors import AlignError, nearest
 from align.recipes import Recipe
 
@@ -58,12 +59,15 @@ class Workload:
 
 @dataclass(frozen=True)
 class Shape:
-    """What counts of a model: parameters, trained parameters, layers, hidden size, bytes of keys and values a token."""
+    """What counts of a model: parameters, trained parameters, layers, hidden size, width of the MLP (of all experts that a
+    token passes), vocabulary, bytes of keys and values a token."""
 
     parameters: float
     trained: float
     layers: int
     hidden: int
+    mlp: int
+    vocabulary: int
     kv_bytes: float
 
 
@@ -197,16 +201,24 @@ def _trained_trees(recipe: Recipe, workload: Workload) -> float:
 
 
 def _memory(recipe: Recipe, shape: Shape, workload: Workload) -> dict[str, float]:
-    """Gigabytes a GPU while training: bf16 weights and gradients, float32 master weights and two Adam moments, activations."""
+    """Gigabytes a GPU while training: bf16 weights and gradients, float32 master weights and two Adam moments, activations.
+
+    Of a layer and token the backward keeps 8 bytes of each of the MLP's width (gate, its activation, up, their product) and
+    26 of the hidden size (two norms in float32, their outputs, queries, keys, values before and after rotation, output);
+    with checkpointing its input, and all of the one layer that is recomputed. The last norm adds 6.
+    """
     full, trained, gpus, training = shape.parameters, shape.trained, workload.gpus, recipe.training
     weights = WEIGHT_BYTES[recipe.model.quantization] * full
     reference = 0.0 if recipe.model.lora or training.get("precompute_ref_log_probs") else 2 * full
     trees = training.get("per_device_train_batch_size", 8) * (workload.prompt_tokens + 2 * workload.response_tokens)
     micro = training.get("max_tokens_per_batch") or trees
-    each_layer = 2 * shape.hidden if training.get("gradient_checkpointing", True) else 34 * shape.hidden
-    if (training.get("gradient_checkpointing_kwargs") or {}).get("offload"):
-        each_layer = 0
-    activations = micro * (shape.layers * each_layer + 34 * shape.hidden)
+    one_layer = 8 * shape.mlp + 26 * shape.hidden
+    kept = shape.layers * one_layer
+    if training.get("gradient_checkpointing", True):
+        offloaded = (training.get("gradient_checkpointing_kwargs") or {}).get("offload")
+        kept = one_layer + (0 if offloaded else shape.layers * 2 * shape.hidden)
+    logits = 6 * min(micro * shape.vocabulary, KEEP["cuda"])  # bf16, then float32; more are made twice, part by part
+    activations = micro * (kept + 6 * shape.hidden) + logits
     gathered = 4 * full / shape.layers  # two layers at a time; the reference's log-probs are there before training begins
     found = {
         "DDP": weights + 14 * trained + reference,
@@ -239,4 +251,7 @@ def _shape(recipe: Recipe, source: str | None) -> Shape:
     if recipe.model.lora:
         linear = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n]
         trained = float(sum(recipe.model.lora.r * (m.in_features + m.out_features) for m in linear))
-    return Shape(float(full), trained, text.num_hidden_layers, text.hidden_size, 4.0 * text.num_hidden_layers * heads * width)
+    layers, hidden = text.num_hidden_layers, text.hidden_size
+    experts = getattr(text, "num_experts_per_tok", None) or 1
+    mlp = experts * (getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None) or 4 * hidden)
+    return Shape(float(full), trained, layers, hidden, mlp, text.vocab_size, 4.0 * layers * heads * width)

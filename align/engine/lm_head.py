@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 # In elements of logits. Probabilities kept for the backward, at most (above, they are recomputed); logits in being at a
 # time, with a backward to come and without; logits worked on at a time. A CPU likes what its cache holds (matrix products
 # like more rows: without a backward they decide), a GPU large matrix products.
-_KEEP = {"cpu": 1 << 26, "cuda": 1 << 28}
+KEEP = {"cpu": 1 << 26, "cuda": 1 << 28}
 _CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
 _SCORING_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 26}
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
@@ -73,7 +73,7 @@ def score_tokens(
 ) -> TokenScores:
     """Log-probs of labels given hidden states, in chunks.
 
-    Small batches keep their probabilities for the backward; from `_KEEP` on, each chunk is recomputed.
+    Small batches keep their probabilities for the backward; from `KEEP` on, each chunk is recomputed.
 
     Args:
         head: hidden states `[n, d]` → logits `[n, vocab]`.
@@ -84,9 +84,9 @@ def score_tokens(
         statistics: also compute `entropy`, `mean_logits` and `is_top1` (zero otherwise).
     """
     count = len(labels)
-    device = hidden.device.type if hidden.device.type in _KEEP else "cuda"
+    device = hidden.device.type if hidden.device.type in KEEP else "cuda"
     chunk = max(32, (_CHUNK if torch.is_grad_enabled() else _SCORING_CHUNK)[device] // vocab_size)
-    recompute = torch.is_grad_enabled() and count * vocab_size > _KEEP[device]
+    recompute = torch.is_grad_enabled() and count * vocab_size > KEEP[device]
 
     def run(part: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return _LabelLogps.apply(head(part), targets, sum_sq, statistics)

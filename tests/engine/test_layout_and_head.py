@@ -30,7 +30,7 @@ def test_content_key_follows_content():
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_head_in_chunks_gives_log_softmax_and_its_gradients(recompute, softcap, monkeypatch):
-    monkeypatch.setitem(lm_head._KEEP, "cpu", 0 if recompute else 1 << 40)
+    monkeypatch.setitem(lm_head.KEEP, "cpu", 0 if recompute else 1 << 40)
     monkeypatch.setitem(lm_head._CHUNK, "cpu", 7 * 50)
     monkeypatch.setitem(lm_head._BLOCK, "cpu", 3 * 50)
     torch.manual_seed(0)
