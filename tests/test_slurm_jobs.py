@@ -4,6 +4,7 @@ import pytest
 
 from align import recipes
 from align.errors import AlignError
+from align.runs.launch import over_nodes
 from align.slurm import Machine, jobs_of
 
 
@@ -35,3 +36,10 @@ def test_the_jobs_of_a_recipe():
 def test_what_cannot_be_submitted_is_said(recipe, machine, message):
     with pytest.raises(AlignError, match=message):
         jobs_of(recipes.load(recipe), machine)
+
+
+def test_training_on_other_nodes_starts_in_the_container_too():
+    job = {"SLURM_JOB_NUM_NODES": "2", "ALIGN_RUNNER": "apptainer exec --nv 'my align.sif'"}
+    command = over_nodes("zero2.yaml", "align.train", ["recipe"], job)
+    assert command[0] == "srun"
+    assert command[command.index("--label") + 1 :][:4] == ["apptainer", "exec", "--nv", "my align.sif"]

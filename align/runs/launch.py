@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def over_nodes(config: str, module: str, arguments: Sequence[str], environment: 
     if nodes == "1" or "SLURM_STEP_ID" in environment:
         return command(config, module, arguments, here(environment))
     spread = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--label"]
+    spread += shlex.split(environment.get("ALIGN_RUNNER", ""))  # what starts a container here does so on the other nodes
     return [*spread, sys.executable, "-m", __name__, config, module, *arguments]
 
 

@@ -37,14 +37,14 @@ class ServerEngine:
     batch: int | None = None
 
     def __init__(self, model: str | Path, url: str, *, name: str | None = None, key: str = "", timeout: float = 600.0) -> None:
-        """Args: model, whose tokenizer renders the prompts; url, such as http://localhost:8000; name, what the server
+        """Args: model, whose tokenizer renders the prompts; url, such as http://localhost:8000 (or with /v1); name, what the server
         calls the model (default: the one that it serves); key, the API key; timeout of one request, seconds.
 
         Raises:
             AlignError: nobody answers at `url`, or the server serves another model.
         """
         self.tokenizer = load_tokenizer(str(model))
-        self._url, self._timeout = url.rstrip("/"), timeout
+        self._url, self._timeout = url.rstrip("/").removesuffix("/v1"), timeout
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         served = self._models()
         names = [entry["id"] for entry in served]

@@ -9,6 +9,7 @@ set -euo pipefail
 settings=${ALIGN_SLURM_SETTINGS:-$HOME/.config/align/slurm.sh}
 [ ! -f "$settings" ] || source "$settings"
 [ -z "${ALIGN_VENV:-}" ] || source "$ALIGN_VENV/bin/activate"
+export ALIGN_RUNNER # training of a run starts on the other nodes by it
 runner=(${ALIGN_RUNNER:-})
 echo "align: job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T')"
 

@@ -68,6 +68,15 @@ def test_a_resumed_training_ends_with_the_same_weights(run, folder):
         assert torch.allclose(tensor, whole[name], atol=1e-6), name
 
 
+@pytest.mark.parametrize("mode", ["zero3", "fsdp2"])
+def test_a_reference_that_is_kept_is_sharded_too(mode, alone, folder):
+    """`cache_reference: false` runs it in every step, on ranks without a tree as well."""
+    recipe = spread.write_recipe(folder, f"kept-{mode}", cache_reference=False, precompute_ref_log_probs=False)
+    found = spread.train(spread.on_cpu(folder, mode), recipe)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert spread.curve(folder / f"kept-{mode}/checkpoint-20").losses == pytest.approx(alone[0].losses, abs=1e-4)
+
+
 def test_an_adapter_trains_alike_where_weights_are_sharded(folder):
     """Under ZeRO-3 its reference is computed first; under FSDP, where nothing is whole before the training, in every step."""
     found = {}

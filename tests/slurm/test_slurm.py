@@ -10,7 +10,10 @@ import cluster
 import pytest
 import torch
 import yaml
-from conftest import align
+from conftest import align, needs_vllm
+
+from data_pipelines.rollouts.protocol import Request, Sampling
+from data_pipelines.rollouts.server_engine import ServerEngine
 
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("distributed", "rounds")]
 import spread
@@ -142,3 +145,24 @@ def test_a_chain_samples_in_arrays_and_trains_in_between(slurm, tmp_path):
     for number in (1, 2):
         one, other = (spread.weights(tmp_path / name / f"run/round-{number}/train/model") for name in ("alone", "chain"))
         assert same(one, other)
+
+
+@needs_vllm
+def test_a_server_serves_other_jobs_until_it_is_cancelled(slurm, tmp_path, base_folder):
+    """Behind a runner, as it would stand behind a container's; the address is there as long as it answers."""
+    runner = tmp_path / "runner"
+    runner.write_text('#!/bin/sh\necho "run: $1 $2 $3"\nexec "$@"\n')
+    runner.chmod(0o755)
+    options = ("--dtype", "float32", "--max-model-len", "256", "--enforce-eager")
+    job = sbatch({**slurm, "ALIGN_RUNNER": str(runner), "VLLM_CPU_KVCACHE_SPACE": "1"}, tmp_path, "server.sbatch", base_folder, *options)
+    address = tmp_path / f"align-server-{job}.url"
+    while not address.exists():
+        assert cluster.state(job, slurm) in ("PENDING", "CONFIGURING", "RUNNING"), log(tmp_path, job)
+        time.sleep(0.5)
+    assert "run: python -m vllm" in log(tmp_path, job)
+    engine = ServerEngine(base_folder, address.read_text().strip())
+    (found,) = engine.generate([Request("one", "What is", 2, 0)], Sampling(8, temperature=1.0))
+    assert len(found.completions) == 2
+    subprocess.run(["scancel", job], env=slurm, check=True)
+    assert cluster.wait(job, slurm, 60) == "CANCELLED"
+    assert not address.exists()
