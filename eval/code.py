@@ -27,7 +27,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
         c: of these, how many pass.
         k: at most n.
 
-    >>> pass_at_k(10, 3, 1), round(pass_at_k(10, 3, 5), 4)
+    >>> round(pass_at_k(10, 3, 1), 4), round(pass_at_k(10, 3, 5), 4)
     (0.3, 0.9167)
     """
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)

