@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from align.errors import AlignError
-from align.registry import find
+from align.registry import find, imported
 
 Fields = Mapping[str, str]
 
@@ -190,7 +190,10 @@ class Sums(Grader):
         return len(thoughts) < len(numbers) and thoughts[-1].strip() == line
 
 
-GRADERS: dict[str, Callable[..., Grader]] = {"text": Text, "label": Label, "number": Number, "game24": Game24, "sums": Sums}
+GRADERS: dict[str, Callable[..., Grader] | str] = {
+    "text": Text, "label": Label, "number": Number, "game24": Game24, "sums": Sums,
+    "maths": "data_pipelines.thought_trees.mathematics:Maths",
+}  # fmt: skip
 
 
 def find_grader(name: str) -> Callable[..., Grader]:
@@ -199,7 +202,8 @@ def find_grader(name: str) -> Callable[..., Grader]:
     Raises:
         AlignError: there is none.
     """
-    return find(name, GRADERS, "grader")
+    found = find(name, GRADERS, "grader")
+    return imported(found, "grader") if isinstance(found, str) else found
 
 
 _OPERATORS: dict[type[ast.AST], Callable[[Fraction, Fraction], Fraction]] = {
