@@ -16,6 +16,7 @@ from align.runs import assess
 from align.trees import ROOT, Node, PreferenceTree
 
 if TYPE_CHECKING:
+    from align.diagnostics.study import Curves
     from align.estimate import Estimate
     from align.experiment import Outcome
     from align.plans import Run
@@ -84,6 +85,33 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(mine)}"] if before else ["", "", ""]
         table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in measured))
     return table
+
+
+def study_table(curves: Sequence[Curves]) -> Table:
+    """One line a scenario and method of the toy study: how strongly each of the 3D-properties appears."""
+    from align.diagnostics.study import strength
+
+    title = "the 3D-properties at the end of training; p⁺, p⁻: probability of the chosen and rejected response"
+    table = Table(title=title, title_justify="left", box=None)
+    for column in ("chosen", "rejected", "method", "p⁺", "p⁻", "drastic drop", "degradation", "dispersion"):
+        table.add_column(column, justify="left" if column in ("chosen", "rejected", "method") else "right")
+    for one in curves:
+        found = strength(one)
+        marks = [
+            _marked(f"{found.drop:.1f} orders", found.drop >= 1, found.drop >= 8),
+            _marked(f"{found.degradation:.2f} nats", found.degradation >= 0.1, found.degradation >= 1),
+            _marked(f"{found.dispersion:.1%} unseen", found.dispersion >= 0.1, found.dispersion >= 0.5),
+        ]
+        ends = [
+            f"{one.chosen[0].item():.2f} → {one.chosen[-1].item():.2f}",
+            f"{one.rejected[0].item():.2f} → {one.rejected[-1].item():.0e}",
+        ]
+        table.add_row(*(f"{policy}-policy" for policy in one.scenario), one.method, *ends, *marks)
+    return table
+
+
+def _marked(text: str, there: bool, strong: bool) -> str:
+    return f"[bold red]{text}[/]" if strong else f"[yellow]{text}[/]" if there else f"[green]{text}[/]"
 
 
 _STATES = {"done": "[green]done[/]", "resume": "[yellow]interrupted[/]", "restore": "[yellow]set aside[/]", "run": "to do", "wait": "to do"}

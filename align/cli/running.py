@@ -1,0 +1,141 @@
+"""`align train | launch | run | slurm | status | estimate`: carrying recipes out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from align.cli.terminal import show
+from align.errors import AlignError
+
+
+def add(commands: Any) -> None:
+    """Add these commands to a parser's."""
+    train = commands.add_parser("train", help="train a recipe", description="Train a recipe; every variant, every seed.")
+    train.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.learning_rate=5e-7")
+    train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    train.set_defaults(command=_train)
+    about = "Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate says."
+    launch = commands.add_parser("launch", help="train a recipe on all GPUs there are", description=about)
+    launch.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    launch.add_argument("overrides", nargs="*", metavar="key=value", help="such as resources.accelerate=zero2")
+    launch.set_defaults(command=_launch)
+    about = "Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command goes on."
+    run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
+    run.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    run.add_argument("--dry-run", action="store_true", help="check everything that can be checked, print the plan, and stop")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage, such as round-1/pair")
+    run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
+    run.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    run.set_defaults(command=_run)
+    about = "Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm."
+    slurm = commands.add_parser("slurm", help="write or submit the Slurm jobs of a recipe", description=about)
+    slurm.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    slurm.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    slurm.add_argument("--nodes", type=int, default=1, help="for training (default 1)")
+    slurm.add_argument("--gpus", type=int, default=8, help="of a node; 0: none are asked for (default 8)")
+    slurm.add_argument("--shards", type=int, help="sample in an array of so many tasks; left out, the run's own job samples")
+    slurm.add_argument("--at-once", type=int, default=16, help="tasks of the array that run at a time (default 16)")
+    slurm.add_argument("--submit", action="store_true", help="submit them, too")
+    slurm.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    slurm.set_defaults(command=_slurm)
+    status = commands.add_parser("status", help="say how far a run is")
+    status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
+    status.set_defaults(command=_status)
+    estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes")
+    estimate.add_argument("recipe", help="a YAML file, or the name of one that comes along")
+    estimate.add_argument("overrides", nargs="*", metavar="key=value")
+    estimate.add_argument("--gpu", default="h100", help="a100, h100, h200, l40s, rtx4090 or a10 (default h100)")
+    estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
+    estimate.add_argument("--prompts", type=int, default=10000, help="prompts, or pairs of a training alone (default 10,000)")
+    estimate.add_argument("--prompt-tokens", type=int, default=200, help="mean length of a prompt (default 200)")
+    estimate.add_argument("--response-tokens", type=int, default=400, help="mean length of a response (default 400)")
+    estimate.add_argument("--config", help="a model's config.json or its folder, where the hub cannot be reached")
+    estimate.set_defaults(command=_estimate)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from align import recipes
+
+    recipe = recipes.load(options.recipe, options.overrides)
+    from align.experiment import run
+
+    outcomes = run(recipe)
+    from align.tables import outcome_table
+
+    show(outcome_table(outcomes))
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from align import recipes
+    from align.plans import accelerate_config
+    from align.runs import launch
+
+    name = recipes.load(options.recipe, options.overrides).resources.accelerate
+    if name is None:
+        raise AlignError(f"{options.recipe}: resources.accelerate is missing: name a configuration, such as resources.accelerate=zero3")
+    return launch.main(accelerate_config(name), "align.train", [options.recipe, *options.overrides])
+
+
+def _slurm(options: argparse.Namespace) -> None:
+    from align import recipes
+    from align.slurm import Machine, jobs_of, submit, write
+
+    recipe = recipes.load(options.recipe, options.overrides)
+    machine = Machine(options.nodes, options.gpus, options.shards, options.at_once)
+    script = write(jobs_of(recipe, machine), [options.recipe, *options.overrides], Path(recipe.training.get("output_dir") or "runs"))
+    if options.submit:
+        print(submit(script))
+    else:
+        print(f"{script}: submit the jobs with `bash {script}`")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from align import plans, recipes
+    from align.checks import check
+    from align.runs import Shard
+    from align.tables import chain_table, code_table, plan_table, round_table
+
+    if options.traceback:
+        os.environ["ALIGN_TRACEBACK"] = "1"
+    runs = plans.runs_of(recipes.load(options.recipe, options.overrides))
+    for run in runs:
+        check(run)
+    if options.dry_run:
+        for run in runs:
+            show(plan_table(run))
+        return
+    shard = Shard.parse(options.shard) if options.shard else None
+    plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
+    if any(run.recipe.rounds for run in runs):
+        show(round_table(runs))
+    if any(run.recipe.thoughts and plans.before_and_after(run) for run in runs):
+        show(chain_table(runs))
+    if any(run.recipe.code and plans.before_and_after(run) for run in runs):
+        show(code_table(runs))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from align import plans
+    from align.tables import plan_table
+
+    for folder in plans.run_folders(options.folder):
+        show(plan_table(plans.load_run(folder)))
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    from align import recipes
+    from align.estimate import Workload, check_memory, estimate
+    from align.tables import estimate_tables
+
+    workload = Workload(options.gpu, options.gpus, options.prompts, options.prompt_tokens, options.response_tokens)
+    recipe = recipes.load(options.recipe, options.overrides)
+    found = estimate(recipe, workload, options.config)
+    for table in estimate_tables(found):
+        show(table)
+    check_memory(recipe, found)
