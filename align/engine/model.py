@@ -30,21 +30,24 @@ class Wanted:
         statistics: entropy, mean logits, top-1.
         sum_sq_probs: log Σ_v π(v)², for WPO.
         router_loss: the load-balancing loss of MoE models.
+        hidden_sums: of each node, the sum of the last layer's states that predict its tokens, for CHES.
     """
 
     statistics: bool = False
     sum_sq_probs: bool = False
     router_loss: bool = False
+    hidden_sums: bool = False
 
 
 @dataclass
 class TreeOutput(ModelOutput):
-    """What a model call with `tree_batch` returns. T tokens, S scored tokens.
+    """What a model call with `tree_batch` returns. T tokens, S scored tokens, N nodes.
 
     Attributes:
         logps: `[S]`, log π of each scored token; carries the gradient.
         entropy, mean_logits, is_top1, log_sum_sq_probs: `[S]`, see `TokenScores`.
         aux_loss: the router's load-balancing loss, of MoE models asked for it.
+        hidden_sums: `[N, hidden size]`, float32 at least, if asked for.
     """
 
     logps: Tensor | None = None
@@ -53,6 +56,7 @@ class TreeOutput(ModelOutput):
     is_top1: Tensor | None = None
     log_sum_sq_probs: Tensor | None = None
     aux_loss: Tensor | None = None
+    hidden_sums: Tensor | None = None
 
 
 def install(model: PreTrainedModel, backend: str) -> None:
@@ -102,9 +106,10 @@ def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, want: Wa
 
 
 def node_sums(token_values: Tensor, batch: TreeBatch) -> Tensor:
-    """Sum token values node by node: `[S]` → `[N]`, in float32 at least."""
-    sums = torch.zeros(batch.num_nodes, dtype=torch.promote_types(token_values.dtype, torch.float32), device=token_values.device)
-    return sums.index_add(0, batch.token_node, token_values.to(sums.dtype))
+    """Sum token values node by node: `[S, …]` → `[N, …]`, in float32 at least."""
+    kind = torch.promote_types(token_values.dtype, torch.float32)
+    sums = torch.zeros(batch.num_nodes, *token_values.shape[1:], dtype=kind, device=token_values.device)
+    return sums.index_add(0, batch.token_node, token_values.to(kind))
 
 
 def _tree_forward(
@@ -115,9 +120,10 @@ def _tree_forward(
     backend: str = model._align_backend
     vocab = model.config.get_text_config().vocab_size
     if backend == MODEL_LOGITS:
-        rows, out = unshared.rows(batch), original(**kwargs)
+        rows, out = unshared.rows(batch), original(**kwargs, output_hidden_states=want.hidden_sums)
+        hidden = rows.select(out.hidden_states[-1]) if want.hidden_sums else None
         scores = score_tokens(lambda logits: logits, rows.select(out.logits), batch.labels, vocab, want.sum_sq_probs, want.statistics)
-        return _output(scores, model, out, rows.weights, want)
+        return _output(scores, model, out, rows.weights, want, hidden, batch)
     if backend == UNSHARED:
         rows, out = unshared.rows(batch), model.base_model(**kwargs)
         hidden, weights = rows.select(out.last_hidden_state), rows.weights
@@ -130,10 +136,13 @@ def _tree_forward(
         hidden, weights = out.last_hidden_state[0, batch.predictors], batch.multiplicity
     hidden = hidden.to(model.get_output_embeddings().weight.device)
     labels = batch.labels.to(hidden.device)
-    return _output(score_tokens(head_of(model), hidden, labels, vocab, want.sum_sq_probs, want.statistics), model, out, weights, want)
+    scores = score_tokens(head_of(model), hidden, labels, vocab, want.sum_sq_probs, want.statistics)
+    return _output(scores, model, out, weights, want, hidden, batch)
 
 
-def _output(scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tensor, want: Wanted) -> TreeOutput:
+def _output(
+    scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tensor, want: Wanted, hidden: Tensor | None, batch: TreeBatch
+) -> TreeOutput:
     aux_loss = _router_loss(model, out, weights) if want.router_loss else None
     return TreeOutput(
         logps=scores.logps,
@@ -142,6 +151,7 @@ def _output(scores: TokenScores, model: PreTrainedModel, out: Any, weights: Tens
         is_top1=scores.is_top1,
         log_sum_sq_probs=scores.log_sum_sq_probs,
         aux_loss=aux_loss,
+        hidden_sums=node_sums(hidden.to(batch.token_node.device), batch) if want.hidden_sums and hidden is not None else None,
     )
 
 
