@@ -20,11 +20,14 @@ from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.runs import External, InterruptedRunError, Output, RunFolder, Shard, Stage, execute
+from align.runs.journal import WHOLE
 from align.runs.plan import up_to
+from align.runs.stage import read_specification
 from data_pipelines.code_execution.plan import stages_of_code
 from data_pipelines.implicit_rewards.plan import stages_of_rounds
 from data_pipelines.thought_trees.plan import stages_of_thoughts
 
+TRAINING = "align.experiment:train_stage"
 WITHOUT_EFFECT = {
     "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "disable_tqdm", "log_level", "logging_first_step",
     "logging_steps", "logging_strategy", "project", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
@@ -68,7 +71,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
     if recipe.resources.accelerate:
         launch["accelerate"] = accelerate_config(recipe.resources.accelerate)
-    training = Stage("train", "align.experiment:train_stage", settings, resources=launch)
+    training = Stage("train", TRAINING, settings, resources=launch)
     if recipe.thoughts is not None:
         return stages_of_thoughts(recipe, training)
     if recipe.code is not None:
@@ -168,6 +171,20 @@ def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
             metrics = {**metrics, "implicit": statistics["rewards"].get("implicit", float("nan")), "alpha": statistics["alpha"]}
         if metrics:
             yield number, metrics
+
+
+def last_training(run: Run) -> dict[str, str]:
+    """`model`, `reference` and `data` of the last training that a run has finished.
+
+    Raises:
+        AlignError: it has not finished any.
+    """
+    for stage in reversed(run.stages):
+        folder = run.folder.stage(stage.name)
+        if stage.function == TRAINING and (folder / "model").exists():
+            inputs = read_specification(folder, WHOLE)[1].inputs
+            return {"model": str(folder / "model"), "reference": inputs.get("reference", inputs["model"]), "data": inputs["data"]}
+    raise AlignError(f"{run.folder.path}: no training is finished here yet")
 
 
 def before_and_after(run: Run) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from align.experiment import Outcome
     from align.plans import Run
     from data_pipelines.code_execution.sandbox import ExecutionResult
+    from eval.diagnosis import Diagnosis
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
@@ -110,10 +111,37 @@ def study_table(curves: Sequence[Curves]) -> Table:
     return table
 
 
+def diagnosis_tables(found: Diagnosis) -> list[object]:
+    """On-policyness, drift and the most displacing pairs of a data set."""
+    policy = Table(title="on-policy? (log-prob a token)", **_PLAIN)
+    for column in ("responses", "mean", "interval", "count"):
+        policy.add_column(column, justify="left" if column == "responses" else "right")
+    for name, one in found.on_policy.items():
+        policy.add_row(name, f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}", str(one.count))
+    tables: list[object] = [policy]
+    if found.drift is not None:
+        drift = Table(title="drift, nats a response", **_PLAIN)
+        for column in ("responses", "log-prob now", "drift"):
+            drift.add_column(column, justify="left" if column == "responses" else "right")
+        for name in ("chosen", "rejected", "unseen"):
+            drift.add_row(
+                name, *(f"{getattr(found.drift, f'{name}_{what}'):{form}}" for what, form in (("logp", ".2f"), ("drift", "+.2f")))
+            )
+        tables += [drift, *(f"[bold red]{escape(finding)}[/]" for finding in found.findings)]
+    pairs = Table(title="the pairs that displace most, by CHES", **_PLAIN)
+    for column in ("tree", "normalised", "CHES", "prompt", "chosen", "rejected"):
+        pairs.add_column(column, justify="right" if column in ("normalised", "CHES") else "left", no_wrap=True)
+    for pair in found.displacing:
+        scores = (f"{pair.edge.ches_normalized:.3g}", f"{pair.edge.ches:.3g}")
+        pairs.add_row(str(pair.edge.tree), *scores, _short(pair.prompt, 34), _short(pair.chosen, 26), _short(pair.rejected, 26))
+    return [*tables, pairs]
+
+
 def _marked(text: str, there: bool, strong: bool) -> str:
     return f"[bold red]{text}[/]" if strong else f"[yellow]{text}[/]" if there else f"[green]{text}[/]"
 
 
+_PLAIN: dict[str, Any] = {"title_justify": "left", "box": None}
 _STATES = {"done": "[green]done[/]", "resume": "[yellow]interrupted[/]", "restore": "[yellow]set aside[/]", "run": "to do", "wait": "to do"}
 
 

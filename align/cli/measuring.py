@@ -1,11 +1,13 @@
-"""`align study`: measuring what training does."""
+"""`align study | diagnose`: measuring what training does, and to what data."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from align.cli.terminal import show
+from align.errors import AlignError
 
 
 def add(commands: Any) -> None:
@@ -18,6 +20,23 @@ def add(commands: Any) -> None:
     study.add_argument("--beta-rejected", type=float, help="of Flex-DPO, whose other β is 0.1 (default 0.05)")
     study.add_argument("--sft-weight", type=float, help="of SFT-DPO (default 0.1)")
     study.set_defaults(command=_study)
+    about = """Look at preferences through a model: log-probs and drift of chosen, rejected and unseen responses, how on-policy the data is,
+and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.08847)."""
+    diagnose = commands.add_parser("diagnose", help="look at preferences through a model, or at what a run did", description=about)
+    diagnose.add_argument("model", help="a model's folder or name on the hub, or the folder of a run: its last training is looked at")
+    diagnose.add_argument("data", nargs="?", help="a .jsonl or .parquet file, or a data set on the hub (a run's own by default)")
+    diagnose.add_argument("--split", default="train")
+    diagnose.add_argument("--reference", help="the model that training began with, for the drift (a run's own by default)")
+    diagnose.add_argument("--limit", type=int, help="the first so many trees")
+    diagnose.add_argument("--unseen", type=int, default=32, help="prompts to which a response is sampled (default 32)")
+    diagnose.add_argument("--max-length", type=int, default=4096, help="tokens of prompt and response; longer ones are cut (default 4096)")
+    diagnose.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")
+    diagnose.add_argument("--top", type=int, default=5, help="displacing pairs to list (default 5)")
+    diagnose.add_argument("--filter", type=float, metavar="SHARE", help="drop this share of the pairs, those that displace most")
+    diagnose.add_argument("--by", default="ches_normalized", help="ches_normalized (default) or ches: what --filter goes by")
+    diagnose.add_argument("--output", type=Path, help="where --filter writes the data set that is left: .jsonl or .parquet")
+    diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")
+    diagnose.set_defaults(command=_diagnose)
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -30,3 +49,33 @@ def _study(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("seed", "steps", "beta_rejected", "sft_weight")}
     curves = run(Study(**{name: value for name, value in given.items() if value is not None}))
     show(study_table(curves))
+
+
+def _diagnose(options: argparse.Namespace) -> None:
+    if (options.filter is None) != (options.output is None):
+        raise AlignError("--filter SHARE and --output FILE go together: how much to drop, and where to write what is left")
+    from align.tables import diagnosis_tables
+    from eval.diagnosis import Question, check_filter, diagnose, write_edges, write_filtered
+
+    if options.filter is not None:
+        check_filter(options.filter, options.by)
+    model, reference, data = options.model, options.reference, options.data
+    if (Path(model) / "recipe.yaml").exists():
+        from align.plans import last_training, load_run
+
+        last = last_training(load_run(Path(model)))
+        model, reference, data = last["model"], reference or last["reference"], data or last["data"]
+    if data is None:
+        raise AlignError(f"{model} is no run's folder: name the data to look at, too")
+    question = Question(
+        model, data, options.split, reference, options.unseen, options.limit, options.max_length, dtype=options.dtype
+    )  # fmt: skip
+    found, trees = diagnose(question, options.top)
+    for table in diagnosis_tables(found):
+        show(table)
+    print(f"{data}: {len(found.edges)} pairs; {found.left_out} trees left out. On-policy data has log-probs like the model's own samples.")
+    if options.edges is not None:
+        write_edges(found.edges, options.edges)
+    if options.output is not None:
+        left, total = write_filtered(trees, found.edges, options.filter, options.by, options.output)
+        print(f"{options.output}: {left} of {total} pairs, without the {total - left} that displace most ({options.by}).")
