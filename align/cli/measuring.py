@@ -1,4 +1,4 @@
-"""`align study | diagnose`: measuring what training does, and to what data."""
+"""`align study | diagnose | report`: measuring what training does, and to what data."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.0884
     diagnose.add_argument("--output", type=Path, help="where --filter writes the data set that is left: .jsonl or .parquet")
     diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")
     diagnose.set_defaults(command=_diagnose)
+    about = "Write one HTML file that shows what runs did: results, training, trees, programs, costs. It needs no network."
+    report = commands.add_parser("report", help="write the HTML report of one or several runs", description=about)
+    report.add_argument("runs", nargs="+", type=Path, help="folders of runs, or one with several runs below it")
+    report.add_argument("--output", type=Path, help="the file (default: report.html in the first folder)")
+    report.set_defaults(command=_report)
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -79,3 +84,15 @@ def _diagnose(options: argparse.Namespace) -> None:
     if options.output is not None:
         left, total = write_filtered(trees, found.edges, options.filter, options.by, options.output)
         print(f"{options.output}: {left} of {total} pairs, without the {total - left} that displace most ({options.by}).")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from align.plans import run_folders
+    from eval.report import write_report
+
+    folders = [folder for given in options.runs for folder in run_folders(given)]
+    path = options.output or options.runs[0] / "report.html"
+    missing = write_report(folders, path)
+    print(f"{path}: {len(folders)} {'run' if len(folders) == 1 else 'runs'}")
+    for one in missing:
+        print(f"not in it: {one}")

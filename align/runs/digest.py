@@ -23,7 +23,7 @@ def file_digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        skipped = path.name in _IGNORED or path.suffix == ".tmp" or path.name.startswith(("progress-", "."))
+        skipped = path.name in _IGNORED or path.suffix == ".tmp" or path.name.startswith(("progress-", "usage-", "."))
         if path.is_file() and not skipped and relative.parts[0] != "scratch":
             found[relative.as_posix()] = file_digest(path)
     return found

@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from align.errors import AlignError
 from align.runs.journal import Shard
-from align.runs.stage import read_specification
+from align.runs.stage import read_specification, write_json
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
 TERMINATED = 128 + signal.SIGTERM
@@ -35,6 +36,7 @@ def main(folder: str, shard: str) -> int:
     module, _, name = function.partition(":")
     try:
         getattr(importlib.import_module(module), name)(task)
+        _note_usage(here, task.shard)
     except AlignError as error:
         logging.getLogger("align").debug("failed", exc_info=True)
         if os.environ.get("ALIGN_TRACEBACK"):
@@ -50,6 +52,15 @@ def main(folder: str, shard: str) -> int:
         logging.getLogger("align").exception("%s failed in a way that align did not foresee", task.name)
         return 1
     return 0
+
+
+def _note_usage(folder: Path, shard: Shard) -> None:
+    """Leave the most memory that this process held, bytes, for the report; of the GPU only where torch was used."""
+    usage = {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        usage["gpu_memory"] = torch.cuda.max_memory_allocated()
+    write_json(folder / f"usage-{shard.index}-{os.environ.get('RANK', '0')}.json", usage)
 
 
 def _is_full_disk(error: BaseException, folder: Path) -> bool:

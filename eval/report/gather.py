@@ -1,0 +1,225 @@
+"""Everything that a report shows of a run, read from its folder. What is not there is noted, never an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from align.errors import AlignError
+from align.runs import read_journal
+from align.runs.digest import MANIFEST
+from align.trees import PreferenceTree, read_trees
+
+Value = TypeVar("Value")
+TREES = 40  # of a search, shown
+EXAMPLES = 12  # samples and pairs of programs, shown
+
+
+@dataclass
+class Evaluation:
+    """Numbers of an evaluation stage; `items`: 1 or 0 by question or problem, `responses`: what the model wrote."""
+
+    stage: str
+    metrics: dict[str, float]
+    items: dict[str, float] = field(default_factory=dict)
+    responses: dict[str, str] = field(default_factory=dict)
+    questions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Training:
+    """What a training stage logged, and what its 3D monitor saw."""
+
+    stage: str
+    log: list[dict[str, float]]
+    three_d: list[dict[str, Any]]
+
+    @property
+    def findings(self) -> list[str]:
+        """The warnings of the monitor, each property's first."""
+        first: dict[str, str] = {}
+        for entry in self.three_d:
+            for finding in entry.get("findings", []):
+                first.setdefault(finding.split(":")[0], f"step {entry['step']}: {finding}")
+        return list(first.values())
+
+
+@dataclass
+class Round:
+    """What a round of DICE paired: statistics, and lengths and scores of all responses and of both ends of the pairs."""
+
+    name: str
+    statistics: dict[str, Any]
+    scores: list[float]
+    chosen_lengths: list[int]
+    rejected_lengths: list[int]
+
+
+@dataclass
+class RunData:
+    """A run, as far as it is there.
+
+    Attributes:
+        label: its folder's name.
+        path: its folder.
+        recipe: as it was run.
+        stages: manifest of every finished stage, by name, in the order they ended.
+        usage: peak memory of a stage's processes together, bytes.
+        missing: what could not be read, in words.
+    """
+
+    label: str
+    path: Path
+    recipe: dict[str, Any]
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    searches: list[PreferenceTree] = field(default_factory=list)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    programs: list[dict[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def method(self) -> str:
+        """Which of the four methods this is."""
+        for section, name in (("rounds", "DICE"), ("thoughts", "CPO"), ("code", "code preferences")):
+            if self.recipe.get(section) is not None:
+                return name
+        return "DPO"
+
+    def try_(self, what: str, read: Callable[[], Value], otherwise: Value) -> Value:
+        """Read something; what goes wrong is noted, and `otherwise` stands in its place."""
+        try:
+            return read()
+        except FileNotFoundError as error:
+            self.missing.append(f"{what}: {_inside(error.filename, self.path)} is not there")
+        except (OSError, AlignError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            self.missing.append(f"{what}: {' '.join(str(error).split())[:200]}")
+        return otherwise
+
+
+def gather(path: Path) -> RunData:
+    """Read a run's folder.
+
+    Raises:
+        AlignError: it is no run's folder.
+    """
+    source = path / "recipe.yaml"
+    if not source.exists():
+        raise AlignError(f"{path}: no run was begun here (there is no recipe.yaml)")
+    run = RunData(path.name, path, {})
+    run.recipe = run.try_("the recipe", lambda: _mapping(yaml.safe_load(source.read_text(encoding="utf-8"))), {})
+    found = [(file.parent.relative_to(path).as_posix(), file) for file in path.glob(f"**/{MANIFEST}") if "superseded" not in file.parts]
+    manifests = {name: run.try_(f"stage {name}", lambda file=file: _manifest(file), None) for name, file in found}  # type: ignore[misc]
+    done = sorted((manifest["finished"], name) for name, manifest in manifests.items() if manifest)
+    run.stages = {name: manifests[name] for _, name in done}  # type: ignore[misc]
+    begun = [file.parent.relative_to(path).as_posix() for file in path.glob("**/stage.json") if "superseded" not in file.parts]
+    run.missing += [f"stage {name}: begun, and not finished" for name in sorted(set(begun) - set(run.stages))]
+    for name in run.stages:
+        _read_stage(run, name)
+    return run
+
+
+def _read_stage(run: RunData, name: str) -> None:
+    folder, kind = run.path / name, name.rpartition("/")[2]
+    nothing: list[dict[str, Any]] = []
+    files = [*folder.glob("usage-*.json")]
+    usage = run.try_(f"memory of {name}", lambda: [_mapping(_json(file)) for file in files], nothing)
+    run.usage[name] = {key: sum(int(one.get(key, 0)) for one in usage) for key in ("memory", "gpu_memory")}
+    if kind in ("evaluate", "grade"):
+        empty = Evaluation(name, {})
+        run.evaluations.append(run.try_(f"results of {name}", lambda: _evaluation(name, folder), empty))
+    elif kind == "train":
+        log = run.try_(f"the log of {name}", lambda: _lines(folder / "log.jsonl"), nothing)
+        watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
+        three_d = run.try_(f"the 3D monitor of {name}", lambda: _lines(folder / "three_d.jsonl"), nothing) if watched else []
+        run.trainings.append(Training(name, log, three_d))
+    elif kind == "pair" and run.recipe.get("rounds") is not None:
+        found = run.try_(f"pairs of {name}", lambda: _round(name.rpartition("/")[0], folder), None)
+        run.rounds += [found] if found else []
+    elif name == "edges":
+        run.searches = run.try_("searches", lambda: read_trees(folder / "searches.jsonl")[0][:TREES], [])
+    elif name == "execute":
+        run.verdicts = run.try_("verdicts", lambda: _verdicts(folder), {})
+    elif kind == "pair":
+        pairs = run.try_("pairs of programs", lambda: _lines(folder / "flat.jsonl"), nothing)
+        run.programs = list({str(pair.get("prompt")): pair for pair in pairs[::-1]}.values())[::-1][:EXAMPLES]  # the first of each problem
+
+
+def _evaluation(name: str, folder: Path) -> Evaluation:
+    found = Evaluation(name, {key: float(value) for key, value in _mapping(_json(folder / "metrics.json")).items()})
+    for id, record in read_journal(folder / "answers").items():
+        found.items[id], found.responses[id] = float(record["right"]), record["response"]
+        found.questions[id] = " / ".join(record["question"].values())
+    for id, record in read_journal(folder / "programs").items():
+        found.items[id] = float(record["greedy"][0]["verdict"] == "pass")
+        found.responses[id], found.questions[id] = f"{record['greedy'][0]['program']}\n# {record['greedy'][0]['verdict']}", id
+    return found
+
+
+def _round(name: str, folder: Path) -> Round:
+    statistics = _mapping(_json(folder / "statistics.json"))
+    scored, _ = read_trees(folder / "scored.jsonl")
+    pairs, _ = read_trees(folder / "pairs.jsonl")
+    ends = [(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in pairs for edge in tree.edges]
+    scores = [node.score for tree in scored for node in tree.nodes if node.score is not None]
+    lengths = ([_length(node.token_ids, str(node.text)) for node in side] for side in zip(*ends, strict=True))
+    return Round(name, statistics, scores, *(lengths if ends else ([], [])))
+
+
+def _length(ids: tuple[int, ...] | None, text: str) -> int:
+    return len(text.split()) if ids is None else len(ids)
+
+
+def _verdicts(folder: Path) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for record in read_journal(folder / "verdicts").values():
+        for verdict in _strings(record):
+            counts[verdict] = counts.get(verdict, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _strings(record: Any) -> Iterator[str]:
+    """The verdicts of a problem's programs, wherever the record has them."""
+    if isinstance(record, dict):
+        if isinstance(record.get("verdict"), str):
+            yield record["verdict"].split("(")[0]
+        for value in record.values():
+            yield from _strings(value)
+    elif isinstance(record, list):
+        for value in record:
+            yield from _strings(value)
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    found = _mapping(_json(file))
+    return {**found, "finished": str(found["finished"]), "seconds": float(found["seconds"])}
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected named values, found {type(content).__name__}")
+    return content
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file.name} is no JSON ({error})") from error
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [_mapping(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _inside(name: Any, folder: Path) -> str:
+    path = Path(str(name))
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(name)
