@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
 from align import recipes
+from align.card import model_card
 from align.errors import AlignError
 from align.models import load_model, load_tokenizer
 from align.recipes import Recipe
@@ -64,6 +65,7 @@ def train(recipe: Recipe, name: str = "run") -> Outcome:
     before = _evaluate(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
+    _write_card(trainer, recipe, Path(str(trainer.args.output_dir)))
     after = _evaluate(recipe, trainer)
     last = [entry for entry in trainer.state.log_history if "3d/chosen_drift" in entry]
     three_d = {k: v for k, v in last[-1].items() if k.startswith("3d/")} if last else {}
@@ -102,13 +104,21 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
     """Leave `model/`, whole or not at all, and with LoRA `adapter/` too: later stages and engines need no adapter's base."""
     name = "adapter" if recipe.model.lora else "model"
     trainer.save_model(str(folder / f"{name}.tmp"))
+    _write_card(trainer, recipe, folder / f"{name}.tmp")
     if not trainer.accelerator.is_main_process:
         return
     _put(folder / f"{name}.tmp", folder / name)
     if recipe.model.lora:
         load_model(str(folder / "adapter"), dtype=recipe.model.dtype).save_pretrained(folder / "model.tmp")
         trainer.processing_class.save_pretrained(folder / "model.tmp")
+        _write_card(trainer, recipe, folder / "model.tmp")
         _put(folder / "model.tmp", folder / "model")
+
+
+def _write_card(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
+    if trainer.accelerator.is_main_process:
+        card = model_card(recipe, trainer.args, trainer.state.log_history, len(trainer.train_dataset))
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _put(scratch: Path, target: Path) -> None:

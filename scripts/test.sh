@@ -20,6 +20,7 @@ debian() { # a program and the package that brings it; what it is for
   fi
 }
 debian bwrap bubblewrap "one of the sandbox's isolations"
+[ ${#slow[@]} -gt 0 ] || debian chromium chromium "reports"
 [ ${#slow[@]} -gt 0 ] || debian sbatch "slurm-wlm munge" "job scripts"
 bin=${ALIGN_VENV:-.venv}/bin
 workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows

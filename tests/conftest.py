@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,8 @@ import torch
 import transformers as T
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers import trainers as token_trainers
+
+from align.cli import main
 
 TEXTS = [
     "What is the sum of two and three? It is five, of course.",
@@ -38,6 +43,17 @@ def align(*arguments, **options) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+
+
+def align_here(*arguments) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, for mistakes that are found before anything starts: imports are most of what they cost."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            status = main(list(map(str, arguments)))
+        except SystemExit as exit:
+            status = exit.code
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), error.getvalue())
 
 
 def byte_level_tokenizer(bos: bool = False) -> T.PreTrainedTokenizerFast:
@@ -199,6 +215,39 @@ def server(base_folder):
 
     with serve(base_folder, dtype="float32", options={"max_model_len": 256, "max_num_seqs": 64}) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def open_page(browser, path, width=1280):
+    """Open a report as a person would: it must be one small file that asks for nothing, complains of nothing, and draws every chart."""
+    assert path.stat().st_size < 5_000_000
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.goto(path.as_uri())
+    assert said == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than its window"
+    charts = page.locator("svg.chart")
+    for place in range(charts.count()):
+        box = charts.nth(place).bounding_box()
+        assert box["width"] > 150
+        assert box["height"] > 40
+        assert charts.nth(place).locator("path").count() > 3
+    return page
 
 
 MECHANISMS = ("bubblewrap", "unshare", "filters", "limits")

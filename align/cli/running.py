@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def _run(options: argparse.Namespace) -> None:
         show(chain_table(runs))
     if any(run.recipe.code and plans.before_and_after(run) for run in runs):
         show(code_table(runs))
+    if options.until is None and shard is None:
+        _write_reports([run.folder.path for run in runs])
+
+
+def _write_reports(folders: list[Path]) -> None:
+    """A report in every run's folder, and of several one more above them. A run that is done stays so, whatever becomes of its report."""
+    from eval.report import write_report
+
+    places = [([folder], folder / "report.html") for folder in folders]
+    if len(folders) > 1:
+        places.append((folders, Path(os.path.commonpath(folders)) / "report.html"))
+    for some, path in places:
+        try:
+            write_report(some, path)
+        except Exception as error:
+            print(f"align: {path} could not be written ({type(error).__name__}: {error})", file=sys.stderr)
+    print(f"report: {places[-1][1]}")
 
 
 def _status(options: argparse.Namespace) -> None:

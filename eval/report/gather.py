@@ -13,7 +13,7 @@ import yaml
 from align.errors import AlignError
 from align.runs import read_journal
 from align.runs.digest import MANIFEST
-from align.trees import PreferenceTree, read_trees
+from align.trees import PreferenceTree, Rejected, read_trees
 
 Value = TypeVar("Value")
 TREES = 40  # of a search, shown
@@ -104,6 +104,29 @@ class RunData:
             self.missing.append(f"{what}: {' '.join(str(error).split())[:200]}")
         return otherwise
 
+    def lines(self, what: str, file: Path) -> list[dict[str, Any]]:
+        """The records of a JSONL file; lines that are none are noted and left out."""
+        found: list[dict[str, Any]] = []
+        torn = 0
+        content = self.try_(what, file.read_bytes, b"")
+        for line in content.splitlines():
+            try:
+                found.append(_mapping(json.loads(line)))
+            except ValueError:
+                torn += 1
+        if torn:
+            self.missing.append(f"{what}: {torn} of {torn + len(found)} lines of {_inside(file, self.path)} cannot be read")
+        return found
+
+    def trees(self, what: str, file: Path) -> list[PreferenceTree]:
+        """The trees of a file; what is none is noted and left out."""
+        nothing: tuple[list[PreferenceTree], list[Rejected]] = ([], [])
+        found, rejected = self.try_(what, lambda: read_trees(file), nothing)
+        if rejected:
+            first = f"{rejected[0].where}: {rejected[0].reason}"
+            self.missing.append(f"{what}: {len(rejected)} of {len(rejected) + len(found)} trees cannot be read, the first: {first}")
+        return found
+
 
 def gather(path: Path) -> RunData:
     """Read a run's folder.
@@ -137,19 +160,18 @@ def _read_stage(run: RunData, name: str) -> None:
         empty = Evaluation(name, {})
         run.evaluations.append(run.try_(f"results of {name}", lambda: _evaluation(name, folder), empty))
     elif kind == "train":
-        log = run.try_(f"the log of {name}", lambda: _lines(folder / "log.jsonl"), nothing)
+        log = run.lines(f"the log of {name}", folder / "log.jsonl")
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
-        three_d = run.try_(f"the 3D monitor of {name}", lambda: _lines(folder / "three_d.jsonl"), nothing) if watched else []
+        three_d = run.lines(f"the 3D monitor of {name}", folder / "three_d.jsonl") if watched else []
         run.trainings.append(Training(name, log, three_d))
     elif kind == "pair" and run.recipe.get("rounds") is not None:
-        found = run.try_(f"pairs of {name}", lambda: _round(name.rpartition("/")[0], folder), None)
-        run.rounds += [found] if found else []
+        run.rounds.append(_round(run, name.rpartition("/")[0], folder))
     elif name == "edges":
-        run.searches = run.try_("searches", lambda: read_trees(folder / "searches.jsonl")[0][:TREES], [])
+        run.searches = run.trees("searches", folder / "searches.jsonl")[:TREES]
     elif name == "execute":
         run.verdicts = run.try_("verdicts", lambda: _verdicts(folder), {})
     elif kind == "pair":
-        pairs = run.try_("pairs of programs", lambda: _lines(folder / "flat.jsonl"), nothing)
+        pairs = run.lines("pairs of programs", folder / "flat.jsonl")
         run.programs = list({str(pair.get("prompt")): pair for pair in pairs[::-1]}.values())[::-1][:EXAMPLES]  # the first of each problem
 
 
@@ -164,10 +186,10 @@ def _evaluation(name: str, folder: Path) -> Evaluation:
     return found
 
 
-def _round(name: str, folder: Path) -> Round:
-    statistics = _mapping(_json(folder / "statistics.json"))
-    scored, _ = read_trees(folder / "scored.jsonl")
-    pairs, _ = read_trees(folder / "pairs.jsonl")
+def _round(run: RunData, name: str, folder: Path) -> Round:
+    statistics: dict[str, Any] = run.try_(f"statistics of {name}", lambda: _mapping(_json(folder / "statistics.json")), {})
+    scored = run.trees(f"scores of {name}", folder / "scored.jsonl")
+    pairs = run.trees(f"pairs of {name}", folder / "pairs.jsonl")
     ends = [(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in pairs for edge in tree.edges]
     scores = [node.score for tree in scored for node in tree.nodes if node.score is not None]
     lengths = ([_length(node.token_ids, str(node.text)) for node in side] for side in zip(*ends, strict=True))
@@ -214,10 +236,6 @@ def _json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file.name} is no JSON ({error})") from error
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [_mapping(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _inside(name: Any, folder: Path) -> str:

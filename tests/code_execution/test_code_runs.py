@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import align
+from conftest import align, align_here, open_page
 
 from align.trees import pairs_from_tree, read_trees
 from data_pipelines.code_execution.edges import EdgeRules, with_edges
@@ -73,6 +73,19 @@ def finished(model, tmp_path_factory):
     done = align("run", write_recipe(folder, model))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stdout
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_shows_verdicts_and_programs_side_by_side(width, finished, browser):
+    page = open_page(browser, finished[0] / "report.html", width)
+    assert page.locator("h1").inner_text() == "run: code preferences"
+    assert page.get_by_role("cell", name="syntax_error", exact=True).count() == 1
+    pair = page.locator("details.pair").first
+    assert not pair.locator("pre.rejected").is_visible()
+    pair.locator("summary").click()
+    assert pair.locator("pre.chosen mark").inner_text() != pair.locator("pre.rejected mark").inner_text()
+    assert page.locator("#samples pre").count() >= 2
+    assert "GB" in page.locator("#costs").inner_text()
 
 
 def read(run, *path):
@@ -186,7 +199,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_a_recipe_is_one_sentence_before_anything_runs(name, model, tmp_path):
     overrides, sentence = MISTAKES[name]
-    done = align("run", write_recipe(tmp_path, model), *overrides)
+    done = align_here("run", write_recipe(tmp_path, model), *overrides)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert sentence in done.stderr
     assert not (tmp_path / "run").exists()

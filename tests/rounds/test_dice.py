@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import align
+from conftest import align, open_page
 from tiny import ROOT, WORDS, load, logps_of, write_models, write_recipe
 
 from align.trees import read_trees
 from data_pipelines.rollouts.samples import read_samples
+from eval.report import gather, page
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dice")]
 
@@ -32,6 +33,39 @@ def finished(models, tmp_path_factory):
     done = align("run", write_recipe(folder, models))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stdout
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_shows_every_round_and_the_monitor(width, finished, browser):
+    opened = open_page(browser, finished[0] / "report.html", width)
+    assert opened.locator("h1").inner_text() == "run: DICE"
+    for name in ("training loss", "3D monitor, round-1/train", "shaped rewards, run", "lengths of pairs, round-2"):
+        assert opened.get_by_role("img", name=name).count() == 1, name
+    assert opened.get_by_role("cell", name="round-2", exact=True).count() == 1
+
+
+def test_a_report_says_what_is_missing_and_shows_the_rest(finished, tmp_path):
+    """Every file that it reads, taken away or ruined, one at a time."""
+    whole = page([gather(finished[0])])
+    assert "Not in this report" not in whole
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run, ignore=shutil.ignore_patterns("*.safetensors", "checkpoints"))
+    names = ("manifest.json", "statistics.json", "scored.jsonl", "pairs.jsonl", "log.jsonl", "three_d.jsonl", "recipe.yaml")
+    read = [file for name in names for file in run.rglob(name)]
+    assert len(read) > 20
+    for file in read:
+        content = file.read_bytes()
+        for ruined in (None, content[: len(content) // 2] + b"\x00{", b"[]"):
+            if ruined is None and file.name == "recipe.yaml":
+                continue  # then it is no run's folder
+            file.unlink() if ruined is None else file.write_bytes(ruined)
+            found = gather(run)
+            assert found.missing, f"{file} is ruined, and the report does not say so"
+            text = page([found])
+            assert "Not in this report" in text
+            assert "What was run" in text
+        file.write_bytes(content)
+    assert page([gather(run)]).count("<svg") == whole.count("<svg")
 
 
 def test_every_stage_leaves_what_the_next_one_needs(finished):

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from conftest import align, byte_level_tokenizer, random_model
+from conftest import align, align_here, byte_level_tokenizer, random_model
 from tiny import write_models, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -32,10 +32,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_one_sentence(name, models, tmp_path):
+def test_mistake_is_one_sentence(name, models, tmp_path, monkeypatch):
     arguments, message = MISTAKES[name]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"HOME": str(tmp_path)}
-    done = align("run", write_recipe(tmp_path, models), *arguments, env=environment)
+    for key in [key for key in os.environ if key.startswith("WANDB")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = align_here("run", write_recipe(tmp_path, models), *arguments)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert message in done.stderr

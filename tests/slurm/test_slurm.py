@@ -140,7 +140,7 @@ def test_a_chain_samples_in_arrays_and_trains_in_between(slurm, tmp_path):
     assert found.returncode == 0, found.stderr
     jobs = dict(line.removeprefix("job ").split(": ") for line in found.stdout.splitlines() if line.startswith("job "))
     assert [name.split()[0] for name in jobs.values()] == ["rollouts", "run", "rollouts", "run"]
-    assert cluster.wait(list(jobs)[-1], slurm) == "COMPLETED", "\n".join(file.read_text() for file in tmp_path.glob("*.log"))
+    assert cluster.wait(list(jobs)[-1], slurm, 900) == "COMPLETED", "\n".join(file.read_text() for file in tmp_path.glob("*.log"))
     assert len(list(tmp_path.glob(f"align-rollouts-{next(iter(jobs))}_*.log"))) == 4
     for number in (1, 2):
         one, other = (spread.weights(tmp_path / name / f"run/round-{number}/train/model") for name in ("alone", "chain"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import align, byte_level_tokenizer, random_model
+from conftest import align, align_here, byte_level_tokenizer, open_page, random_model
 from scripted import TASK
 
 from align.trees import pairs_from_tree, read_trees
@@ -137,10 +137,30 @@ MISTAKES = {
 }
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_reports_trees_open_and_can_be_searched(width, finished, browser):
+    page = open_page(browser, finished[0] / "report.html", width)
+    trees = page.locator("details.tree")
+    total = trees.count()
+    assert total > 1
+    assert page.locator("details.tree li").first.is_hidden()
+    page.get_by_role("button", name="open all").click()
+    assert page.locator("details.tree li").first.is_visible()
+    assert page.locator("li.kept").count() >= total
+    assert page.locator("li.chosen").count() > 0
+    assert page.locator("li.rejected").count() > 0
+    wanted = trees.nth(1).locator("summary").inner_text().partition(" →")[0]
+    page.get_by_role("searchbox").fill(wanted)
+    shown = [trees.nth(place).is_visible() for place in range(total)]
+    assert shown[1]
+    assert sum(shown) < total
+    assert page.locator(".count").inner_text() == f"{sum(shown)} of {total}"
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_one_sentence(name, model, tmp_path):
     arguments, message = MISTAKES[name]
-    done = align("run", write_recipe(tmp_path, model), "--dry-run", *arguments)
+    done = align_here("run", write_recipe(tmp_path, model), "--dry-run", *arguments)
     assert done.returncode == 2, done.stderr[-2000:]
     assert message in done.stderr
     assert "Traceback" not in done.stderr
