@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from align.plans import Run
     from data_pipelines.code_execution.sandbox import ExecutionResult
     from eval.diagnosis import Diagnosis
+    from eval.win_rates import Annotation, Controlled, WinRate
 
 
 def draw_tree(tree: PreferenceTree, width: int = 100) -> Tree:
@@ -135,6 +136,22 @@ def diagnosis_tables(found: Diagnosis) -> list[object]:
         scores = (f"{pair.edge.ches_normalized:.3g}", f"{pair.edge.ches:.3g}")
         pairs.add_row(str(pair.edge.tree), *scores, _short(pair.prompt, 34), _short(pair.chosen, 26), _short(pair.rejected, 26))
     return [*tables, pairs]
+
+
+def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled) -> Table:
+    """A win rate, raw and at equal lengths, with 95% intervals; percent."""
+    table = Table(title=f"{first.model} against {first.baseline}", **_PLAIN)
+    for column in ("", "win rate", "95% interval", "standard error"):
+        table.add_column(column, justify="left" if not column else "right")
+    name = "length-controlled" if controlled.comparable else "at equal lengths, two terms (not comparable with the leaderboard)"
+    for label, rate, error in (("raw", found.win_rate, found.standard_error), (name, controlled.win_rate, controlled.standard_error)):
+        shown = f"{100 * error:.2f}" if error > 1e-9 else ""
+        table.add_row(label, f"{100 * rate.value:.2f}", f"{100 * rate.low:.2f} to {100 * rate.high:.2f}", shown)
+    table.caption = (
+        f"{found.wins} wins, {found.losses} losses, {found.draws} draws, {found.without} without a verdict; "
+        f"mean length {found.model_length:.0f} characters, the baseline's {found.baseline_length:.0f}"
+    )
+    return table
 
 
 def _marked(text: str, there: bool, strong: bool) -> str:

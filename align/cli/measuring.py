@@ -1,8 +1,9 @@
-"""`align study | diagnose | report`: measuring what training does, and to what data."""
+"""`align study | diagnose | win-rate | report`: measuring what training does, and to what data."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.0884
     diagnose.add_argument("--output", type=Path, help="where --filter writes the data set that is left: .jsonl or .parquet")
     diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")
     diagnose.set_defaults(command=_diagnose)
+    about = "Win rates of annotations in AlpacaEval's format, at equal lengths too, and what speaks against trusting them."
+    rate = commands.add_parser("win-rate", help="win rates from a judge's annotations", description=about)
+    rate.add_argument("annotations", type=Path, help="a .json or .jsonl file, packed by gzip or not")
+    rate.add_argument("--length-control", metavar="FILE", help="AlpacaEval's df_gamed.csv or its folder (default: from the hub)")
+    rate.set_defaults(command=_win_rate)
     about = "Write one HTML file that shows what runs did: results, training, trees, programs, costs. It needs no network."
     report = commands.add_parser("report", help="write the HTML report of one or several runs", description=about)
     report.add_argument("runs", nargs="+", type=Path, help="folders of runs, or one with several runs below it")
@@ -84,6 +90,24 @@ def _diagnose(options: argparse.Namespace) -> None:
     if options.output is not None:
         left, total = write_filtered(trees, found.edges, options.filter, options.by, options.output)
         print(f"{options.output}: {left} of {total} pairs, without the {total - left} that displace most ({options.by}).")
+
+
+def _win_rate(options: argparse.Namespace) -> None:
+    from align.tables import win_rate_table
+    from eval.win_rates import length_controlled, read_annotations, read_gamed, suspicious, win_rate
+
+    annotations = read_annotations(options.annotations, keep_aside=options.annotations.with_suffix(".rejected.jsonl"))
+    try:
+        gamed = read_gamed(options.length_control)
+    except AlignError as error:
+        if options.length_control is not None:
+            raise
+        gamed = None
+        print(f"align: {error} with --length-control for the leaderboard's model; in its place stands one of two terms", file=sys.stderr)
+    flags = suspicious([one.output_2 for one in annotations])
+    show(win_rate_table(annotations[0], win_rate(annotations), length_controlled(annotations, gamed)))
+    for flag in flags:
+        show(f"[bold red]{flag.sentence}[/]")
 
 
 def _report(options: argparse.Namespace) -> None:

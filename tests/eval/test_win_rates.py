@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import sklearn
-from conftest import SHARED
+from conftest import SHARED, align_here
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GroupKFold
@@ -243,3 +243,23 @@ def test_honest_outputs_and_honest_judges_are_not():
     assert suspicious([]) == []
     (flag,) = suspicious(HONEST, orders=[(0.9, 0.1), (0.9, 0.8)] * 20)
     assert (flag.name, flag.count, flag.total) == ("order disagreement", 20, 40)
+
+
+@needs_data
+def test_the_command_says_both_rates_and_what_the_second_is():
+    found = align_here("win-rate", DATA / "vicuna-7b.json.gz")
+    assert found.returncode == 0
+    assert "4.16" in found.stdout
+    assert "not comparable with the leaderboard" in found.stdout
+    assert "with --length-control for the leaderboard's model" in found.stderr
+
+
+def test_the_command_flags_a_null_model_and_names_a_wrong_field(tmp_path):
+    records = [{**RECORD, "output_2": "I win.", "output_1": "a" * (10 + n), "preference": 2.0 - (n % 3) / 4} for n in range(40)]
+    path = tmp_path / "null.json"
+    path.write_text(json.dumps(records))
+    assert "constant outputs: 40 of 40" in " ".join(align_here("win-rate", path).stdout.split())
+    path.write_text(json.dumps([{**record, "preference": "m"} for record in records]))
+    found = align_here("win-rate", path)
+    assert (found.returncode, len((tmp_path / "null.rejected.jsonl").read_text().splitlines())) == (2, 40)
+    assert "'preference' is 'm'" in found.stderr
