@@ -16,6 +16,7 @@ from align.recipes import Recipe
 TRAINING_MFU = 0.40  # share of the peak that training and scoring reach in bf16
 SAMPLING_SHARE = 0.55  # share of the memory-bound ideal that continuous batching reaches over a whole run
 USABLE = 0.92  # share of a GPU's memory that CUDA and fragments leave
+TOKEN_BYTES = 100  # on disk, of a sampled token: text, id and log-prob in the files of sampling, filtering, scoring and pairing
 MAX_SEQUENCES = 256  # responses that vLLM decodes at a time, unless told otherwise
 
 
@@ -126,7 +127,7 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
     tokens = trees * (workload.prompt_tokens + leaves * workload.response_tokens)
     passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
     stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
-    samples = stages.get("sample", (0.0, 0.0))[0] * 20  # bytes a sampled token: its text, id and log-prob
+    samples = stages.get("sample", (0.0, 0.0))[0] * TOKEN_BYTES
     disk = rounds * (2 * shape.parameters + samples) + 2 * shape.parameters + 12 * shape.trained
     return Estimate(shape, workload, rounds, stages, _memory(recipe, shape, workload), disk / 1e9)
 

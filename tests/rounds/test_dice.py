@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
 from conftest import align, open_page
 from tiny import ROOT, WORDS, load, logps_of, write_models, write_recipe
 
+from align import recipes
+from align.estimate import TOKEN_BYTES, Workload, estimate
 from align.trees import read_trees
 from data_pipelines.rollouts.samples import read_samples
 from eval.report import gather, page
@@ -33,6 +36,24 @@ def finished(models, tmp_path_factory):
     done = align("run", write_recipe(folder, models))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stdout
+
+
+def test_the_estimates_tokens_are_those_of_the_run(finished, models):
+    """Given the run's mean lengths, `align estimate` counts the tokens that were sampled and trained on, and the disk they take."""
+    run = finished[0]
+    recipe = recipes.load(str(run / "recipe.yaml"))
+    trees, _ = read_trees(run / "round-1/filter/trees.jsonl")
+    lengths = [len(node.token_ids) for tree in trees for node in tree.nodes]
+    prompts = [len(tree.prompt_token_ids) for tree in trees]
+    workload = Workload(gpus=1, prompts=len(trees), prompt_tokens=round(mean(prompts)), response_tokens=round(mean(lengths)))
+    found = estimate(recipe, workload, str(models / "policy"))
+    assert found.stages["sample"][0] == pytest.approx(sum(lengths), rel=0.05)
+    trained = [json.loads(line) for line in (run / "round-1/train/log.jsonl").read_text().splitlines()]
+    assert found.stages["train"][0] == pytest.approx(max(entry.get("num_tokens", 0) for entry in trained), rel=0.15)
+    written = sum(
+        path.stat().st_size for name in ("sample", "filter", "score", "pair") for path in (run / "round-1" / name).rglob("*.jsonl")
+    )
+    assert 0.3 < written / sum(lengths) / TOKEN_BYTES < 3
 
 
 @pytest.mark.parametrize("width", [1280, 390])
