@@ -138,13 +138,16 @@ def diagnosis_tables(found: Diagnosis) -> list[object]:
     return [*tables, pairs]
 
 
-def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled) -> Table:
+def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled | None) -> Table:
     """A win rate, raw and at equal lengths, with 95% intervals; percent."""
     table = Table(title=f"{first.model} against {first.baseline}", **_PLAIN)
     for column in ("", "win rate", "95% interval", "standard error"):
         table.add_column(column, justify="left" if not column else "right")
-    name = "length-controlled" if controlled.comparable else "at equal lengths, two terms (not comparable with the leaderboard)"
-    for label, rate, error in (("raw", found.win_rate, found.standard_error), (name, controlled.win_rate, controlled.standard_error)):
+    rows = [("raw", found.win_rate, found.standard_error)]
+    if controlled is not None:
+        name = "length-controlled" if controlled.comparable else "at equal lengths, two terms (not comparable with the leaderboard)"
+        rows.append((name, controlled.win_rate, controlled.standard_error))
+    for label, rate, error in rows:
         shown = f"{100 * error:.2f}" if error > 1e-9 else ""
         table.add_row(label, f"{100 * rate.value:.2f}", f"{100 * rate.low:.2f} to {100 * rate.high:.2f}", shown)
     table.caption = (

@@ -1,14 +1,20 @@
-"""`align study | diagnose | win-rate | report`: measuring what training does, and to what data."""
+"""`align study | diagnose | judge | win-rate | report`: measuring what training does, and to what data."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.cli.terminal import show
 from align.errors import AlignError
+
+if TYPE_CHECKING:
+    from eval.win_rates import Controlled
 
 
 def add(commands: Any) -> None:
@@ -38,6 +44,19 @@ and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.0884
     diagnose.add_argument("--output", type=Path, help="where --filter writes the data set that is left: .jsonl or .parquet")
     diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")
     diagnose.set_defaults(command=_diagnose)
+    about = """Have a judge compare outputs with a baseline's, both in AlpacaEval's format (instruction, output, generator).
+Every verdict is kept as it comes: after any end the same command goes on. Then the win rates, as `align win-rate` gives them."""
+    judge = commands.add_parser("judge", help="have outputs judged against a baseline's", description=about)
+    judge.add_argument("outputs", type=Path, help="of the model: a .json or .jsonl file")
+    judge.add_argument("--baseline", type=Path, required=True, help="outputs to the same instructions")
+    judge.add_argument("--judge", required=True, help="the judge's name at --url; without --url, a model's folder or name on the hub")
+    judge.add_argument("--url", help="an OpenAI-compatible endpoint; its key stands in $ALIGN_JUDGE_KEY")
+    judge.add_argument("--output", type=Path, required=True, help="a folder: gets the verdicts and annotations.json")
+    judge.add_argument("--template", type=Path, help="a question of your own, with {instruction}, {first} and {second}")
+    judge.add_argument("--one-order", action="store_true", help="ask once a pair, in an order that is drawn, not in both")
+    judge.add_argument("--connections", type=int, default=16, help="questions at a time (default 16)")
+    judge.add_argument("--length-control", metavar="FILE", help="as for `align win-rate`")
+    judge.set_defaults(command=_judge)
     about = "Win rates of annotations in AlpacaEval's format, at equal lengths too, and what speaks against trusting them."
     rate = commands.add_parser("win-rate", help="win rates from a judge's annotations", description=about)
     rate.add_argument("annotations", type=Path, help="a .json or .jsonl file, packed by gzip or not")
@@ -92,21 +111,47 @@ def _diagnose(options: argparse.Namespace) -> None:
         print(f"{options.output}: {left} of {total} pairs, without the {total - left} that displace most ({options.by}).")
 
 
+def _judge(options: argparse.Namespace) -> None:
+    from eval.win_rates.judges import TEMPLATE, EndpointJudge, LocalJudge, check_template
+    from eval.win_rates.judging import annotate, read_pairs
+
+    template = TEMPLATE
+    if options.template is not None:
+        if not options.template.is_file():
+            raise AlignError(f"--template {options.template}: no such file")
+        template = options.template.read_text(encoding="utf-8")
+        check_template(template, str(options.template))
+    pairs = read_pairs(options.outputs, options.baseline)
+    key = os.environ.get("ALIGN_JUDGE_KEY", "")
+    judge = (
+        EndpointJudge(options.url, options.judge, key=key, connections=options.connections) if options.url else LocalJudge(options.judge)
+    )
+    both = not options.one_order
+    path, orders = annotate(pairs, judge, options.output, template=template, both_orders=both, say=lambda line: print(line, flush=True))
+    _show_win_rate(path, options.length_control, orders, template)
+
+
 def _win_rate(options: argparse.Namespace) -> None:
+    _show_win_rate(options.annotations, options.length_control)
+
+
+def _show_win_rate(path: Path, length_control: str | None, orders: Sequence[tuple[float, float]] = (), template: str = "") -> None:
     from align.tables import win_rate_table
     from eval.win_rates import length_controlled, read_annotations, read_gamed, suspicious, win_rate
 
-    annotations = read_annotations(options.annotations, keep_aside=options.annotations.with_suffix(".rejected.jsonl"))
+    annotations = read_annotations(path, keep_aside=path.with_suffix(".rejected.jsonl"))
+    rate = win_rate(annotations)
+    controlled: Controlled | None = None
     try:
-        gamed = read_gamed(options.length_control)
+        controlled = length_controlled(annotations, read_gamed(length_control))
     except AlignError as error:
-        if options.length_control is not None:
+        if length_control is not None:
             raise
-        gamed = None
-        print(f"align: {error} with --length-control for the leaderboard's model; in its place stands one of two terms", file=sys.stderr)
-    flags = suspicious([one.output_2 for one in annotations])
-    show(win_rate_table(annotations[0], win_rate(annotations), length_controlled(annotations, gamed)))
-    for flag in flags:
+        print(f"align: not the leaderboard's length control: {error} (--length-control)", file=sys.stderr)
+        with contextlib.suppress(AlignError):  # too few annotations for any
+            controlled = length_controlled(annotations, None)
+    show(win_rate_table(annotations[0], rate, controlled))
+    for flag in suspicious([one.output_2 for one in annotations], orders, template):
         show(f"[bold red]{flag.sentence}[/]")
 
 

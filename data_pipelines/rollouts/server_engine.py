@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
-import queue
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from align.models import load_tokenizer
 from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts import processes
+from data_pipelines.rollouts.concurrency import concurrently
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 from data_pipelines.rollouts.vllm_engine import adapter_rank, cpu_defaults, import_vllm, split_adapter
 
@@ -64,44 +64,11 @@ class ServerEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Sample with many requests at a time; prompts come out as they finish."""
         check_requests(requests, sampling)
-        results: queue.Queue[Rollout | BaseException | None] = queue.Queue()
-        stopped = threading.Event()
-
-        def work() -> None:
-            try:
-                asyncio.run(self._all(requests, sampling, results, stopped))
-            except BaseException as error:  # handed over to the caller's thread
-                results.put(error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error)
-            results.put(None)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            while (result := results.get()) is not None:
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-        finally:
-            stopped.set()
-            thread.join()
+        ask = functools.partial(self._one, sampling=sampling)
+        yield from concurrently(requests, ask, connections=CONNECTIONS, timeout=self._timeout, headers=self._headers)
 
     def close(self) -> None:
         """Nothing to give back: the server is somebody else's."""
-
-    async def _all(self, requests: Sequence[Request], sampling: Sampling, results: Any, stopped: threading.Event) -> None:
-        limits = httpx.Limits(max_connections=CONNECTIONS)
-        waiting = iter(requests)
-        async with httpx.AsyncClient(limits=limits, timeout=self._timeout, headers=self._headers) as client:
-
-            async def worker() -> None:
-                for request in waiting:
-                    if stopped.is_set():
-                        return
-                    results.put(await self._one(client, request, sampling))
-
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(CONNECTIONS, len(requests))):
-                    group.create_task(worker())
 
     async def _one(self, client: httpx.AsyncClient, request: Request, sampling: Sampling) -> Rollout:
         ids = self.prompt_ids(request.prompt)

@@ -49,7 +49,7 @@ def read_annotations(path: str | Path, *, keep_aside: Path | None = None, max_re
     Raises:
         AlignError: there is no such file, it is no JSON, or too many records are unusable: names the first.
     """
-    records = _records(Path(path))
+    records = read_list(Path(path))
     found, rejected = [], []
     for index, record in enumerate(records):
         problem = _problem(record)
@@ -67,7 +67,12 @@ def read_annotations(path: str | Path, *, keep_aside: Path | None = None, max_re
     return found
 
 
-def _records(path: Path) -> list[Any]:
+def read_list(path: Path) -> list[Any]:
+    """The records of a `.json` list or a `.jsonl` file, packed by gzip or not.
+
+    Raises:
+        AlignError: there is no such file, or it is no such list.
+    """
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
@@ -79,7 +84,7 @@ def _records(path: Path) -> list[Any]:
     except ValueError as error:
         raise AlignError(f"{path}: is not JSON ({error})") from error
     if not isinstance(found, list):
-        raise AlignError(f"{path}: expected a list of annotations, found {type(found).__name__}")
+        raise AlignError(f"{path}: expected a list of records, found {type(found).__name__}")
     return found
 
 

@@ -251,7 +251,7 @@ def test_the_command_says_both_rates_and_what_the_second_is():
     assert found.returncode == 0
     assert "4.16" in found.stdout
     assert "not comparable with the leaderboard" in found.stdout
-    assert "with --length-control for the leaderboard's model" in found.stderr
+    assert "not the leaderboard's length control: df_gamed.csv of tatsu-lab/alpaca_eval cannot be had from the hub" in found.stderr
 
 
 def test_the_command_flags_a_null_model_and_names_a_wrong_field(tmp_path):
