@@ -114,7 +114,7 @@ def run_all(
     for run in runs:
         up_to(run.stages, until)
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
-    with _stopping_on_signals() as stop:
+    with stopping_on_signals() as stop:
 
         def one(run: Run) -> None:
             prefix = f"{run.label:<24} " if len(runs) > 1 else ""
@@ -217,7 +217,7 @@ def accelerate_config(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[threading.Event]:
+def stopping_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set, as long as the context lasts."""
     stop = threading.Event()
 

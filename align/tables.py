@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from align.plans import Run
     from data_pipelines.code_execution.sandbox import ExecutionResult
     from eval.diagnosis import Diagnosis
+    from eval.report.gather import Evaluation
     from eval.win_rates import Annotation, Controlled, WinRate
 
 
@@ -136,6 +137,28 @@ def diagnosis_tables(found: Diagnosis) -> list[object]:
         scores = (f"{pair.edge.ches_normalized:.3g}", f"{pair.edge.ches:.3g}")
         pairs.add_row(str(pair.edge.tree), *scores, _short(pair.prompt, 34), _short(pair.chosen, 26), _short(pair.rejected, 26))
     return [*tables, pairs]
+
+
+def evaluation_table(found: Mapping[str, Evaluation], others: Mapping[str, Evaluation]) -> Table:
+    """One line a suite: the first number with its 95% interval; against another model, the paired difference."""
+    from eval.intervals import compare, interval
+
+    table = Table(**_PLAIN)
+    against = ("than the other", "95% interval", "p") if others else ()
+    for column in ("suite", "number", "value", "95% interval", "count", *against):
+        table.add_column(column, justify="left" if column in ("suite", "number") else "right")
+    for suite, one in found.items():
+        name = next(iter(one.metrics))
+        rate = interval(list(one.items.values())) if one.items else None
+        cells = (
+            [f"{rate.value:.1%}", f"{rate.low:.1%} to {rate.high:.1%}", str(rate.count)] if rate else [f"{one.metrics[name]:.4g}", "", ""]
+        )
+        shared = [id for id in one.items if suite in others and id in others[suite].items]
+        if shared:
+            other = compare([others[suite].items[id] for id in shared], [one.items[id] for id in shared])
+            cells += [f"{other.difference:+.1%}", f"{other.low:+.1%} to {other.high:+.1%}", f"{other.p_value:.2g}"]
+        table.add_row(suite, name, *cells)
+    return table
 
 
 def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled | None) -> Table:

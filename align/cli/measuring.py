@@ -1,4 +1,4 @@
-"""`align study | diagnose | judge | win-rate | report`: measuring what training does, and to what data."""
+"""`align study | eval | diagnose | judge | win-rate | report`: measuring what training does, and to what data."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def add(commands: Any) -> None:
     study.add_argument("--beta-rejected", type=float, help="of Flex-DPO, whose other β is 0.1 (default 0.05)")
     study.add_argument("--sft-weight", type=float, help="of SFT-DPO (default 0.1)")
     study.set_defaults(command=_study)
+    about = """Measure a model on suites of questions, mathematics, programs, instructions, with intervals. Interrupted anywhere, the same
+command goes on; results of another model in --against are compared question by question."""
+    measure = commands.add_parser("eval", help="measure a model on standard suites", description=about)
+    measure.add_argument("model", help="a model's folder or name on the hub")
+    measure.add_argument("--suite", action="append", required=True, help="such as gsm8k, math, humaneval, instructions; several times")
+    measure.add_argument("--data", action="append", default=[], metavar="SUITE=FILE", help="a file in the place of the hub's data set")
+    measure.add_argument("--limit", type=int, help="the first so many questions of each suite")
+    measure.add_argument("--engine", default="transformers", help="transformers (default), vllm or server")
+    measure.add_argument("--url", help="of a running server")
+    measure.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a copy of the model is spread over")
+    measure.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")
+    measure.add_argument("--no-chat", action="store_true", help="prompts as plain text, not through the chat template")
+    measure.add_argument("--samples", type=int, default=1, help="programs a problem for pass@k, beside the greedy one")
+    measure.add_argument("--max-new-tokens", type=int, default=1024, help="of a program or response (default 1024)")
+    measure.add_argument("--output", type=Path, help="the folder (default runs/eval/MODEL)")
+    measure.add_argument("--against", type=Path, help="the folder of another model's evaluation")
+    measure.set_defaults(command=_eval)
     about = """Look at preferences through a model: log-probs and drift of chosen, rejected and unseen responses, how on-policy the data is,
 and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.08847)."""
     diagnose = commands.add_parser("diagnose", help="look at preferences through a model, or at what a run did", description=about)
@@ -79,6 +96,31 @@ def _study(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("seed", "steps", "beta_rejected", "sft_weight")}
     curves = run(Study(**{name: value for name, value in given.items() if value is not None}))
     show(study_table(curves))
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from align.plans import stopping_on_signals
+    from align.runs import RunFolder, execute
+    from align.tables import evaluation_table
+    from eval.suites import How, read_results, stages_of
+
+    for given in options.data:
+        if "=" not in given:
+            raise AlignError(f"--data {given}: expected SUITE=FILE, such as gsm8k=test.jsonl")
+    engine = {
+        "engine": options.engine, "dtype": options.dtype, "url": options.url, "tensor_parallel": options.tensor_parallel,
+    }  # fmt: skip
+    how = How(
+        engine, not options.no_chat, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
+        options.max_new_tokens,
+    )  # fmt: skip
+    stages = stages_of(options.suite, options.model, how)
+    others = read_results(options.suite, RunFolder(options.against)) if options.against else {}
+    folder = RunFolder(options.output or Path("runs/eval") / Path(options.model).name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with stopping_on_signals() as stop:
+        execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
+    show(evaluation_table(read_results(options.suite, folder), others))
 
 
 def _diagnose(options: argparse.Namespace) -> None:

@@ -158,7 +158,7 @@ def _read_stage(run: RunData, name: str) -> None:
     run.usage[name] = {key: sum(int(one.get(key, 0)) for one in usage) for key in ("memory", "gpu_memory")}
     if kind in ("evaluate", "grade"):
         empty = Evaluation(name, {})
-        run.evaluations.append(run.try_(f"results of {name}", lambda: _evaluation(name, folder), empty))
+        run.evaluations.append(run.try_(f"results of {name}", lambda: read_evaluation(name, folder), empty))
     elif kind == "train":
         log = run.lines(f"the log of {name}", folder / "log.jsonl")
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
@@ -175,7 +175,8 @@ def _read_stage(run: RunData, name: str) -> None:
         run.programs = list({str(pair.get("prompt")): pair for pair in pairs[::-1]}.values())[::-1][:EXAMPLES]  # the first of each problem
 
 
-def _evaluation(name: str, folder: Path) -> Evaluation:
+def read_evaluation(name: str, folder: Path) -> Evaluation:
+    """The numbers and answers of an evaluation stage's folder; a plain error where they cannot be read."""
     found = Evaluation(name, {key: float(value) for key, value in _mapping(_json(folder / "metrics.json")).items()})
     for id, record in read_journal(folder / "answers").items():
         found.items[id], found.responses[id] = float(record["right"]), record["response"]

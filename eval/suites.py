@@ -1,0 +1,97 @@
+"""The suites of `align eval`: questions, mathematics, programs, instructions; each is a stage, so that it goes on after any end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from align.errors import AlignError, nearest
+from align.runs import External, RunFolder, Stage
+from data_pipelines.thought_trees.tasks import available_tasks
+from eval.report.gather import Evaluation, read_evaluation
+
+HUB = {
+    "gsm8k": ("openai/gsm8k:main", "test"), "math": ("HuggingFaceH4/MATH-500", "test"), "svamp": ("ChilleD/SVAMP", "test"),
+    "bamboogle": ("chiayewken/bamboogle", "test"), "hotpotqa": ("hotpotqa/hotpot_qa:fullwiki", "validation"),
+    "2wikimultihopqa": ("xanhho/2WikiMultihopQA", "validation"), "fever": ("copenlu/fever_gold_evidence", "test"),
+    "vitaminc": ("tals/vitaminc", "test"),
+    "humaneval": ("openai/openai_humaneval", "test"), "humaneval+": ("evalplus/humanevalplus", "test"),
+    "mbpp": ("google-research-datasets/mbpp:sanitized", "test"), "mbpp+": ("evalplus/mbppplus", "test"),
+}  # fmt: skip
+"""Suite → data set on the hub, and its split; other tasks take their data by name."""
+CODE = ("humaneval", "humaneval+", "mbpp", "mbpp+", "code")
+INSTRUCTIONS = "instructions"
+
+
+@dataclass(frozen=True)
+class How:
+    """How a model is asked.
+
+    Attributes:
+        engine: settings of `EngineSettings`.
+        chat: whether prompts go through the chat template.
+        limit: the first so many questions of each suite.
+        data: by suite, a file or data set in the place of the hub's.
+        samples: n, programs a problem for pass@k, beside the greedy one.
+        max_new_tokens: of programs and responses.
+        isolation: of the sandbox.
+    """
+
+    engine: Mapping[str, Any]
+    chat: bool = True
+    limit: int | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    samples: int = 1
+    max_new_tokens: int = 1024
+    isolation: str = "best-available"
+
+
+def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
+    """One stage a suite.
+
+    Raises:
+        AlignError: there is no such suite, or its data must be named.
+    """
+    known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
+    for suite in (*suites, *how.data):
+        if suite not in known and not suite.endswith((".yaml", ".yml")):
+            raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
+    return [_stage(suite, model, how) for suite in suites]
+
+
+def _stage(suite: str, model: str, how: How) -> Stage:
+    data, split = HUB.get(suite, (None, "test"))
+    source = how.data.get(suite, data)
+    if source is None:
+        raise AlignError(f"--suite {suite}: its data is on no hub that align knows: name it with --data {suite}=FILE")
+    name = f"{Path(suite).stem}/evaluate"
+    shared: dict[str, Any] = {"chat": how.chat, "engine": dict(how.engine), "source": {"split": split, "limit": how.limit}}
+    if suite in CODE:
+        sandbox = {"isolation": how.isolation, "packages": [], "confirm": False, "limits": {"seconds": 10.0, "memory": 1 << 30}}
+        settings = {
+            **shared, "seed": 0, "sandbox": sandbox, "max_new_tokens": how.max_new_tokens, "stop": [], "samples": how.samples,
+            "temperature": 0.8, "pass_at": [1, 5, 10, 100],
+        }  # fmt: skip
+        return Stage(name, "eval.code:evaluate", settings, {"model": External(model), "problems": External(source)})
+    if suite == INSTRUCTIONS:
+        settings = {**shared, "max_new_tokens": how.max_new_tokens, "name": Path(model).name}
+        return Stage(name, "eval.instructions:respond", settings, {"model": External(model), "instructions": External(source)})
+    return Stage(name, "eval.chain_of_thought:answer", {**shared, "task": suite}, {"model": External(model), "questions": External(source)})
+
+
+def read_results(suites: Sequence[str], folder: RunFolder) -> dict[str, Evaluation]:
+    """The finished evaluations of a folder, by suite.
+
+    Raises:
+        AlignError: one cannot be read.
+    """
+    found = {}
+    for suite in suites:
+        stage = f"{Path(suite).stem}/evaluate"
+        try:
+            found[suite] = read_evaluation(stage, folder.stage(stage))
+        except (OSError, ValueError, KeyError) as error:
+            raise AlignError(f"{folder.stage(stage)}: no finished evaluation ({error})") from error
+    return found
