@@ -15,19 +15,16 @@ from align.errors import AlignError
 def add(commands: Any) -> None:
     """Add these commands to a parser's."""
     train = commands.add_parser("train", help="train a recipe", description="Train a recipe; every variant, every seed.")
-    train.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.learning_rate=5e-7")
+    _recipe(train, "training.learning_rate=5e-7")
     train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     train.set_defaults(command=_train)
     about = "Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate says."
     launch = commands.add_parser("launch", help="train a recipe on all GPUs there are", description=about)
-    launch.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
-    launch.add_argument("overrides", nargs="*", metavar="key=value", help="such as resources.accelerate=zero2")
+    _recipe(launch, "resources.accelerate=zero2")
     launch.set_defaults(command=_launch)
     about = "Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command goes on."
     run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
-    run.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    _recipe(run, "rounds.count=1")
     run.add_argument("--dry-run", action="store_true", help="check everything that can be checked, print the plan, and stop")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage, such as round-1/pair")
     run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
@@ -36,8 +33,7 @@ def add(commands: Any) -> None:
     run.set_defaults(command=_run)
     about = "Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm."
     slurm = commands.add_parser("slurm", help="write or submit the Slurm jobs of a recipe", description=about)
-    slurm.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
-    slurm.add_argument("overrides", nargs="*", metavar="key=value", help="such as rounds.count=1")
+    _recipe(slurm, "rounds.count=1")
     slurm.add_argument("--nodes", type=int, default=1, help="for training (default 1)")
     slurm.add_argument("--gpus", type=int, default=8, help="of a node; 0: none are asked for (default 8)")
     slurm.add_argument("--shards", type=int, help="sample in an array of so many tasks; left out, the run's own job samples")
@@ -49,8 +45,7 @@ def add(commands: Any) -> None:
     status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
     status.set_defaults(command=_status)
     estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes")
-    estimate.add_argument("recipe", help="a YAML file, or the name of one that comes along")
-    estimate.add_argument("overrides", nargs="*", metavar="key=value")
+    _recipe(estimate, "rollouts.samples=8")
     estimate.add_argument("--gpu", default="h100", help="a100, h100, h200, l40s, rtx4090 or a10 (default h100)")
     estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
     estimate.add_argument("--prompts", type=int, default=10000, help="prompts, or pairs of a training alone (default 10,000)")
@@ -58,6 +53,11 @@ def add(commands: Any) -> None:
     estimate.add_argument("--response-tokens", type=int, default=400, help="mean length of a response (default 400)")
     estimate.add_argument("--config", help="a model's config.json or its folder, where the hub cannot be reached")
     estimate.set_defaults(command=_estimate)
+
+
+def _recipe(command: argparse.ArgumentParser, example: str) -> None:
+    command.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=f"such as {example}")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -135,6 +135,7 @@ def _write_reports(folders: list[Path]) -> None:
             write_report(some, path)
         except Exception as error:
             print(f"align: {path} could not be written ({type(error).__name__}: {error})", file=sys.stderr)
+            return
     print(f"report: {places[-1][1]}")
 
 
