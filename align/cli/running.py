@@ -126,6 +126,7 @@ def _run(options: argparse.Namespace) -> None:
 def _write_reports(folders: list[Path]) -> None:
     """A report in every run's folder, and of several one more above them. A run that is done stays so, whatever becomes of its report."""
     from eval.report import write_report
+    from eval.report.tracking import track
 
     places = [([folder], folder / "report.html") for folder in folders]
     if len(folders) > 1:
@@ -133,8 +134,10 @@ def _write_reports(folders: list[Path]) -> None:
     for some, path in places:
         try:
             write_report(some, path)
+            if len(some) == 1:
+                track(some[0], path)
         except Exception as error:
-            print(f"align: {path} could not be written ({type(error).__name__}: {error})", file=sys.stderr)
+            print(f"align: {path} could not be written, or not be handed on ({type(error).__name__}: {error})", file=sys.stderr)
             return
     print(f"report: {places[-1][1]}")
 

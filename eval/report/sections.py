@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import yaml
 from markupsafe import Markup, escape
 
 from align.trees import ROOT, PreferenceTree
-from eval.intervals import compare, interval
-from eval.report import charts
-from eval.report.gather import Evaluation, RunData
+from eval.report import charts, frames
+from eval.report.gather import RunData
 
 LIMIT = 1500  # characters of a text that are shown
 VIEWER = Markup("""<div class="trees"><p><input type="search" class="find" placeholder="search {} trees" aria-label="search trees">
@@ -29,34 +27,27 @@ def results(runs: Sequence[RunData]) -> Iterator[Markup]:
     rows, spans, values = [], {}, {}
     for run in runs:
         for one in run.evaluations:
-            label = f"{run.label}: {one.stage}" if len(runs) > 1 else one.stage
-            first = next(iter(one.metrics), "")
-            found = interval(list(one.items.values())) if one.items else None
-            shown = f"{found.low:.1%} to {found.high:.1%}" if found else ""
-            numbers = ", ".join(f"{key} {value:.4g}" for key, value in one.metrics.items())
-            rows.append([label, f"{found.value:.1%}" if found else f"{one.metrics.get(first, float('nan')):.4g}", shown, numbers])
-            values[label] = found.value if found else one.metrics.get(first, 0.0)
-            if found:
-                spans[label] = (found.low, found.high)
+            mine = [row for row in frames.results(run).rows if row[0] == one.stage]
+            if not mine:
+                continue
+            label, (_, _, value, low, high, _) = _name(run, one.stage, runs), mine[0]
+            shown = f"{low:.1%} to {high:.1%}" if low is not None else ""
+            rows.append([label, f"{value:.1%}" if shown else f"{value:.4g}", shown, ", ".join(f"{row[1]} {row[2]:.4g}" for row in mine)])
+            values[label] = float(value or 0.0)
+            if shown:
+                spans[label] = (float(low or 0.0), float(high or 0.0))
     if not rows:
         return
     yield table(["evaluation", "result", "95% interval", "all numbers"], rows)
     yield Markup(charts.bars("results", "", values, spans))
-    changes = [row for run in runs for row in _changes(run, len(runs) > 1)]
+    changes = [
+        [_name(run, str(start), runs), _name(run, str(end), runs), f"{difference:+.1%}", f"{low:+.1%} to {high:+.1%}", f"{p:.2g}"]
+        for run in runs
+        for start, end, difference, low, high, p in frames.changes(run).rows
+    ]
     if changes:
         yield Markup("<p>Item by item, the same questions before and after:</p>")
         yield table(["from", "to", "difference", "95% interval", "p"], changes)
-
-
-def _changes(run: RunData, named: bool) -> Iterator[list[str]]:
-    with_items = [one for one in run.evaluations if one.items]
-    for before, after in pairwise(with_items):
-        ids = [id for id in before.items if id in after.items]
-        if ids:
-            found = compare([before.items[id] for id in ids], [after.items[id] for id in ids])
-            prefix = f"{run.label}: " if named else ""
-            ends = [f"{prefix}{before.stage}", f"{prefix}{after.stage}"]
-            yield [*ends, f"{found.difference:+.1%}", f"{found.low:+.1%} to {found.high:+.1%}", f"{found.p_value:.2g}"]
 
 
 def training(runs: Sequence[RunData]) -> Iterator[Markup]:
@@ -87,12 +78,8 @@ def rounds(runs: Sequence[RunData]) -> Iterator[Markup]:
     for run in runs:
         if not run.rounds:
             continue
-        rows = []
-        for one in run.rounds:
-            found = one.statistics
-            cells = [found.get(key) for key in ("prompts", "responses", "pairs", "replayed", "alpha", "mean_length_difference")]
-            rows.append([_name(run, one.name, runs), *("" if cell is None else f"{cell:.4g}" for cell in cells)])
-        yield table(["round", "prompts", "responses", "pairs", "replayed", "α", "mean length difference"], rows)
+        frame = frames.rounds(run)
+        yield table(frame.columns, [[_name(run, str(row[0]), runs), *map(_number, row[1:])] for row in frame.rows])
         scores = {one.name: one.scores for one in run.rounds if one.scores}
         if scores:
             yield Markup(charts.histograms(f"shaped rewards, {run.label}", "r̂ − α·length", scores))
@@ -136,8 +123,8 @@ def code(runs: Sequence[RunData]) -> Iterator[Markup]:
     """Verdicts, and pairs of programs side by side with the lines that differ."""
     for run in runs:
         if run.verdicts:
-            total = sum(run.verdicts.values())
-            yield table(["verdict", "programs", "share"], [[name, str(n), f"{n / total:.1%}"] for name, n in run.verdicts.items()])
+            frame = frames.verdicts(run)
+            yield table(frame.columns, [[name, str(count), f"{share:.1%}"] for name, count, share in frame.rows])
             yield Markup(charts.bars(f"verdicts, {run.label}", "programs", {name: float(n) for name, n in run.verdicts.items()}))
         for pair in run.programs:
             left, right = _differing(str(pair.get("chosen", "")), str(pair.get("rejected", "")))
@@ -157,31 +144,36 @@ def _differing(first: str, second: str) -> tuple[Markup, Markup]:
 def samples(runs: Sequence[RunData]) -> Iterator[Markup]:
     """The same questions before and after: those that became right or wrong first."""
     for run in runs:
-        found = [one for one in run.evaluations if one.responses]
-        if len(found) < 2:
-            continue
-        before, after = found[0], found[-1]
-        shared = sorted((id for id in before.responses if id in after.responses), key=lambda id: before.items[id] == after.items[id])
-        rows = [[_cut(before.questions[id]), _answer(before, id), _answer(after, id)] for id in shared[:8]]
-        yield table([f"question ({run.label})", before.stage, after.stage], rows)
+        frame = frames.samples(run)
+        if frame.rows:
+            _, before, _, after, _ = frame.columns
+            rows = [[_cut(str(q)), _answer(str(first), was), _answer(str(second), now)] for q, first, was, second, now in frame.rows]
+            yield table([f"question ({run.label})", before, after], rows)
 
 
-def _answer(one: Evaluation, id: str) -> Markup:
-    return Markup('<pre class="{}">{}</pre>').format("chosen" if one.items[id] else "rejected", _cut(one.responses[id]))
+def _answer(response: str, right: object) -> Markup:
+    return Markup('<pre class="{}">{}</pre>').format("chosen" if right else "rejected", _cut(response))
 
 
 def costs(runs: Sequence[RunData]) -> Iterator[Markup]:
     """Seconds and memory of every stage, tokens where they are counted."""
     rows = []
     for run in runs:
-        for name, manifest in run.stages.items():
-            memory = run.usage.get(name, {})
-            tokens = [entry["num_tokens"] for one in run.trainings if one.stage == name for entry in one.log if "num_tokens" in entry]
-            held = [f"{memory[key] / 1e9:.2f} GB" if memory.get(key) else "" for key in ("memory", "gpu_memory")]
-            rows.append([_name(run, name, runs), f"{manifest['seconds']:.1f}", f"{tokens[-1]:,.0f}" if tokens else "", *held])
-        rows.append([f"{run.label}, in all", f"{sum(m['seconds'] for m in run.stages.values()):.1f}", "", "", ""])
-    if rows:
-        yield table(["stage", "seconds", "tokens trained on", "memory", "GPU memory"], rows)
+        rows += [[_name(run, str(row[0]), runs), *map(_number, row[1:])] for row in frames.costs(run).rows]
+        rows.append([f"{run.label}, in all", _number(sum(m["seconds"] for m in run.stages.values())), "", "", ""])
+    if any(run.stages for run in runs):
+        yield table(frames.costs(runs[0]).columns, rows)
+
+
+def _number(value: object) -> str:
+    """A number as it is read: four digits that count, thousands set apart.
+
+    >>> _number(None), _number(19060), _number(0.079567), _number(231.4)
+    ('', '19,060', '0.07957', '231.4')
+    """
+    if not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def setup(runs: Sequence[RunData]) -> Iterator[Markup]:

@@ -1,10 +1,14 @@
 """The report of trainings side by side, and the model card; those of DICE, CPO and code stand with their runs' tests."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 from conftest import align, align_here, byte_level_tokenizer, open_page, random_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eval.report.tracking import track
 
 pytestmark = [pytest.mark.slow]
 
@@ -68,3 +72,29 @@ def test_the_command_takes_runs_or_a_folder_of_runs(runs, tmp_path):
     assert (tmp_path / "two.html").read_text() == (folder / "report.html").read_text()
     found = align_here("report", tmp_path)
     assert (found.returncode, "there is no run in this folder" in found.stderr) == (2, True)
+
+
+def test_trackers_get_tables_curves_and_the_page(runs, tmp_path, monkeypatch):
+    """Real wandb, offline, and real tensorboard, read back."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(runs[0] / "wild", run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["training"]["report_to"] = ["wandb", "tensorboard"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert track(run, run / "report.html") == ["wandb", "tensorboard"]
+    (media,) = (run / "wandb").glob("offline-run-*/files/media")
+    tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in (media / "table").rglob("*.json")}
+    assert tables["costs"]["columns"][:2] == ["stage", "seconds"]
+    assert [row[0] for row in tables["costs"]["data"]] == ["train"]
+    assert len(list((media / "html").glob("report*.html"))) == 1
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert "costs/text_summary" in events.Tags()["tensors"]
+    (drifts,) = (run / "tensorboard").glob("3d_train_rejected")
+    curve = EventAccumulator(str(drifts))
+    curve.Reload()
+    three_d = [json.loads(line) for line in (run / "train/three_d.jsonl").read_text().splitlines()]
+    assert [event.value for event in curve.Scalars("3d/train")] == pytest.approx(
+        [entry["3d/rejected_drift"] for entry in three_d], rel=1e-4
+    )
