@@ -50,7 +50,7 @@ def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary)
 
 def sockets() -> set[str]:
     """Listening and abstract sockets of the machine."""
-    tcp = {f"{c.type} {c.laddr}" for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    tcp = {f"{c.type} {c.laddr}" for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid != 1}
     unix = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.split()[-1].startswith("@align")}
     return tcp | unix
 
