@@ -1,5 +1,6 @@
 """Hostile programs: the verdict that each must get at every level, and nothing left of any of them."""
 
+import contextlib
 import fnmatch
 import os
 from pathlib import Path
@@ -49,10 +50,19 @@ def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary)
 
 
 def sockets() -> set[str]:
-    """Listening and abstract sockets of the machine."""
-    tcp = {f"{c.type} {c.laddr}" for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid != 1}
+    """Listening and abstract sockets of the machine, but for those of test workers beside this one."""
+    listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    tcp = {f"{c.type} {c.laddr}" for c in listening if not _of_another_worker(c.pid)}
     unix = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.split()[-1].startswith("@align")}
     return tcp | unix
+
+
+def _of_another_worker(pid: int | None) -> bool:
+    """Whether a process belongs to the run of tests, and is neither this worker nor a child of it."""
+    with contextlib.suppress(psutil.Error):
+        family = {pid, *(parent.pid for parent in psutil.Process(pid).parents())} if pid else set()
+        return os.getppid() in family and os.getpid() not in family
+    return False
 
 
 def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary):
