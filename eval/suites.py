@@ -55,9 +55,12 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
         AlignError: there is no such suite, or its data must be named.
     """
     known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
-    for suite in (*suites, *how.data):
+    for suite in suites:
         if suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
+    for suite in how.data:
+        if suite not in suites:
+            raise AlignError(f"--data {suite}=…: no --suite asks for it: {nearest(suite, suites)}")
     return [_stage(suite, model, how) for suite in suites]
 
 

@@ -34,7 +34,7 @@ command goes on; results of another model in --against are compared question by 
     measure.add_argument("--suite", action="append", required=True, help="such as gsm8k, math, humaneval, instructions; several times")
     measure.add_argument("--data", action="append", default=[], metavar="SUITE=FILE", help="a file in the place of the hub's data set")
     measure.add_argument("--limit", type=int, help="the first so many questions of each suite")
-    measure.add_argument("--engine", default="transformers", help="transformers (default), vllm or server")
+    measure.add_argument("--engine", choices=["transformers", "vllm", "server"], default="transformers", help="(default transformers)")
     measure.add_argument("--url", help="of a running server")
     measure.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a copy of the model is spread over")
     measure.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")

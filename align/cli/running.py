@@ -138,8 +138,8 @@ def _write_reports(folders: list[Path]) -> None:
                 track(some[0], path)
         except Exception as error:
             print(f"align: {path} could not be written, or not be handed on ({type(error).__name__}: {error})", file=sys.stderr)
-            return
-    print(f"report: {places[-1][1]}")
+    if places[-1][1].exists():
+        print(f"report: {places[-1][1]}")
 
 
 def _status(options: argparse.Namespace) -> None:

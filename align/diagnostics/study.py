@@ -27,7 +27,7 @@ class Study:
     """What is trained.
 
     Attributes:
-        prompts, responses, hidden: sizes; at least two responses a prompt, and one that is never seen.
+        prompts, responses, hidden: sizes. Response i is chosen for prompt i, response `prompts` + i rejected: more than two a prompt.
         on_policy, off_policy: probability of a chosen or rejected response at the start.
         beta, beta_rejected, sft_weight: of the losses.
         steps, learning_rate: of Adam.
@@ -103,8 +103,15 @@ def run(study: Study | None = None) -> list[Curves]:
 
     Returns:
         Curves by scenario, then method, in the order of `SCENARIOS` and `METHODS`.
+
+    Raises:
+        ValueError: too few responses for the prompts.
     """
     study = study or Study()
+    if study.responses <= 2 * study.prompts:
+        raise ValueError(
+            f"{study.responses} responses to {study.prompts} prompts: expected more than {2 * study.prompts}, so that some are unseen"
+        )
     cells = [(scenario, method) for scenario in SCENARIOS for method in METHODS]
     policies = _Policies(study, [scenario for scenario, _ in cells for _ in range(study.repeats)])
     switches = [METHODS[method] for _, method in cells for _ in range(study.repeats)]
@@ -146,7 +153,7 @@ class _Policies:
 
     def __init__(self, study: Study, scenarios: Sequence[tuple[str, str]]) -> None:
         self.chosen = torch.arange(study.prompts)
-        self.rejected = self.chosen + study.prompts if study.responses >= 2 * study.prompts + 1 else (self.chosen + 1) % study.responses
+        self.rejected = self.chosen + study.prompts
         starts = [
             self._one(study, scenario, study.seed * study.repeats + place % study.repeats) for place, scenario in enumerate(scenarios)
         ]

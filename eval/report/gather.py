@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,7 +94,7 @@ class RunData:
                 return name
         return "DPO"
 
-    def try_(self, what: str, read: Callable[[], Value], otherwise: Value) -> Value:
+    def attempt(self, what: str, read: Callable[[], Value], otherwise: Value) -> Value:
         """Read something; what goes wrong is noted, and `otherwise` stands in its place."""
         try:
             return read()
@@ -108,7 +108,7 @@ class RunData:
         """The records of a JSONL file; lines that are none are noted and left out."""
         found: list[dict[str, Any]] = []
         torn = 0
-        content = self.try_(what, file.read_bytes, b"")
+        content = self.attempt(what, file.read_bytes, b"")
         for line in content.splitlines():
             try:
                 found.append(_mapping(json.loads(line)))
@@ -121,7 +121,7 @@ class RunData:
     def trees(self, what: str, file: Path) -> list[PreferenceTree]:
         """The trees of a file; what is none is noted and left out."""
         nothing: tuple[list[PreferenceTree], list[Rejected]] = ([], [])
-        found, rejected = self.try_(what, lambda: read_trees(file), nothing)
+        found, rejected = self.attempt(what, lambda: read_trees(file), nothing)
         if rejected:
             first = f"{rejected[0].where}: {rejected[0].reason}"
             self.missing.append(f"{what}: {len(rejected)} of {len(rejected) + len(found)} trees cannot be read, the first: {first}")
@@ -138,9 +138,9 @@ def gather(path: Path) -> RunData:
     if not source.exists():
         raise AlignError(f"{path}: no run was begun here (there is no recipe.yaml)")
     run = RunData(path.name, path, {})
-    run.recipe = run.try_("the recipe", lambda: _mapping(yaml.safe_load(source.read_text(encoding="utf-8"))), {})
+    run.recipe = run.attempt("the recipe", lambda: _mapping(yaml.safe_load(source.read_text(encoding="utf-8"))), {})
     found = [(file.parent.relative_to(path).as_posix(), file) for file in path.glob(f"**/{MANIFEST}") if "superseded" not in file.parts]
-    manifests = {name: run.try_(f"stage {name}", lambda file=file: _manifest(file), None) for name, file in found}  # type: ignore[misc]
+    manifests = {name: run.attempt(f"stage {name}", lambda file=file: _manifest(file), None) for name, file in found}  # type: ignore[misc]
     done = sorted((manifest["finished"], name) for name, manifest in manifests.items() if manifest)
     run.stages = {name: manifests[name] for _, name in done}  # type: ignore[misc]
     begun = [file.parent.relative_to(path).as_posix() for file in path.glob("**/stage.json") if "superseded" not in file.parts]
@@ -154,11 +154,11 @@ def _read_stage(run: RunData, name: str) -> None:
     folder, kind = run.path / name, name.rpartition("/")[2]
     nothing: list[dict[str, Any]] = []
     files = [*folder.glob("usage-*.json")]
-    usage = run.try_(f"memory of {name}", lambda: [_mapping(_json(file)) for file in files], nothing)
+    usage = run.attempt(f"memory of {name}", lambda: [_mapping(_json(file)) for file in files], nothing)
     run.usage[name] = {key: sum(int(one.get(key, 0)) for one in usage) for key in ("memory", "gpu_memory")}
     if kind in ("evaluate", "grade"):
         empty = Evaluation(name, {})
-        run.evaluations.append(run.try_(f"results of {name}", lambda: read_evaluation(name, folder), empty))
+        run.evaluations.append(run.attempt(f"results of {name}", lambda: read_evaluation(name, folder), empty))
     elif kind == "train":
         log = run.lines(f"the log of {name}", folder / "log.jsonl")
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
@@ -169,7 +169,7 @@ def _read_stage(run: RunData, name: str) -> None:
     elif name == "edges":
         run.searches = run.trees("searches", folder / "searches.jsonl")[:TREES]
     elif name == "execute":
-        run.verdicts = run.try_("verdicts", lambda: _verdicts(folder), {})
+        run.verdicts = run.attempt("verdicts", lambda: _verdicts(folder), {})
     elif kind == "pair":
         pairs = run.lines("pairs of programs", folder / "flat.jsonl")
         run.programs = list({str(pair.get("prompt")): pair for pair in pairs[::-1]}.values())[::-1][:EXAMPLES]  # the first of each problem
@@ -188,7 +188,7 @@ def read_evaluation(name: str, folder: Path) -> Evaluation:
 
 
 def _round(run: RunData, name: str, folder: Path) -> Round:
-    statistics: dict[str, Any] = run.try_(f"statistics of {name}", lambda: _mapping(_json(folder / "statistics.json")), {})
+    statistics: dict[str, Any] = run.attempt(f"statistics of {name}", lambda: _mapping(_json(folder / "statistics.json")), {})
     scored = run.trees(f"scores of {name}", folder / "scored.jsonl")
     pairs = run.trees(f"pairs of {name}", folder / "pairs.jsonl")
     ends = [(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in pairs for edge in tree.edges]
@@ -204,21 +204,10 @@ def _length(ids: tuple[int, ...] | None, text: str) -> int:
 def _verdicts(folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for record in read_journal(folder / "verdicts").values():
-        for verdict in _strings(record):
+        for program in record["programs"]:
+            verdict = program["verdict"].split("(")[0]
             counts[verdict] = counts.get(verdict, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _strings(record: Any) -> Iterator[str]:
-    """The verdicts of a problem's programs, wherever the record has them."""
-    if isinstance(record, dict):
-        if isinstance(record.get("verdict"), str):
-            yield record["verdict"].split("(")[0]
-        for value in record.values():
-            yield from _strings(value)
-    elif isinstance(record, list):
-        for value in record:
-            yield from _strings(value)
 
 
 def _manifest(file: Path) -> dict[str, Any]:

@@ -26,8 +26,9 @@ def results(runs: Sequence[RunData]) -> Iterator[Markup]:
     """Every evaluation, with intervals, and what the training changed, tested item by item."""
     rows, spans, values = [], {}, {}
     for run in runs:
+        frame = frames.results(run)
         for one in run.evaluations:
-            mine = [row for row in frames.results(run).rows if row[0] == one.stage]
+            mine = [row for row in frame.rows if row[0] == one.stage]
             if not mine:
                 continue
             label, (_, _, value, low, high, _) = _name(run, one.stage, runs), mine[0]

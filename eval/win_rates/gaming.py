@@ -12,6 +12,7 @@ CONSTANT_SHARE = 0.05  # of all outputs that may be the same text
 ALIKE_SHARE = 0.10  # of all outputs that may be nearly the same as another
 ALIKE = 0.8  # Jaccard similarity of word 5-grams from which two texts are nearly the same
 SHINGLE = 5
+COMMON, FIRSTS = 50, 8  # a 5-gram in more texts than this compares all of them with the first so many, not each with each
 DISAGREEMENT_SHARE = 0.30  # of all pairs whose verdict may turn with the order
 
 TEMPLATE_TEXT = re.compile(
@@ -101,9 +102,8 @@ def _alike(outputs: Sequence[str]) -> list[int]:
             holders[shingle].append(place)
     shared: Counter[tuple[int, int]] = Counter()
     for places in holders.values():
-        if len(places) > len(outputs) // 2 and len(places) > 50:  # in most texts: found by the others that those share
-            places = places[:50]
-        shared.update((a, b) for i, a in enumerate(places) for b in places[i + 1 :])
+        firsts = len(places) if len(places) <= COMMON else FIRSTS
+        shared.update((a, b) for i, a in enumerate(places[:firsts]) for b in places[i + 1 :])
     alike = {pair for pair, count in shared.items() if count >= ALIKE * (len(shingles[pair[0]]) + len(shingles[pair[1]]) - count)}
     return sorted({place for pair in alike for place in pair})
 

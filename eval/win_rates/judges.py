@@ -88,6 +88,7 @@ class EndpointJudge:
         """
         self.name, self._attempts, self._connections, self._timeout, self._pause = name, attempts, connections, timeout, pause
         self._url = url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self._logprobs = True  # until it says that it has none
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def judge(self, asks: Sequence[Ask], template: str) -> Iterator[Verdict]:
@@ -99,7 +100,9 @@ class EndpointJudge:
 
         async def one(client: httpx.AsyncClient, ask: Ask) -> Verdict:
             messages = [{"role": "user", "content": filled(template, ask)}]
-            body = {"model": self.name, "messages": messages, "temperature": 0, "max_tokens": 4, "logprobs": True, "top_logprobs": 20}
+            body: dict[str, Any] = {"model": self.name, "messages": messages, "temperature": 0, "max_tokens": 4}
+            if self._logprobs:
+                body |= {"logprobs": True, "top_logprobs": 20}
             return self._read(ask, await self._post(client, body))
 
         yield from concurrently(asks, one, connections=self._connections, timeout=self._timeout, headers=self._headers)
@@ -118,6 +121,7 @@ class EndpointJudge:
                 said = f"{answer.status_code}: {' '.join(answer.text.split())[:200]}"
                 if answer.status_code == 400 and body.pop("logprobs", None):  # an endpoint without log-probs
                     body.pop("top_logprobs")
+                    self._logprobs = False
                     continue
                 if answer.status_code not in RETRIED:
                     raise AlignError(f"{self._url} refused ({said}); verdicts so far are kept")

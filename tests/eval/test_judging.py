@@ -88,6 +88,7 @@ def test_an_endpoint_without_log_probs_is_read_by_its_words(tmp_path):
     replies = iter([*["Answer: {}."] * 20, "A or B", *["neither"] * 50])
     with Endpoint(logprobs=False, reply=lambda letter: next(replies).format(letter)) as server:
         path, _ = annotate(PAIRS, EndpointJudge(server.url, "j", connections=1), tmp_path, both_orders=False)
+        assert len(server.asked) == len(PAIRS) + 1, "that there are none is learned once"
         assert [one.preference for one in read_annotations(path)] == [float(expected(pair) > 0.5) for pair in PAIRS]
         path, _ = annotate(PAIRS, EndpointJudge(server.url, "j", connections=1), tmp_path / "again", both_orders=False)
     rate = win_rate(read_annotations(path))
