@@ -1,4 +1,4 @@
-"""The suites of `align eval`: questions, mathematics, programs, instructions; each is a stage, so that it goes on after any end."""
+"""The suites of `align eval`: questions, mathematics, programs, instructions, and those of lm-evaluation-harness; each is a stage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from align.errors import AlignError, nearest
 from align.runs import External, RunFolder, Stage
 from data_pipelines.thought_trees.tasks import available_tasks
+from eval import harness
 from eval.report.gather import Evaluation, read_evaluation
 
 HUB = {
@@ -37,6 +38,7 @@ class How:
         samples: n, programs a problem for pass@k, beside the greedy one.
         max_new_tokens: of programs and responses.
         isolation: of the sandbox.
+        shots: examples in front of each question, for suites of lm-evaluation-harness; None: as the task says.
     """
 
     engine: Mapping[str, Any]
@@ -46,17 +48,20 @@ class How:
     samples: int = 1
     max_new_tokens: int = 1024
     isolation: str = "best-available"
+    shots: int | None = None
 
 
 def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     """One stage a suite.
 
     Raises:
-        AlignError: there is no such suite, or its data must be named.
+        AlignError: there is no such suite, its data must be named, or what it needs is not installed.
     """
     known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
     for suite in suites:
-        if suite not in known and not suite.endswith((".yaml", ".yml")):
+        if suite.startswith(harness.PREFIX):
+            harness.check(suite.removeprefix(harness.PREFIX), str(how.engine["engine"]), suite in how.data)
+        elif suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
     for suite in how.data:
         if suite not in suites:
@@ -65,11 +70,13 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
 
 
 def _stage(suite: str, model: str, how: How) -> Stage:
+    if suite.startswith(harness.PREFIX):
+        return _of_harness(suite, model, how)
     data, split = HUB.get(suite, (None, "test"))
     source = how.data.get(suite, data)
     if source is None:
         raise AlignError(f"--suite {suite}: its data is on no hub that align knows: name it with --data {suite}=FILE")
-    name = f"{Path(suite).stem}/evaluate"
+    name = _name(suite)
     shared: dict[str, Any] = {"chat": how.chat, "engine": dict(how.engine), "source": {"split": split, "limit": how.limit}}
     if suite in CODE:
         sandbox = {"isolation": how.isolation, "packages": [], "confirm": False, "limits": {"seconds": 10.0, "memory": 1 << 30}}
@@ -84,6 +91,19 @@ def _stage(suite: str, model: str, how: How) -> Stage:
     return Stage(name, "eval.chain_of_thought:answer", {**shared, "task": suite}, {"model": External(model), "questions": External(source)})
 
 
+def _of_harness(suite: str, model: str, how: How) -> Stage:
+    task = suite.removeprefix(harness.PREFIX)
+    settings = {"task": task, "shots": how.shots, "chat": how.chat, "limit": how.limit, "engine": dict(how.engine)}
+    own = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
+    return Stage(_name(suite), "eval.harness:evaluate", settings, {"model": External(model), **own})
+
+
+def _name(suite: str) -> str:
+    """Of a suite's stage; a harness's task apart from a task of ours that is called alike."""
+    kind = "lm-" if suite.startswith(harness.PREFIX) else ""
+    return f"{kind}{Path(suite.removeprefix(harness.PREFIX)).stem}/evaluate"
+
+
 def read_results(suites: Sequence[str], folder: RunFolder) -> dict[str, Evaluation]:
     """The finished evaluations of a folder, by suite.
 
@@ -92,7 +112,7 @@ def read_results(suites: Sequence[str], folder: RunFolder) -> dict[str, Evaluati
     """
     found = {}
     for suite in suites:
-        stage = f"{Path(suite).stem}/evaluate"
+        stage = _name(suite)
         try:
             found[suite] = read_evaluation(stage, folder.stage(stage))
         except (OSError, ValueError, KeyError) as error:

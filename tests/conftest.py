@@ -217,6 +217,17 @@ def server(base_folder):
         yield url
 
 
+@pytest.fixture
+def offline_wandb(tmp_path, monkeypatch):
+    """Real wandb, offline, its files in the folder that this gives. It reads the environment once, so it is ended before and after."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    yield tmp_path / "wandb"
+    wandb.teardown()
+
+
 @pytest.fixture(scope="session")
 def browser():
     """A real headless Chromium."""

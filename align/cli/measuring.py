@@ -27,11 +27,17 @@ def add(commands: Any) -> None:
     study.add_argument("--beta-rejected", type=float, help="of Flex-DPO, whose other β is 0.1 (default 0.05)")
     study.add_argument("--sft-weight", type=float, help="of SFT-DPO (default 0.1)")
     study.set_defaults(command=_study)
-    about = """Measure a model on suites of questions, mathematics, programs, instructions, with intervals. Interrupted anywhere, the same
-command goes on; results of another model in --against are compared question by question."""
+    about = """Measure a model on suites of questions, mathematics, programs, instructions, with intervals; lm:TASK is one of
+lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the same command goes on; results of another model in
+--against are compared question by question."""
     measure = commands.add_parser("eval", help="measure a model on standard suites", description=about)
     measure.add_argument("model", help="a model's folder or name on the hub")
-    measure.add_argument("--suite", action="append", required=True, help="such as gsm8k, math, humaneval, instructions; several times")
+    measure.add_argument(
+        "--suite",
+        action="append",
+        required=True,
+        help="such as gsm8k, math, humaneval, instructions, or lm:TASK of lm-evaluation-harness; several times",
+    )
     measure.add_argument("--data", action="append", default=[], metavar="SUITE=FILE", help="a file in the place of the hub's data set")
     measure.add_argument("--limit", type=int, help="the first so many questions of each suite")
     measure.add_argument("--engine", choices=["transformers", "vllm", "server"], default="transformers", help="(default transformers)")
@@ -39,6 +45,7 @@ command goes on; results of another model in --against are compared question by 
     measure.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a copy of the model is spread over")
     measure.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")
     measure.add_argument("--no-chat", action="store_true", help="prompts as plain text, not through the chat template")
+    measure.add_argument("--shots", type=int, help="examples in front of each question, in suites of lm: (default: as the task says)")
     measure.add_argument("--samples", type=int, default=1, help="programs a problem for pass@k, beside the greedy one")
     measure.add_argument("--max-new-tokens", type=int, default=1024, help="of a program or response (default 1024)")
     measure.add_argument("--output", type=Path, help="the folder (default runs/eval/MODEL)")
@@ -112,7 +119,7 @@ def _eval(options: argparse.Namespace) -> None:
     }  # fmt: skip
     how = How(
         engine, not options.no_chat, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
-        options.max_new_tokens,
+        options.max_new_tokens, shots=options.shots,
     )  # fmt: skip
     stages = stages_of(options.suite, options.model, how)
     others = read_results(options.suite, RunFolder(options.against)) if options.against else {}

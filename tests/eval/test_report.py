@@ -74,9 +74,8 @@ def test_the_command_takes_runs_or_a_folder_of_runs(runs, tmp_path):
     assert (found.returncode, "there is no run in this folder" in found.stderr) == (2, True)
 
 
-def test_trackers_get_tables_curves_and_the_page(runs, tmp_path, monkeypatch):
-    """Real wandb, offline, and real tensorboard, read back."""
-    monkeypatch.chdir(tmp_path)
+def test_trackers_get_tables_curves_and_the_page(runs, tmp_path, offline_wandb):
+    """Real wandb and real tensorboard, read back."""
     run = tmp_path / "run"
     shutil.copytree(runs[0] / "wild", run)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())

