@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 
 from align.engine import TokenTree
 
@@ -51,16 +52,39 @@ class BalancedBatches(_Rounds):
                 yield from deal(round_, self.sizes, self.ranks)
 
 
-class TokenBudgetBatches(_Rounds):
-    """Rows of trees that hold at most `budget` tokens.
+class DealtStream(IterableDataset[list[Any]]):
+    """One rank's hands of a stream that all ranks read: rounds of `ranks * count` examples, dealt as by `BalancedBatches`."""
 
-    First-fit-decreasing over windows of shuffled trees fills the rows; rows are then dealt in rounds of like size, so that
-    ranks finish together. The order depends on seed and epoch alone.
+    def __init__(
+        self, examples: Iterable[Any], size: Callable[[Any], int], count: int, rank: int, ranks: int, drop_last: bool = False
+    ) -> None:
+        """Args: the stream; an example's size in tokens; examples a rank, on average; this rank; ranks; whether to leave out a round
+        that is not full."""
+        self.examples, self.size, self.count, self.rank, self.ranks, self._whole = examples, size, count, rank, ranks, drop_last
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand on to the stream, which shuffles by it."""
+        if hasattr(self.examples, "set_epoch"):
+            self.examples.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        stream = iter(self.examples)
+        while round_ := list(islice(stream, self.count * self.ranks)):
+            if not self._whole or len(round_) == self.count * self.ranks:
+                mine = deal(range(len(round_)), [self.size(example) for example in round_], self.ranks)[self.rank]
+                yield [round_[place] for place in mine]
+
+
+class TokenBudgetBatches(_Rounds):
+    """Rows of trees that hold at most `budget` tokens, in steps of `step` rows.
+
+    First-fit-decreasing over windows of shuffled trees fills the rows; a step's rows are of like size, so that ranks finish
+    together. Which trees a step holds depends on seed, epoch and `step` alone, not on the number of ranks.
     """
 
-    def __init__(self, sizes: Sequence[int], budget: int, ranks: int = 1, seed: int = 0, window: int = 256) -> None:
-        """Args: sizes in tokens of every tree; budget in tokens; ranks that share the batches in turn."""
-        self.sizes, self.budget, self.ranks, self.seed, self.window = sizes, budget, ranks, seed, window
+    def __init__(self, sizes: Sequence[int], budget: int, step: int = 1, ranks: int = 1, seed: int = 0, window: int = 256) -> None:
+        """Args: sizes in tokens of every tree; budget in tokens; rows an optimizer step, a multiple of the ranks that share them."""
+        self.sizes, self.budget, self.step, self.ranks, self.seed, self.window = sizes, budget, step, ranks, seed, window
         self.epoch = 0
         self.sampler = self
 
@@ -80,13 +104,18 @@ class TokenBudgetBatches(_Rounds):
         rows: list[list[int]] = []
         for start in range(0, len(order), self.window):
             rows += self._fill(order[start : start + self.window])
-        while len(rows) % self.ranks:  # a round needs one more row: split one, or leave a rank idle
+        rows.sort(key=self._cost, reverse=True)
+        steps = [rows[i : i + self.step] for i in range(0, len(rows), self.step)]
+        rest = steps.pop() if len(steps[-1]) < self.step else []
+        shuffled = torch.randperm(len(steps), generator=generator).tolist()
+        return [row for number in shuffled for row in steps[number]] + self._whole_rounds(rest)
+
+    def _whole_rounds(self, rows: list[list[int]]) -> list[list[int]]:
+        """An epoch's last step, of fewer rows than the others: a row more for each rank that has none, split off or empty."""
+        while len(rows) % self.ranks:
             largest = max(rows, key=len)
             rows.append([largest.pop()] if len(largest) > 1 else [])
-        rows.sort(key=self._cost, reverse=True)
-        rounds = [rows[i : i + self.ranks] for i in range(0, len(rows), self.ranks)]
-        shuffled = torch.randperm(len(rounds), generator=generator).tolist()
-        return [row for number in shuffled for row in rounds[number]]
+        return rows
 
     def _cost(self, row: list[int]) -> int:
         return sum(self.sizes[i] for i in row)

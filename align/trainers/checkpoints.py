@@ -23,12 +23,14 @@ class Distribution:
     Attributes:
         processes: that hold a part of it.
         sharding: "none", "zero1", "zero2", "zero3" or "fsdp".
-        step_trees: trees an optimizer step; None where a token budget decides.
+        step_trees: trees an optimizer step.
+        step_rows: in its place where rows are filled to a token budget: rows a step.
     """
 
     processes: int
     sharding: str
-    step_trees: int | None
+    step_trees: int | None = None
+    step_rows: int | None = None
 
 
 def begin(checkpoint: Path, now: Distribution) -> None:
@@ -99,20 +101,15 @@ def check_resume(checkpoint: Path, now: Distribution) -> None:
             f"{where} by {then.processes} processes, this training has {now.processes}: DeepSpeed's optimizer states load into as many "
             f"as wrote them. Start {then.processes}, or start anew from the model in the checkpoint (model.name_or_path={checkpoint})"
         )
-    if then.step_trees != now.step_trees:
+    if (then.step_trees, then.step_rows) != (now.step_trees, now.step_rows):
         raise AlignError(
-            f"{where} by a training of {_trees(then.step_trees)}, this one does {_trees(now.step_trees)}, so it could not go on with "
+            f"{where} by a training of {_step(then)}, this one does {_step(now)}, so it could not go on with "
             "the data where the other stopped: set training.global_batch_size to what it was"
         )
-    if then.step_trees is None and then.processes != now.processes:
-        raise AlignError(
-            f"{where} by {then.processes} processes, this training has {now.processes}: with max_tokens_per_batch their number decides "
-            f"which trees go together. Start {then.processes}"
-        )
 
 
-def _trees(count: int | None) -> str:
-    return "steps filled to a token budget" if count is None else f"{count} trees a step"
+def _step(spread: Distribution) -> str:
+    return f"{spread.step_trees} trees a step" if spread.step_rows is None else f"{spread.step_rows} rows a step, filled to a token budget"
 
 
 def _named(sharding: str) -> str:

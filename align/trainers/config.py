@@ -35,7 +35,9 @@ class PreferenceConfig(DPOConfig):
     attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
     global_batch_size: int | None = _setting(
-        None, "Trees an optimizer step, over all ranks and accumulation steps: sets `gradient_accumulation_steps` for the machine at hand."
+        None,
+        "Trees (with `max_tokens_per_batch`, rows) an optimizer step, over all ranks and accumulation steps: sets "
+        "`gradient_accumulation_steps` for the machine at hand.",
     )
     cache_reference: bool = _setting(True, "Keep the reference's log-probs by content, so that later epochs do not compute them again.")
     reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
@@ -86,13 +88,16 @@ class PreferenceConfig(DPOConfig):
         if self.gradient_accumulation_steps != 1:  # type: ignore[has-type]
             raise ValueError("`global_batch_size` sets `gradient_accumulation_steps`: leave one of them out.")
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
-        each = self.per_device_train_batch_size * ranks
+        each = ranks if self.max_tokens_per_batch else self.per_device_train_batch_size * ranks
         if self.global_batch_size % each:
             below = self.global_batch_size // each * each
             nearest_sizes = f"{below} or {below + each}" if below else f"{each}"
+            unit, other = "trees", f" with `per_device_train_batch_size={self.per_device_train_batch_size}`"
+            if self.max_tokens_per_batch:
+                unit, other = "rows", ""
             raise ValueError(
-                f"`global_batch_size` is {self.global_batch_size}, but {ranks} processes with `per_device_train_batch_size="
-                f"{self.per_device_train_batch_size}` do {each} trees at a time: make it {nearest_sizes}, or change the other."
+                f"`global_batch_size` is {self.global_batch_size}, but {ranks} processes{other} do {each} {unit} at a time: "
+                f"make it {nearest_sizes}, or change the other."
             )
         self.gradient_accumulation_steps = self.global_batch_size // each
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import IterableDataset
 from torch.utils.data import DataLoader, SequentialSampler
 from trl import DPOTrainer
 
-from align.trainers.batches import BalancedBatches, TokenBudgetBatches, tree_size
+from align.trainers.batches import BalancedBatches, DealtStream, TokenBudgetBatches, tree_size
 from align.trainers.checkpoints import Distribution, begin, check_resume, last_whole
 from align.trainers.collator import collate, token_tree
 from align.trainers.sharding import sharding
@@ -29,27 +30,44 @@ class RankedTrainer(DPOTrainer):
         """As Trainer's; over several ranks, and with `max_tokens_per_batch`, in rounds of one batch a rank (`batches.py`)."""
         budget = self.args.max_tokens_per_batch if is_training else None
         ranks = 1 if self.accelerator.parallelism_config else self.accelerator.num_processes
-        if budget is None and (ranks == 1 or isinstance(dataset, IterableDataset)):
+        if budget is None and ranks == 1:
             return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
+        drop_last = is_training and self.args.dataloader_drop_last
         if isinstance(dataset, IterableDataset):
-            raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
-        sizes = [tree_size(token_tree(example), self.args.max_length) for example in dataset]
+            if budget is not None:
+                raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
+            return self._deal_stream(dataset, batch_size, ranks, drop_last)
+        sizes = [self._size(example) for example in dataset]
         if budget is not None:
-            batches: Any = TokenBudgetBatches(sizes, budget, ranks, self.args.data_seed or self.args.seed)
+            step, seed = ranks * self.args.gradient_accumulation_steps, self.args.data_seed or self.args.seed
+            batches: Any = TokenBudgetBatches(sizes, budget, step, ranks, seed)
         else:
             order = (sampler_fn(dataset) if sampler_fn else None) or SequentialSampler(dataset)
-            batches = BalancedBatches(order, sizes, batch_size, ranks, is_training and self.args.dataloader_drop_last)
-        loader = DataLoader(
-            self._remove_unused_columns(dataset, description),
-            batch_sampler=batches,
+            batches = BalancedBatches(order, sizes, batch_size, ranks, drop_last)
+        loader = self._loader(self._remove_unused_columns(dataset, description), batch_sampler=batches)
+        self.accelerator.even_batches = False  # there is a batch for every rank in every round
+        return self.accelerator.prepare(loader)
+
+    def _deal_stream(self, dataset: IterableDataset, batch_size: int, ranks: int, drop_last: bool) -> DataLoader:
+        if getattr(dataset, "_distributed", None) is not None:
+            raise ValueError("The stream is split by nodes already: give every rank the whole of it; the trainer deals it out.")
+        mine = DealtStream(dataset, self._size, batch_size, self.accelerator.process_index, ranks, drop_last)
+        loader = self._loader(mine, batch_size=None)
+        return prepare_data_loader(loader, num_processes=1, process_index=0, dispatch_batches=False)  # dealt already
+
+    def _size(self, example: Any) -> int:
+        return tree_size(token_tree(example), self.args.max_length)
+
+    def _loader(self, dataset: Any, **how: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
             collate_fn=functools.partial(collate, self.data_collator),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            **how,
         )
-        self.accelerator.even_batches = False  # there is a batch for every rank in every round
-        return self.accelerator.prepare(loader)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As Trainer's. True goes on from the newest checkpoint that is whole, and begins anew where there is none.
@@ -66,8 +84,10 @@ class RankedTrainer(DPOTrainer):
 
     def _distribution(self) -> Distribution:
         args = self.args
-        trees = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return Distribution(args.world_size, sharding(args), None if args.max_tokens_per_batch else trees)
+        batches = args.gradient_accumulation_steps * args.world_size
+        if args.max_tokens_per_batch:
+            return Distribution(args.world_size, sharding(args), step_rows=batches)
+        return Distribution(args.world_size, sharding(args), step_trees=args.per_device_train_batch_size * batches)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.args.should_save:

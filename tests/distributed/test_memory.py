@@ -43,7 +43,7 @@ def test_model_states_are_those_that_deepspeed_holds(model):
     """Two processes under ZeRO 0 to 3 in bfloat16: weights, gradients, master weights and moments, tensor by tensor."""
     states = Path(__file__).with_name("states.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(states), str(model)]
-    done = subprocess.run(command, env=spread.environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=spread.environment(), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     measured = json.loads(done.stdout.splitlines()[-1])
     found = estimated(model, Workload(gpus=2, prompt_tokens=0, response_tokens=0))

@@ -24,7 +24,6 @@ MISTAKES = {
     "unknown stage": (["--until", "round-1/pear"], "there is no such stage: did you mean 'round-1/pair'"),
     "too many wanted": (["rounds.filter.min_responses=9"], "rounds.filter.min_responses is 9, but only 6 are sampled"),
     "greedy": (["rollouts.temperature=0"], "samples above 1 at temperature 0"),
-    "none valid": (["rounds.filter.max_characters=1"], "none of 8 prompts has 3 valid responses"),
     "loss without leaf": (["training.loss_type=[selm]"], "belong together"),
     "no server": (["rollouts.engine=server", "rollouts.url=http://127.0.0.1:9"], "no OpenAI-compatible server answers"),
     "nobody logged in": (["training.report_to=wandb"], "nobody is logged in"),
@@ -42,6 +41,13 @@ def test_mistake_is_one_sentence(name, models, tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
     assert message in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("align: ")
+
+
+def test_what_only_a_stage_can_see_is_one_sentence_too(models, tmp_path):
+    done = align("run", write_recipe(tmp_path, models), "rounds.filter.max_characters=1")
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "align: round-1/filter: none of 8 prompts has 3 valid responses" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reference_with_another_tokenizer_is_refused_before_the_start(models, tmp_path):

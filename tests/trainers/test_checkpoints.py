@@ -1,6 +1,5 @@
 """Which checkpoints a training goes on from, and what it says of the others."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 
 from align.errors import AlignError
 from align.trainers import PreferenceConfig, PreferenceTrainer
-from align.trainers.checkpoints import RECORD, Distribution, begin, check_resume, fault, last_whole, read_record
+from align.trainers.checkpoints import Distribution, begin, check_resume, fault, last_whole, read_record
 from align.trees import Edge, Node, PreferenceTree
 
 TREES = [PreferenceTree(f"What is {a}?\n", (Node(f"It is {a}."), Node("No idea.")), (Edge(0, 1),)) for a in range(8)]
@@ -103,7 +102,7 @@ ZERO = Distribution(4, "zero3", 64)
         (replace(ZERO, sharding="zero2"), "under ZeRO-3, this training is under ZeRO-2"),
         (replace(ZERO, sharding="none"), "under ZeRO-3, this training is under plain data parallelism"),
         (replace(ZERO, step_trees=32), "64 trees a step, this one does 32 trees a step"),
-        (replace(ZERO, step_trees=None), "64 trees a step, this one does steps filled to a token budget"),
+        (Distribution(4, "zero3", step_rows=64), "64 trees a step, this one does 64 rows a step, filled to a token budget"),
         (ZERO, None),
     ],
 )
@@ -133,6 +132,5 @@ def test_plain_copies_may_change_their_number(tmp_path):
         torch.save({}, tmp_path / f"rng_state_{rank}.pth")
     (tmp_path / "trainer_state.json").write_text("{}")
     check_resume(tmp_path, replace(then, processes=2))
-    (tmp_path / RECORD).write_text(json.dumps({"processes": 4, "sharding": "none", "step_trees": None}))
-    with pytest.raises(AlignError, match="with max_tokens_per_batch their number decides"):
-        check_resume(tmp_path, Distribution(2, "none", None))
+    begin(tmp_path, Distribution(4, "none", step_rows=8))
+    check_resume(tmp_path, Distribution(2, "none", step_rows=8))

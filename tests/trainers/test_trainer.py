@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import random
 
 import pytest
 import torch
@@ -272,15 +273,28 @@ def test_too_many_unusable_records_stop_the_run(settings, tokenizer):
 
 def test_rows_are_filled_to_the_token_budget():
     sizes = [17, 40, 3, 22, 90, 9, 31, 12] * 40
-    sampler = TokenBudgetBatches(sizes, 100, ranks=3, seed=1)
+    sampler = TokenBudgetBatches(sizes, 100, step=6, ranks=3, seed=1)
     batches = list(sampler)
     assert sorted({i for batch in batches for i in batch}) == list(range(len(sizes)))
     assert all(sum(sizes[i] for i in batch) <= 100 for batch in batches)
     assert len(batches) % 3 == 0 == len(sampler) % 3
     assert sum(sizes) / (100 * len(batches)) > 0.9
-    assert batches == list(TokenBudgetBatches(sizes, 100, ranks=3, seed=1)) != list(TokenBudgetBatches(sizes, 100, ranks=3, seed=2))
+    assert batches == list(TokenBudgetBatches(sizes, 100, 6, ranks=3, seed=1)) != list(TokenBudgetBatches(sizes, 100, 6, ranks=3, seed=2))
     sampler.set_epoch(1)
     assert list(sampler) != batches
+
+
+@pytest.mark.parametrize("trees", [1, 7, 120, 333])
+def test_a_step_filled_to_the_token_budget_holds_the_same_trees_whatever_the_ranks(trees):
+    draw = random.Random(trees)
+    sizes = [draw.randint(3, 90) for _ in range(trees)]
+    found = []
+    for ranks in (1, 2, 4, 8):
+        rows = list(TokenBudgetBatches(sizes, 100, step=8, ranks=ranks, seed=1))
+        assert len(rows) % ranks == 0
+        found.append([sorted(i for row in rows[start : start + 8] for i in row) for start in range(0, len(rows), 8)])
+    assert found[0] == found[1] == found[2] == found[3]
+    assert sorted(i for step in found[0] for i in step) == list(range(trees))
 
 
 # Monitors
