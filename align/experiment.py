@@ -152,6 +152,7 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         processing_class=tokenizer,
         peft_config=_lora(recipe),
     )
+    trainer.release_reference()
     trainer.remove_callback(ProgressCallback)
     if not args.disable_tqdm:
         trainer.add_callback(CompactProgress(label))

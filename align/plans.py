@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from align import recipes
-from align.errors import AlignError
+from align.errors import AlignError, InterruptedRunError
 from align.recipes import Recipe
-from align.runs import External, InterruptedRunError, Output, RunFolder, Shard, Stage, execute
+from align.runs import External, Output, RunFolder, Shard, Stage, execute
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
 from align.runs.stage import read_specification
@@ -68,7 +68,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds or recipe.thoughts or recipe.code else {"train"}),
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
-    launch: dict[str, Any] = {"training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}}
+    launch: dict[str, Any] = {
+        "training": {key: value for key, value in recipe.training.items() if key in WITHOUT_EFFECT}, "saves_when_asked": True,
+    }  # fmt: skip
     if recipe.resources.accelerate:
         launch["accelerate"] = accelerate_config(recipe.resources.accelerate)
     training = Stage("train", TRAINING, settings, resources=launch)

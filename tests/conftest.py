@@ -56,6 +56,17 @@ def align_here(*arguments) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), error.getvalue())
 
 
+def kill_at_random(recipe, folder, count: int) -> str:
+    """Kill a run so many times, compare it with one that nothing disturbed, and return what that printed. ALIGN_KILLS says how many times
+    instead: CI bounds what takes minutes."""
+    count = int(os.environ.get("ALIGN_KILLS", count))
+    command = [sys.executable, ROOT / "scripts" / "kill_run.py", recipe, "--kills", count, "--folder", folder]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count} kills" in done.stdout
+    return done.stdout
+
+
 def byte_level_tokenizer(bos: bool = False) -> T.PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with a chat template; with `bos`, one that begins every text with a token."""
     core = Tokenizer(models.BPE())
@@ -133,7 +144,8 @@ def random_model(family: str = "llama", seed: int = 0, scale: float = 0.15) -> T
     return model
 
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import align, byte_level_tokenizer, random_model
+from conftest import align, align_here, byte_level_tokenizer, random_model
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,17 @@ MISTAKES = {
 }
 
 
+def test_a_mistake_in_a_process_of_its_own_leaves_no_traceback(recipe):
+    done = align("train", recipe, "data.train=none.jsonl")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.strip().splitlines()[-1] == "align: none.jsonl: no such file"
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_one_sentence(name, recipe):
     arguments, message = MISTAKES[name]
-    done = align(*[recipe if a == "RECIPE" else a for a in arguments])
+    done = align_here(*[recipe if a == "RECIPE" else a for a in arguments])
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("align: ")
     assert message in last
@@ -106,7 +111,7 @@ def test_bad_record_is_named_by_line_and_kept(name, recipe, tmp_path):
     line, message = BAD_LINES[name]
     good = (tmp_path / "pairs.jsonl").read_text().splitlines()
     (tmp_path / "pairs.jsonl").write_text("\n".join([*good[:2], line, *good[2:5]]) + "\n")
-    done = align("train", recipe)
+    done = align_here("train", recipe)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert f"{tmp_path / 'pairs.jsonl'} {message}" in last

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli import looking, measuring, running
-from align.errors import AlignError
-from align.runs.driver import InterruptedRunError
+from align.errors import AlignError, InterruptedRunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from align.cli.terminal import show
 from align.errors import AlignError
+from align.imports import without_collection
 
 
 def add(commands: Any) -> None:
@@ -64,7 +65,8 @@ def _train(options: argparse.Namespace) -> None:
     from align import recipes
 
     recipe = recipes.load(options.recipe, options.overrides)
-    from align.experiment import run
+    with without_collection():
+        from align.experiment import run
 
     outcomes = run(recipe)
     from align.tables import outcome_table

@@ -5,13 +5,13 @@ when `manifest.json` stands in its folder under a key that hashes all three. Lon
 journals, so that a crash loses at most what was in flight.
 """
 
-from align.runs.driver import InterruptedRunError, execute
+from align.runs.driver import execute
 from align.runs.folder import RunFolder
 from align.runs.journal import Journal, Shard, own_batches, read_journal
 from align.runs.plan import State, assess
 from align.runs.stage import External, Input, Output, Progress, Stage, Task, write_json
 
 __all__ = [
-    "External", "Input", "InterruptedRunError", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess",
+    "External", "Input", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess",
     "execute", "own_batches", "read_journal", "write_json",
 ]  # fmt: skip

@@ -12,18 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from align.errors import AlignError
+from align.errors import AlignError, InterruptedRunError
 from align.runs import launch, watchdog
 from align.runs.folder import RunFolder
 from align.runs.journal import Shard
 from align.runs.plan import State, assess
 from align.runs.stage import External, Stage, Task, write_specification
+from align.runs.stop_file import asked_to_stop
 
 GRACE = 8.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
-
-
-class InterruptedRunError(AlignError):
-    """The run was asked to stop; the same command goes on with it."""
 
 
 def execute(
@@ -50,7 +47,7 @@ def execute(
         Whether all stages are done (a shard alone may leave the others' parts open).
 
     Raises:
-        InterruptedRunError: `stop` was set.
+        InterruptedRunError: `stop` was set, or the stop file made (a training saves a checkpoint then; other stages are ended).
         AlignError: a stage failed; it has said why on stderr.
     """
     stop = stop or threading.Event()
@@ -118,13 +115,15 @@ def _run(
     try:
         while any(process.poll() is None for process in started):
             failed = any(process.poll() not in (None, 0) for process in started)
+            if asked_to_stop() and not state.stage.resources.get("saves_when_asked"):
+                stop.set()
             if stop.wait(0.05) or failed:
                 break
     finally:
         _end(started)
         for dog in dogs:
             dog.communicate(b"!")
-    if stop.is_set():
+    if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
         raise InterruptedRunError(f"interrupted in {name}: run the same command to go on")
     for process, shard in zip(started, shards, strict=True):
         if process.returncode not in (0, 2):

@@ -42,7 +42,8 @@ class Stage:
         settings: everything that the outcome depends on, in JSON types.
         inputs: what it reads.
         resources: what the outcome does not depend on: `processes` (how many share the work, each as a `Shard`),
-            `accelerate` (a config file: start with accelerate launch), and what the function itself wants to know.
+            `accelerate` (a config file: start with accelerate launch), `saves_when_asked` (it looks for the stop file itself),
+            and what the function itself wants to know.
     """
 
     name: str

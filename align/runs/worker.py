@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from align.errors import AlignError
+from align.errors import AlignError, InterruptedRunError
+from align.imports import without_collection
 from align.runs.journal import Shard
 from align.runs.stage import read_specification, write_json
 
@@ -35,8 +36,13 @@ def main(folder: str, shard: str) -> int:
     function, task = read_specification(here, Shard.parse(shard))
     module, _, name = function.partition(":")
     try:
-        getattr(importlib.import_module(module), name)(task)
+        with without_collection():
+            called = getattr(importlib.import_module(module), name)
+        called(task)
         _note_usage(here, task.shard)
+    except InterruptedRunError as error:
+        print(f"align: {task.name}: {error}", file=sys.stderr)
+        return TERMINATED
     except AlignError as error:
         logging.getLogger("align").debug("failed", exc_info=True)
         if os.environ.get("ALIGN_TRACEBACK"):

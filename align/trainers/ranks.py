@@ -12,10 +12,13 @@ from datasets import IterableDataset
 from torch.utils.data import DataLoader, SequentialSampler
 from trl import DPOTrainer
 
+from align.errors import InterruptedRunError
+from align.runs import stop_file
 from align.trainers.batches import BalancedBatches, DealtStream, TokenBudgetBatches, tree_size
 from align.trainers.checkpoints import Distribution, begin, check_resume, last_whole
 from align.trainers.collator import collate, token_tree
 from align.trainers.sharding import sharding
+from align.trainers.stopping import StopWhenAsked
 
 # Trainer restores the optimizers of several ranks on CPUs to "cpu:0", a place that torch does not know by itself.
 torch.serialization.register_package(11, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
@@ -74,13 +77,24 @@ class RankedTrainer(DPOTrainer):
 
         Raises:
             AlignError: the checkpoint is not whole, or was written by a training spread out in a way that this one cannot take up.
+            InterruptedRunError: the stop file was made; the training has saved a checkpoint, and can go on from it.
         """
         if resume_from_checkpoint is True:
             found = last_whole(Path(self.args.output_dir))
             resume_from_checkpoint = str(found) if found else None
         if resume_from_checkpoint:
             check_resume(Path(resume_from_checkpoint), self._distribution())
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        stopping = StopWhenAsked(self.accelerator)
+        if stop_file.watched():
+            self.add_callback(stopping)
+        found = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if stopping.stopped_at is not None:
+            self.accelerator.wait_for_everyone()  # the main process may still be writing when the others are done
+            raise InterruptedRunError(
+                f"asked to stop at step {stopping.stopped_at} of {self.state.max_steps}: a checkpoint is saved, from which "
+                "training.resume_from_checkpoint=true goes on"
+            )
+        return found
 
     def _distribution(self) -> Distribution:
         args = self.args

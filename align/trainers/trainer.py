@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils.memory import clear_device_cache
 from datasets import IterableDataset
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -56,6 +57,7 @@ class PreferenceTrainer(RankedTrainer):
     loss_is_scaled_for_ga = True
     _tag_names = ["trl", "dpo", "align"]
     _precompute_engine: Any  # trl's: the DeepSpeed engine of reference forwards before training
+    ref_model: Any  # trl's: the reference, where it is a model of its own
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class PreferenceTrainer(RankedTrainer):
             args = PreferenceConfig(f"{name.split('/')[-1]}-DPO")
         self._backend: str | None = None
         self._reference_store = ReferenceStore()
+        self._reference_released = False
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
         self._monitor: ThreeDMonitor | None = None
         check_fsdp(args)
@@ -145,6 +148,11 @@ class PreferenceTrainer(RankedTrainer):
     @contextlib.contextmanager
     def _reference_model(self) -> Iterator[Any]:
         """The model that gives the reference's log-probs, ready to be called."""
+        trained_away = self.ref_model is None and not is_peft_model(self.model) and self.state.global_step > 0
+        if self._reference_released or (self.precompute_ref_logps and trained_away):
+            raise RuntimeError(
+                "A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start."
+            )
         with (
             torch.no_grad(),
             disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
@@ -159,6 +167,17 @@ class PreferenceTrainer(RankedTrainer):
             else:
                 yield self._precompute_engine or self.model
 
+    def release_reference(self) -> None:
+        """Give back the memory of a reference model whose log-probs are all computed. Other data cannot be scored afterwards."""
+        if self.ref_model is None or not self.precompute_ref_logps:
+            return
+        self.accelerator._models = [model for model in self.accelerator._models if model is not self.ref_model]
+        if self.is_deepspeed_enabled:
+            self.ref_model.destroy()
+        self.ref_model = None
+        self._reference_released = True
+        clear_device_cache(garbage_collection=True)
+
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The reference's log-probs of the chosen and rejected end of every edge: two of `[E]`."""
         batch = self._tree_batch(inputs)
@@ -172,10 +191,6 @@ class PreferenceTrainer(RankedTrainer):
         known = self._reference_store.lookup(batch)
         if known is not None:
             return known
-        if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model) and self.state.global_step > 0:
-            raise RuntimeError(
-                "A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start."
-            )
         with self._reference_model() as reference:
             logps = self._scores(reference, batch).logps
         assert logps is not None

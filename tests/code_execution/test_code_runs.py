@@ -2,13 +2,11 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import align, align_here, open_page
+from conftest import align, align_here, kill_at_random, open_page
 
 from align.trees import pairs_from_tree, read_trees
 from data_pipelines.code_execution.edges import EdgeRules, with_edges
@@ -167,18 +165,7 @@ def test_killed_at_random_points_it_ends_with_the_same_programs_and_weights(mode
     recipe = yaml.safe_load(path.read_text())
     del recipe["evaluation"]  # whose two stages would take most of the time
     path.write_text(yaml.safe_dump(recipe))
-    command = [
-        sys.executable,
-        ROOT / "scripts" / "kill_run.py",
-        path,
-        "--kills",
-        "3",
-        "--folder",
-        tmp_path / "runs",
-    ]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same to the byte" in done.stdout
+    assert "the same to the byte" in kill_at_random(path, tmp_path / "runs", 3)
 
 
 MISTAKES = {

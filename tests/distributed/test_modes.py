@@ -1,11 +1,13 @@
 """A recipe trains the same model however it is distributed: real processes, real DeepSpeed, real FSDP, over gloo."""
 
+import math
 import shutil
 
 import pytest
 import spread
 import torch
 import yaml
+from conftest import random_model
 
 from align.models import load_model
 from align.trainers.checkpoints import read_record
@@ -75,6 +77,19 @@ def test_a_reference_that_is_kept_is_sharded_too(mode, alone, folder):
     found = spread.train(spread.on_cpu(folder, mode), recipe)
     assert found.returncode == 0, found.stderr[-3000:]
     assert spread.curve(folder / f"kept-{mode}/checkpoint-20").losses == pytest.approx(alone[0].losses, abs=1e-4)
+
+
+def test_a_reference_of_its_own_is_the_same_where_it_is_sharded_and_then_released(folder):
+    random_model(seed=3, scale=0.1).save_pretrained(folder / "reference")
+    found = {}
+    for mode in ("cpu", "zero3", "fsdp2"):
+        recipe = spread.write_recipe(folder, f"other-{mode}", num_train_epochs=1)
+        trained = spread.train(spread.on_cpu(folder, mode, 1 if mode == "cpu" else 2), recipe, f"model.reference={folder / 'reference'}")
+        assert trained.returncode == 0, trained.stderr[-3000:]
+        found[mode] = spread.curve(folder / f"other-{mode}/checkpoint-10").losses
+    assert abs(found["cpu"][0] - math.log(2)) > 1e-3, "the reference is not the policy"
+    assert found["zero3"] == pytest.approx(found["cpu"], abs=1e-4)
+    assert found["fsdp2"] == pytest.approx(found["cpu"], abs=1e-4)
 
 
 def test_an_adapter_trains_alike_where_weights_are_sharded(folder):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import align, byte_level_tokenizer, random_model
+from conftest import align, align_here, byte_level_tokenizer, random_model
 
 from align.trees import Edge, Node, PreferenceTree, read_trees, write_trees
 
@@ -52,8 +52,9 @@ def test_two_models_and_a_filter(folder):
         (("--filter", "0.1", "--output", "x.jsonl", "--by", "chess"), "--by chess: did you mean 'ches'"),
     ],
 )
-def test_mistakes_are_said_in_a_sentence(folder, arguments, message, tmp_path):
-    found = align("diagnose", folder / "start", folder / "pairs.jsonl", "--unseen", "0", *arguments, cwd=tmp_path)
+def test_mistakes_are_said_in_a_sentence(folder, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = align_here("diagnose", folder / "start", folder / "pairs.jsonl", "--unseen", "0", *arguments)
     assert found.returncode == 2
     assert message in found.stderr
     assert not list(tmp_path.iterdir())
@@ -66,7 +67,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
         ((folder / "nowhere", folder / "pairs.jsonl"), "nowhere'"),
         ((folder / "start", folder / "nothing.jsonl"), "nothing.jsonl"),
     ):
-        found = align("diagnose", *arguments)
+        found = align_here("diagnose", *arguments)
         assert found.returncode == 2
         assert message in found.stderr
         assert found.stderr.strip().splitlines()[-1].startswith("align: ")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from align.errors import AlignError
-from align.runs import InterruptedRunError, Output, RunFolder, Shard, Stage, assess, execute
+from align.errors import AlignError, InterruptedRunError
+from align.runs import Output, RunFolder, Shard, Stage, assess, execute
 
 HERE = Path(__file__).parent
 HALF_A_SECOND = 0.5

@@ -1,6 +1,7 @@
 """The job scripts as they are written, on a real Slurm with two nodes."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -89,13 +90,16 @@ def test_a_training_over_two_nodes_is_that_of_one_machine(mode, slurm, folder, w
 
 
 def test_a_requeued_job_goes_on(slurm, folder, whole):
-    """As near the time limit: Slurm warns the batch script, which ends the training and queues again."""
+    """As near the time limit: Slurm warns the batch script; the training saves a checkpoint and ends, and the job queues again."""
     job = sbatch(slurm, folder, "train.sbatch", recipe(folder, "requeued"), options=["--nodes=2"])
     until_checkpoint(folder, "requeued", job, slurm)
     subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm, check=True)
     time.sleep(3)
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=slurm, check=False)  # not only after two minutes
     assert cluster.wait(job, slurm) == "COMPLETED", log(folder, job)
+    stopped = re.search(r"asked to stop at step (\d+) of 20: a checkpoint is saved", log(folder, job))
+    assert stopped, log(folder, job)
+    assert int(stopped[1]) > 7, "nothing was saved between the two checkpoints that would have been there anyway"
     assert "queues again" in log(folder, job)
     assert "start 2" in log(folder, job)
     assert same(spread.weights(folder / "requeued"), whole)

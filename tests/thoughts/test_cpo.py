@@ -1,13 +1,11 @@
 """Whole runs of CPO on a tiny random model: what each stage leaves, what a kill costs, what a mistake says."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import align, align_here, byte_level_tokenizer, open_page, random_model
+from conftest import align, align_here, byte_level_tokenizer, kill_at_random, open_page, random_model
 from scripted import TASK
 
 from align.trees import pairs_from_tree, read_trees
@@ -109,18 +107,7 @@ def test_show_draws_a_search_with_its_kept_path_values_and_edges(finished):
 
 
 def test_killed_at_random_points_it_ends_with_the_same_trees_and_weights(model, tmp_path):
-    command = [
-        sys.executable,
-        ROOT / "scripts" / "kill_run.py",
-        write_recipe(tmp_path, model),
-        "--kills",
-        "5",
-        "--folder",
-        tmp_path / "runs",
-    ]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same to the byte" in done.stdout
+    assert "the same to the byte" in kill_at_random(write_recipe(tmp_path, model), tmp_path / "runs", 3)
 
 
 MISTAKES = {

@@ -7,8 +7,10 @@ import pytest
 import torch
 from conftest import random_model
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
-from align.errors import AlignError
+from align.errors import AlignError, InterruptedRunError
+from align.runs.stop_file import STOP_FILE
 from align.trainers import PreferenceConfig, PreferenceTrainer
 from align.trainers.checkpoints import Distribution, begin, check_resume, fault, last_whole, read_record
 from align.trees import Edge, Node, PreferenceTree
@@ -20,10 +22,12 @@ TREES = [PreferenceTree(f"What is {a}?\n", (Node(f"It is {a}."), Node("No idea."
 def training(settings, tokenizer, tmp_path):
     """Starts a training of 8 steps with a checkpoint every two; returns the trainer."""
 
-    def train(resume=None, **changes):
+    def train(resume=None, callbacks=None, **changes):
         changes = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2, "num_train_epochs": 2, **changes}
         args = PreferenceConfig(**{**settings, "learning_rate": 1e-3, "output_dir": str(tmp_path / "out"), **changes})
-        trainer = PreferenceTrainer(random_model(), random_model(), args, train_dataset=TREES, processing_class=tokenizer)
+        trainer = PreferenceTrainer(
+            random_model(), random_model(), args, train_dataset=TREES, processing_class=tokenizer, callbacks=callbacks
+        )
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
@@ -71,6 +75,35 @@ def test_a_training_resumed_in_an_epoch_ends_with_the_same_weights(training, tmp
     training(True)
     again = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
+
+
+class Ask(TrainerCallback):
+    """Makes the stop file in the middle of a step."""
+
+    def __init__(self, file, step):
+        self.file, self.step = file, step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            self.file.touch()
+
+
+def test_a_training_that_is_asked_to_stop_saves_first_and_goes_on_with_the_same_weights(training, tmp_path, monkeypatch):
+    whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
+    with pytest.raises(InterruptedRunError, match="asked to stop at step 5 of 8: a checkpoint is saved"):
+        training(callbacks=[Ask(tmp_path / "stop", 5)], save_strategy="no")
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-5"]
+    (tmp_path / "stop").unlink()
+    training(True)
+    again = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
+
+
+def test_a_training_that_is_asked_to_stop_at_its_last_step_is_done(training, tmp_path, monkeypatch):
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
+    assert training(callbacks=[Ask(tmp_path / "stop", 8)]).state.global_step == 8
 
 
 def test_without_a_whole_checkpoint_the_training_begins_anew(training, tmp_path):

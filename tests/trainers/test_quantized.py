@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import yaml
-from conftest import align, byte_level_tokenizer, random_model
+from conftest import align, byte_level_tokenizer, small_llama
 
 from align.models import load_model
 
@@ -16,7 +16,7 @@ ROWS = [{"prompt": f"What is {a}?\n", "chosen": f"It is {a}.", "rejected": "No i
 
 @pytest.fixture
 def recipe(tmp_path):
-    random_model(scale=0.1).save_pretrained(tmp_path / "model")
+    small_llama().save_pretrained(tmp_path / "model")
     byte_level_tokenizer().save_pretrained(tmp_path / "model")
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     content = {

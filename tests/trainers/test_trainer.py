@@ -4,6 +4,8 @@ import json
 import logging
 import math
 import random
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +69,21 @@ def test_precomputed_reference_is_kept_on_disk_and_read_back(settings, tokenizer
         monkeypatch.setattr(PreferenceTrainer, "_reference_model", lambda self: pytest.fail("the reference was run again"))
     assert results[0] == results[1]
     assert len(list((tmp_path / "ref").glob("*.npz"))) == 1
+
+
+def test_a_released_reference_costs_no_memory_and_changes_nothing(settings, tokenizer, tmp_path):
+    losses = []
+    for release in (False, True):
+        t = trainer(settings, tokenizer, ref_model=random_model(seed=1), precompute_ref_log_probs=True, reference_cache_dir=str(tmp_path))
+        weight = weakref.ref(t.ref_model.lm_head.weight)
+        if release:
+            t.release_reference()
+            with pytest.raises(RuntimeError, match="the reference is gone"):
+                t.evaluate([replace(tree, prompt="Something else?\n") for tree in TREES])
+        assert (weight() is None) == release
+        t.train()
+        losses.append(logged(t, "loss"))
+    assert losses[0] == losses[1]
 
 
 def test_another_reference_is_not_mixed_up(settings, tokenizer, tmp_path):
