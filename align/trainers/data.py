@@ -22,7 +22,9 @@ REASON = "_unusable"
 
 
 def as_dataset(data: Any) -> Any:
-    """A list of `PreferenceTree` as a data set; anything else unchanged."""
+    """A list of `PreferenceTree` as a data set, also in a dictionary of several; anything else unchanged."""
+    if isinstance(data, dict):
+        return type(data)({name: as_dataset(one) for name, one in data.items()})
     if isinstance(data, list) and data and isinstance(data[0], PreferenceTree):
         return Dataset.from_list([to_record(tree) for tree in data])
     return data

@@ -81,8 +81,6 @@ class PreferenceTrainer(RankedTrainer):
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
-        if isinstance(eval_dataset, dict):
-            eval_dataset = type(eval_dataset)({key: as_dataset(value) for key, value in eval_dataset.items()})
         with _settings_trl_does_not_know(args), reference_from_main_process():
             super().__init__(
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
@@ -116,6 +114,10 @@ class PreferenceTrainer(RankedTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As trl's; lists of `PreferenceTree` are data sets, too."""
+        return super().evaluate(as_dataset(eval_dataset), *args, **kwargs)
 
     # Engine
 
