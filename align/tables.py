@@ -91,25 +91,17 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def study_table(curves: Sequence[Curves]) -> Table:
-    """One line a scenario and method of the toy study: how strongly each of the 3D-properties appears."""
-    from align.diagnostics.study import strength
+    """One line a scenario and method of the toy study: whether each of the 3D-properties appears, and how strongly."""
+    from align.diagnostics.study import summary
 
     title = "the 3D-properties at the end of training; p⁺, p⁻: probability of the chosen and rejected response"
     table = Table(title=title, title_justify="left", box=None)
-    for column in ("chosen", "rejected", "method", "p⁺", "p⁻", "drastic drop", "degradation", "dispersion"):
-        table.add_column(column, justify="left" if column in ("chosen", "rejected", "method") else "right")
-    for one in curves:
-        found = strength(one)
-        marks = [
-            _marked(f"{found.drop:.1f} orders", found.drop >= 1, found.drop >= 8),
-            _marked(f"{found.degradation:.2f} nats", found.degradation >= 0.1, found.degradation >= 1),
-            _marked(f"{found.dispersion:.1%} unseen", found.dispersion >= 0.1, found.dispersion >= 0.5),
-        ]
-        ends = [
-            f"{one.chosen[0].item():.2f} → {one.chosen[-1].item():.2f}",
-            f"{one.rejected[0].item():.2f} → {one.rejected[-1].item():.0e}",
-        ]
-        table.add_row(*(f"{policy}-policy" for policy in one.scenario), one.method, *ends, *marks)
+    columns, *lines = summary(curves)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < 3 else "right")
+    colours = {"no": "green", "yes": "yellow", "strongly": "bold red"}
+    for line in lines:
+        table.add_row(*line[:5], *(f"[{colours[cell.split(':')[0]]}]{cell}[/]" for cell in line[5:]))
     return table
 
 
@@ -178,10 +170,6 @@ def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled | N
         f"mean length {found.model_length:.0f} characters, the baseline's {found.baseline_length:.0f}"
     )
     return table
-
-
-def _marked(text: str, there: bool, strong: bool) -> str:
-    return f"[bold red]{text}[/]" if strong else f"[yellow]{text}[/]" if there else f"[green]{text}[/]"
 
 
 _PLAIN: dict[str, Any] = {"title_justify": "left", "box": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -45,7 +46,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _quiet_libraries() -> None:
-    """Keep DeepSpeed from announcing on standard output, at every import, that it found no GPU."""
+    """Keep DeepSpeed from announcing at every import that it found no GPU, and bitsandbytes that it has no faster kernel for this CPU."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     study.add_argument("--steps", type=int, help="of training (default 150)")
     study.add_argument("--beta-rejected", type=float, help="of Flex-DPO, whose other β is 0.1 (default 0.05)")
     study.add_argument("--sft-weight", type=float, help="of SFT-DPO (default 0.1)")
+    study.add_argument("--output", type=Path, help="write the curves: .html, a page that needs no network, or .jsonl, their numbers")
     study.set_defaults(command=_study)
     about = """Measure a model on suites of questions, mathematics, programs, instructions, with intervals; lm:TASK is one of
 lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the same command goes on; results of another model in
@@ -94,6 +95,8 @@ Every verdict is kept as it comes: after any end the same command goes on. Then 
 
 
 def _study(options: argparse.Namespace) -> None:
+    if options.output is not None and options.output.suffix not in (".html", ".jsonl"):
+        raise AlignError(f"--output {options.output}: expected a name that ends in .html or .jsonl")
     import torch
 
     from align.diagnostics.study import Study, run
@@ -103,6 +106,11 @@ def _study(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("seed", "steps", "beta_rejected", "sft_weight")}
     curves = run(Study(**{name: value for name, value in given.items() if value is not None}))
     show(study_table(curves))
+    if options.output is not None:
+        from eval.report.study import write_study
+
+        write_study(curves, options.output)
+        print(options.output)
 
 
 def _eval(options: argparse.Namespace) -> None:

@@ -87,6 +87,18 @@ class Strength:
     rise: float
 
 
+LEVELS = {"drop": (1.0, 8.0), "degradation": (0.1, 1.0), "dispersion": (0.1, 0.5)}
+"""From where on a property appears, and from where on it is strong."""
+
+
+def appears(found: Strength) -> dict[str, str]:
+    """Whether each property appears: "no", "yes" or "strongly"."""
+    return {
+        name: "strongly" if getattr(found, name) >= strong else "yes" if getattr(found, name) >= there else "no"
+        for name, (there, strong) in LEVELS.items()
+    }
+
+
 def strength(curves: Curves) -> Strength:
     """Measure the properties on curves."""
     lowest = curves.unseen.cummin(0).values
@@ -96,6 +108,26 @@ def strength(curves: Curves) -> Strength:
         dispersion=float(curves.unseen[-1]),
         rise=float((curves.unseen - lowest).max()),
     )
+
+
+def summary(curves: Sequence[Curves]) -> list[tuple[str, ...]]:
+    """A table of the properties: its columns, then a row a scenario and method."""
+    found: list[tuple[str, ...]] = [("chosen", "rejected", "method", "p⁺", "p⁻", "drastic drop", "degradation", "dispersion")]
+    for one in curves:
+        measured = strength(one)
+        there = appears(measured)
+        found.append(
+            (
+                *(f"{policy}-policy" for policy in one.scenario),
+                one.method,
+                f"{one.chosen[0].item():.2f} → {one.chosen[-1].item():.2f}",
+                f"{one.rejected[0].item():.2f} → {one.rejected[-1].item():.0e}",
+                f"{there['drop']}: {measured.drop:.1f} orders",
+                f"{there['degradation']}: {measured.degradation:.2f} nats",
+                f"{there['dispersion']}: {measured.dispersion:.1%} unseen",
+            )
+        )
+    return found
 
 
 def run(study: Study | None = None) -> list[Curves]:

@@ -30,6 +30,7 @@ def main(folder: str, shard: str) -> int:
     _end_with_parent()
     here = Path(folder)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
     log = logging.FileHandler(here / "log.txt", encoding="utf-8")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(log)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from eval.report import sections
 from eval.report.gather import RunData, gather
 
-__all__ = ["gather", "page", "write_report"]
+__all__ = ["Section", "gather", "page", "render", "write", "write_report"]
 
 SECTIONS = (
     ("results", "Results", sections.results),
@@ -55,12 +55,16 @@ def write_report(folders: Sequence[Path], path: Path) -> list[str]:
     for run in runs:
         if labels.count(run.label) > 1:
             run.label = f"{run.path.parent.name}/{run.label}"
-    text = page(runs)
+    write(page(runs), path)
+    return _missing(runs)
+
+
+def write(text: str, path: Path) -> None:
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.tmp")
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
-    return _missing(runs)
 
 
 def page(runs: Sequence[RunData]) -> str:
@@ -68,8 +72,19 @@ def page(runs: Sequence[RunData]) -> str:
     found = [Section(id, title, list(make(runs))) for id, title, make in SECTIONS]
     title = f"{runs[0].label}: {runs[0].method}" if len(runs) == 1 else f"{len(runs)} runs: {', '.join(run.label for run in runs)}"
     lead = runs[0].recipe.get("description") or ""
+    return render(title, lead, [one for one in found if one.parts], _missing(runs))
+
+
+def render(title: str, lead: str, sections: Sequence[Section], missing: Sequence[str] = ()) -> str:
+    """A page that needs no network and no other file.
+
+    Args:
+        title, lead: what stands at its top.
+        sections: its parts.
+        missing: what could not be read, in words.
+    """
     template = Environment(autoescape=True).from_string(resources.files(__name__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(title=title, lead=lead, missing=_missing(runs), sections=[one for one in found if one.parts])
+    return template.render(title=title, lead=lead, missing=missing, sections=sections)
 
 
 def _missing(runs: Sequence[RunData]) -> list[str]:

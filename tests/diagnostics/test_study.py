@@ -1,9 +1,14 @@
 """The toy study shows what the paper shows, for ten seeds; its gradients are those of the closed form."""
 
+import json
+import re
+
 import pytest
 import torch
+from conftest import align_here, open_page
 
 from align.diagnostics.study import METHODS, SCENARIOS, Study, run, strength
+from eval.report.study import write_study
 
 ON, OFF = ("on", "on"), ("off", "off")
 
@@ -25,6 +30,26 @@ def test_probabilities_and_gradients_are_those_of_the_closed_form(small):
             for gradient, p in ((curves.chosen_gradient, curves.chosen), (curves.rejected_gradient, curves.rejected)):
                 assert gradient[0].item() == pytest.approx(0.1 / 2 / p[0].item() / 4, rel=1e-2)
             assert curves.rejected_gradient[-1] / curves.chosen_gradient[-1] > curves.rejected_gradient[0] / curves.chosen_gradient[0]
+
+
+@pytest.mark.slow
+def test_the_command_says_whether_each_property_appears_and_draws_the_curves(tmp_path, browser):
+    done = align_here("study", "3d", "--steps", "30", "--output", tmp_path / "study.html")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if "-policy" in line]
+    assert len(rows) == len(SCENARIOS) * len(METHODS)
+    assert all(
+        re.search(r"(no|yes|strongly): [\d.]+ orders +(no|yes|strongly): [\d.]+ nats +(no|yes|strongly): [\d.]+% unseen", row)
+        for row in rows
+    )
+    assert open_page(browser, tmp_path / "study.html").locator("svg.chart").count() == 5 * len(SCENARIOS)
+
+
+def test_the_curves_are_written_as_numbers_too(small, tmp_path):
+    write_study(list(small.values()), tmp_path / "study.jsonl")
+    records = [json.loads(line) for line in (tmp_path / "study.jsonl").read_text().splitlines()]
+    assert [(tuple(one["scenario"]), one["method"]) for one in records] == list(small)
+    assert records[0]["chosen"] == small[ON, "DPO"].chosen.tolist()
 
 
 @pytest.mark.slow
