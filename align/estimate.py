@@ -162,7 +162,7 @@ def _hours(flops_per_parameter: float, shape: Shape, workload: Workload) -> floa
 
 def _decoding_speed(recipe: Recipe, shape: Shape, workload: Workload) -> float:
     """Tokens a second of all GPUs: every step reads all weights, and the keys and values of every open response."""
-    gpu, spread = GPUS[workload.gpu], recipe.resources.tensor_parallel
+    gpu, spread = GPUS[workload.gpu], recipe.engine_gpus
     context = workload.prompt_tokens + workload.response_tokens / 2
     weights = 2 * shape.parameters
     room = 0.9 * gpu.memory * spread - weights

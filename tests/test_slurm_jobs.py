@@ -23,6 +23,12 @@ def test_the_jobs_of_a_recipe():
     assert names("code/qwen2.5-coder-7b-mbpp", Machine(shards=8)) == [("run", "--until", "problems"), ("rollouts",), ("run",)]
 
 
+def test_an_engine_over_several_gpus_gets_them_all():
+    spread = recipes.load("dice/llama3-8b", ["resources.tensor_parallel=2", "rollouts.options={pipeline_parallel_size: 2}"])
+    array, *_ = jobs_of(spread, Machine(shards=4))
+    assert array.asks == ("--array=0-3%16", "--gpus-per-node=4")
+
+
 @pytest.mark.parametrize(
     ("recipe", "machine", "message"),
     [

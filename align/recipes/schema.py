@@ -295,7 +295,8 @@ class Resources(_Section):
     processes: int = 1
     """Processes that share sampling and scoring, each with its own GPUs."""
     tensor_parallel: int = 1
-    """GPUs a copy of the model is spread over when sampling with vLLM."""
+    """GPUs a copy of the model is spread over when sampling with vLLM; its layers over more of them, or over nodes with Ray, by
+    `rollouts.options`: {pipeline_parallel_size: 2, distributed_executor_backend: ray}."""
     accelerate: str | None = None
     """Launch training with this configuration: a name below recipes/accelerate, or a file."""
 
@@ -319,6 +320,12 @@ class Recipe(_Section):
     """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
     seeds: list[int] = [42]
     """Run every variant with each of these seeds."""
+
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs that one sampling engine takes."""
+        options = self.rollouts.options if self.rollouts else {}
+        return self.resources.tensor_parallel * int(options.get("pipeline_parallel_size", 1))
 
     @model_validator(mode="after")
     def _has_preferences(self) -> Recipe:

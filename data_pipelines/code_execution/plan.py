@@ -51,7 +51,7 @@ def stages_of_code(recipe: Recipe, training: Stage) -> list[Stage]:
         "sampling": sampling_settings(rollouts),
     }  # fmt: skip
     chosen = Output("problems", "problems.jsonl")
-    shared = {"processes": recipe.resources.processes, "gpus_per_process": recipe.resources.tensor_parallel}
+    shared = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
     asked: dict[str, Input] = {"model": model, "prompts": Output("problems", "prompts.jsonl")}
     stages.append(Stage("sample", "data_pipelines.rollouts.stages:sample", sampling, asked, shared))
     samples = Output("sample", "samples")

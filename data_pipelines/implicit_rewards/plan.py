@@ -63,7 +63,7 @@ def _round(recipe: Recipe, number: int, seed: int, policy: Any, reference: Any, 
     shared = {"processes": resources.processes}
     sampling = Stage(
         f"{name}/sample", "data_pipelines.rollouts.stages:sample", _sampling(recipe, number, seed),
-        {"model": policy, "prompts": sources.prompts}, shared | {"gpus_per_process": resources.tensor_parallel},
+        {"model": policy, "prompts": sources.prompts}, shared | {"gpus_per_process": recipe.engine_gpus},
     )  # fmt: skip
     filtering = Stage(
         f"{name}/filter", f"{_HERE}.filtering:filter_samples", rounds.filter.model_dump(), {"samples": Output(sampling.name, "samples")}

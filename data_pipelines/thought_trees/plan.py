@@ -93,7 +93,7 @@ def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[st
         }  # fmt: skip
     if recipe.model.reference:
         inputs = {**inputs, "reference": External(recipe.model.reference)}
-    resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.resources.tensor_parallel}
+    resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
     return Stage(name, f"{_HERE}.stages:search_questions", settings, inputs, resources)
 
 

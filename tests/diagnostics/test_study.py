@@ -39,7 +39,7 @@ def test_the_command_says_whether_each_property_appears_and_draws_the_curves(tmp
     rows = [line for line in done.stdout.splitlines() if "-policy" in line]
     assert len(rows) == len(SCENARIOS) * len(METHODS)
     assert all(
-        re.search(r"(no|yes|strongly): [\d.]+ orders +(no|yes|strongly): [\d.]+ nats +(no|yes|strongly): [\d.]+% unseen", row)
+        re.search(r"(no|yes|strongly): [-\d.]+ orders +(no|yes|strongly): [-\d.]+ nats +(no|yes|strongly): [-\d.]+% unseen", row)
         for row in rows
     )
     assert open_page(browser, tmp_path / "study.html").locator("svg.chart").count() == 5 * len(SCENARIOS)
