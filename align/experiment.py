@@ -6,37 +6,24 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, ProgressCallback
-from transformers.utils.logging import disable_progress_bar
 
 from align import recipes
 from align.card import model_card
 from align.errors import AlignError
 from align.models import load_model, load_tokenizer
+from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
 from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, to_record, trees_from_pairs, write_jsonl
-
-MICRO = "micro:sums"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run reports: the evaluation before and after, and the last 3D measurement."""
-
-    name: str
-    seed: int
-    before: dict[str, float] | None
-    after: dict[str, float] | None
-    three_d: dict[str, float]
-    output_dir: str
+from data_pipelines.micro import start_model
 
 
 def run(recipe: Recipe) -> list[Outcome]:
@@ -60,7 +47,7 @@ def run(recipe: Recipe) -> list[Outcome]:
 
 def train(recipe: Recipe, name: str = "run") -> Outcome:
     """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
-    path = resolve_model(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
+    path = start_model.resolve(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
     trainer = make_trainer(recipe, path, name)
     before = _evaluate(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
@@ -87,7 +74,7 @@ def train_stage(task: Task) -> None:
         model["reference"] = task.inputs["reference"]
     training = {**task.settings["training"], **task.resources["training"], "output_dir": str(checkpoints)}
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
-    path = resolve_model(task.inputs["model"], int(training.get("seed", 42)))
+    path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name)
     trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
@@ -138,7 +125,6 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         AlignError: models or data cannot be had, or settings contradict each other.
     """
     assert recipe.data.train is not None
-    disable_progress_bar()  # of loading and saving weights
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     args = _arguments(recipe)
     tokenizer = _tokenizer(recipe, path)
@@ -168,15 +154,6 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
         return PreferenceConfig(**settings)
     except (ValueError, TypeError) as error:
         raise AlignError(f"training: {error}") from error
-
-
-def resolve_model(name: str, seed: int) -> str:
-    """The folder or hub name to load; `micro:sums` is trained first, or taken from the cache."""
-    if name != MICRO:
-        return name
-    from data_pipelines.micro.start_model import StartModel, build
-
-    return str(build(StartModel(seed=seed)))
 
 
 def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:
@@ -218,7 +195,7 @@ def read(recipe: Recipe, source: str, split: str, model: Any, tokenizer: Any, ar
     Raises:
         AlignError: too large a share cannot be read; names the first such record.
     """
-    if source == MICRO:
+    if source == start_model.NAME:
         from data_pipelines.micro.preferences import sample_preferences
 
         return sample_preferences(model.eval(), tokenizer, count=recipe.data.limit or 400, seed=args.seed)
@@ -236,7 +213,7 @@ def _evaluate(recipe: Recipe, trainer: PreferenceTrainer) -> dict[str, float] | 
         return None
     from eval.tasks import measure
 
-    return measure(recipe.evaluation.task, trainer.model, trainer.processing_class, recipe.evaluation.problems)
+    return measure(recipe.evaluation.task, trainer.model, trainer.processing_class, recipe.evaluation.problems).numbers
 
 
 def _is_main_process() -> bool:

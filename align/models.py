@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from align.errors import AlignError
 
@@ -29,6 +30,7 @@ def load_model(
     Raises:
         AlignError: there is no such model, or it cannot be loaded.
     """
+    disable_progress_bar()  # loading and saving weights need none
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 from align import recipes
 from align.errors import AlignError, InterruptedRunError
 from align.recipes import Recipe
-from align.runs import External, Output, RunFolder, Shard, Stage, execute
+from align.runs import External, Input, Output, RunFolder, Shard, Stage, execute
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
 from align.runs.stage import read_specification
@@ -43,6 +43,18 @@ class Run:
     recipe: Recipe
     folder: RunFolder
     stages: list[Stage]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run reports: the evaluation before and after, and the last 3D measurement."""
+
+    name: str
+    seed: int
+    before: dict[str, float] | None
+    after: dict[str, float] | None
+    three_d: dict[str, float]
+    output_dir: str
 
 
 def runs_of(recipe: Recipe) -> list[Run]:
@@ -84,16 +96,25 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         evaluation = Stage(
             "evaluate",
             "eval.tasks:evaluate",
-            {"task": recipe.evaluation.task, "problems": recipe.evaluation.problems, "dtype": recipe.model.dtype},
-        )
+            {
+                "task": recipe.evaluation.task, "problems": recipe.evaluation.problems, "dtype": recipe.model.dtype,
+                "seed": recipe.training.get("seed", 42),
+            },
+        )  # fmt: skip
     if recipe.rounds is not None:
         return stages_of_rounds(recipe, training, evaluation)
-    inputs = {"model": External(recipe.model.name_or_path), "data": External(recipe.data.train)}
+    return _stages_of_preferences(recipe, training, evaluation)
+
+
+def _stages_of_preferences(recipe: Recipe, training: Stage, evaluation: Stage | None) -> list[Stage]:
+    """Training on preferences that are there already, measured before and after."""
+    inputs: dict[str, Input] = {"model": External(recipe.model.name_or_path), "data": External(str(recipe.data.train))}
     if recipe.model.reference:
         inputs["reference"] = External(recipe.model.reference)
-    stages = [Stage(training.name, training.function, training.settings, inputs, launch)]
+    stages = [replace(training, inputs=inputs)]
     if evaluation is not None:
-        stages.append(Stage(evaluation.name, evaluation.function, evaluation.settings, {"model": Output("train", "model")}))
+        before = replace(evaluation, name="start/evaluate", inputs={"model": inputs["model"]})
+        stages = [before, *stages, replace(evaluation, inputs={"model": Output("train", "model")})]
     return stages
 
 
@@ -194,6 +215,20 @@ def before_and_after(run: Run) -> dict[str, dict[str, float]]:
     places = {"before": "start/evaluate", "search": "start/grade", "after": "evaluate"}
     found = {name: _read(run.folder.stage(stage) / "metrics.json") for name, stage in places.items()}
     return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def outcomes(runs: Sequence[Run]) -> list[Outcome]:
+    """What runs of training alone report, as far as they are done."""
+    found = []
+    for run in runs:
+        numbers, training = before_and_after(run), run.folder.stage("train")
+        watched = training / "three_d.jsonl"
+        last = json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]) if watched.exists() else {}
+        if (training / "model").exists():
+            three_d = {key: value for key, value in last.items() if key.startswith("3d/")}
+            name, seed = run.label.rsplit("seed", 1)[0].strip() or "run", int(run.recipe.training.get("seed", 42))
+            found.append(Outcome(name, seed, numbers.get("before"), numbers.get("after"), three_d, str(training / "model")))
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

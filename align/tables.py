@@ -18,8 +18,7 @@ from align.trees import ROOT, Node, PreferenceTree
 if TYPE_CHECKING:
     from align.diagnostics.study import Curves
     from align.estimate import Estimate
-    from align.experiment import Outcome
-    from align.plans import Run
+    from align.plans import Outcome, Run
     from data_pipelines.code_execution.sandbox import ExecutionResult
     from eval.diagnosis import Diagnosis
     from eval.report.gather import Evaluation
@@ -80,13 +79,13 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.name == name]
-        before = [o.before[number] for o in mine if o.before is not None]
-        after = [o.after[number] for o in mine if o.after is not None]
+        measured = [(o.before[number], o.after[number]) for o in mine if o.before and o.after]
+        before, after = ([pair[place] for pair in measured] for place in (0, 1))
         wins = sum(a > b for a, b in zip(after, before, strict=True))
-        measured = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
+        drifted = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
         shown = ".1%" if number == "accuracy" else ".3f"
-        cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(mine)}"] if before else ["", "", ""]
-        table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in measured))
+        cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(measured)}"] if measured else ["", "", ""]
+        table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in drifted))
     return table
 
 
@@ -140,15 +139,15 @@ def evaluation_table(found: Mapping[str, Evaluation], others: Mapping[str, Evalu
     for column in ("suite", "number", "value", "95% interval", "count", *against):
         table.add_column(column, justify="left" if column in ("suite", "number") else "right")
     for suite, one in found.items():
-        name = next(iter(one.metrics))
+        name, form = next(iter(one.metrics)), ".1%" if one.is_share else ".3f"
         rate = interval(list(one.items.values())) if one.items else None
-        cells = (
-            [f"{rate.value:.1%}", f"{rate.low:.1%} to {rate.high:.1%}", str(rate.count)] if rate else [f"{one.metrics[name]:.4g}", "", ""]
-        )
+        cells = [f"{one.metrics[name]:.4g}", "", ""]
+        if rate is not None:
+            cells = [f"{rate.value:{form}}", f"{rate.low:{form}} to {rate.high:{form}}", str(rate.count)]
         shared = [id for id in one.items if suite in others and id in others[suite].items]
         if shared:
             other = compare([others[suite].items[id] for id in shared], [one.items[id] for id in shared])
-            cells += [f"{other.difference:+.1%}", f"{other.low:+.1%} to {other.high:+.1%}", f"{other.p_value:.2g}"]
+            cells += [f"{other.difference:+{form}}", f"{other.low:+{form}} to {other.high:+{form}}", f"{other.p_value:.2g}"]
         table.add_row(suite, name, *cells)
     return table
 

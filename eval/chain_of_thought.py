@@ -72,11 +72,20 @@ def _answered(batch: Sequence[Question], how: ThoughtTask, engine: Engine, chat:
 def grade_searches(task: Task) -> None:
     """The numbers of `answer` for a search stage's trees; questions set aside count as wrong.
 
-    Inputs: `searches`, `cost`. Output: `metrics.json`; `tokens` are those of thoughts and judgements together.
+    Inputs: `searches`, `cost`. Outputs: `answers/`, a journal of the searches' answers with their grades; `metrics.json`, in which
+    `tokens` are those of thoughts and judgements together.
     """
     trees, set_aside = read_searches(task.path("searches"))
     found = [tree.metadata["search"] for tree in trees]
     total = len(trees) + len(set_aside)
+    graded = {
+        str(tree.id): {"question": one["question"], "response": str(one["answer"]), "right": one["right"] is True}
+        for tree, one in zip(trees, found, strict=True)
+    }
+    graded |= {id: {"question": one["question"], "response": one["reason"], "right": False} for id, one in set_aside.items()}
+    journal = Journal(task.folder / "answers", task.shard)
+    journal.append(graded.items())
+    journal.close()
     tokens = sum(one["cost"].get("tokens", 0) + one["cost"].get("judge_tokens", 0) for one in found)
     costs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(task.path("cost").glob("*.json"))]
     seconds = sum(cost["seconds"] for cost in costs) / max(1, sum(cost["questions"] for cost in costs))

@@ -6,26 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from align.models import load_model, load_tokenizer
-from align.runs import Task, write_json
-from eval.style import gold_and_length
-from eval.sums import greedy_accuracy
+from align.runs import Journal, Task, write_json
+from data_pipelines.micro.start_model import resolve
+from eval import style, sums
+from eval.answers import Measured
 
-TASKS: dict[str, Callable[..., dict[str, float]]] = {
-    "sums": lambda model, tokenizer, problems: {"accuracy": greedy_accuracy(model, tokenizer, problems)},
-    "style": lambda model, tokenizer, problems: gold_and_length(model, tokenizer, problems),
-}
-"""(model, tokenizer, how many problems) → the task's numbers, the one that matters first."""
+TASKS: dict[str, Callable[[Any, Any, int], Measured]] = {"sums": sums.measure, "style": style.measure}
+"""(model, tokenizer, how many problems) → the task's numbers and its graded answers."""
 
 
-def measure(task: str, model: Any, tokenizer: Any, problems: int) -> dict[str, float]:
-    """A model's numbers on a task."""
+def measure(task: str, model: Any, tokenizer: Any, problems: int) -> Measured:
+    """Measure a model on a task."""
     return TASKS[task](model, tokenizer, problems)
 
 
 def evaluate(task: Task) -> None:
-    """Input: `model`. Settings: `task`, `problems`, `dtype`. Output: `metrics.json`."""
+    """Input: `model`. Settings: `task`, `problems`, `dtype`, `seed` of a micro model. Outputs: `answers/`, a journal; `metrics.json`."""
     import torch
 
-    source, settings = task.inputs["model"], task.settings
+    settings = task.settings
+    source = resolve(task.inputs["model"], settings["seed"])
     model = load_model(source, dtype=settings["dtype"]).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    write_json(task.folder / "metrics.json", measure(settings["task"], model, load_tokenizer(source), settings["problems"]))
+    found = measure(settings["task"], model, load_tokenizer(source), settings["problems"])
+    journal = Journal(task.folder / "answers", task.shard)
+    journal.append((one.id, {"question": {"prompt": one.question}, "response": one.response, "right": one.grade}) for one in found.answers)
+    journal.close()
+    write_json(task.folder / "metrics.json", found.numbers)

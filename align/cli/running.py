@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
-    from align.tables import chain_table, code_table, plan_table, round_table
+    from align.tables import chain_table, code_table, outcome_table, plan_table, round_table
 
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"
@@ -121,6 +121,9 @@ def _run(options: argparse.Namespace) -> None:
         show(chain_table(runs))
     if any(run.recipe.code and plans.before_and_after(run) for run in runs):
         show(code_table(runs))
+    plain = [run for run in runs if not (run.recipe.rounds or run.recipe.thoughts or run.recipe.code)]
+    if found := plans.outcomes(plain):
+        show(outcome_table(found))
     if options.until is None and shard is None:
         _write_reports([run.folder.path for run in runs])
 

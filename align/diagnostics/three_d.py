@@ -100,4 +100,10 @@ def findings(state: ThreeD, thresholds: Thresholds | None = None) -> list[str]:
 
 
 def _factor(drift: float) -> str:
-    return f"{torch.tensor(-drift).double().exp().item():.3g}"
+    """e^−drift to three digits that count.
+
+    >>> _factor(-9.175), _factor(-0.7), _factor(-40.0)
+    ('9,653', '2.01', '2.35e+17')
+    """
+    factor = torch.tensor(-drift).double().exp().item()
+    return f"{factor:,.0f}" if 1000 <= factor < 1e9 else f"{factor:.3g}"

@@ -67,8 +67,8 @@ def problems(count: int, seed: int, split: str = "train") -> list[Sum]:
     return found
 
 
-def share_right(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> float:
-    """Share of problems whose greedy response is right in every step, 0 to 1. The model's mode is left as it was."""
+def greedy_responses(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> list[str]:
+    """The greedy response to each problem. The model's mode is left as it was."""
     was_training = model.training
     model.eval()
     responses = sample_responses(
@@ -78,5 +78,10 @@ def share_right(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> float:
         tokenizer=tokenizer,
     )
     model.train(was_training)
-    texts = [tokenizer.decode(response.token_ids, skip_special_tokens=True) for (response,) in responses]
-    return sum(problem.is_right(text) for problem, text in zip(asked, texts, strict=True)) / len(asked)
+    return [tokenizer.decode(response.token_ids, skip_special_tokens=True) for (response,) in responses]
+
+
+def share_right(model: Any, tokenizer: Any, asked: Sequence[Sum]) -> float:
+    """Share of problems whose greedy response is right in every step, 0 to 1."""
+    responses = greedy_responses(model, tokenizer, asked)
+    return sum(problem.is_right(text) for problem, text in zip(asked, responses, strict=True)) / len(asked)

@@ -34,7 +34,7 @@ def results(run: RunData) -> Frame:
         rate = interval(list(one.items.values())) if one.items else None
         for place, (name, value) in enumerate(one.metrics.items()):
             sure: list[str | float | None] = [rate.low, rate.high, rate.count] if rate and place == 0 else [None, None, None]
-            frame.rows.append([one.stage, name, value, *sure])
+            frame.rows.append([one.title, name, value, *sure])
     return frame
 
 
@@ -45,7 +45,7 @@ def changes(run: RunData) -> Frame:
         ids = [id for id in before.items if id in after.items]
         if ids:
             found = compare([before.items[id] for id in ids], [after.items[id] for id in ids])
-            frame.rows.append([before.stage, after.stage, found.difference, found.low, found.high, found.p_value])
+            frame.rows.append([before.title, after.title, found.difference, found.low, found.high, found.p_value])
     return frame
 
 
@@ -64,16 +64,27 @@ def verdicts(run: RunData) -> Frame:
 
 
 def samples(run: RunData) -> Frame:
-    """The same questions before and after: those whose grade changed first."""
+    """The same questions before and after, those whose grade changed first; without graded answers, what the policies of the first
+    and the last round wrote to the same prompts."""
     found = [one for one in run.evaluations if one.responses]
     if len(found) < 2:
-        return Frame("samples", [], [])
+        return _samples_of_rounds(run)
     before, after = found[0], found[-1]
     shared = sorted((id for id in before.responses if id in after.responses), key=lambda id: before.items[id] == after.items[id])
-    frame = Frame("samples", ["question", before.stage, "right before", after.stage, "right after"], [])
+    frame = Frame("samples", ["question", before.title, "right before", after.title, "right after"], [])
     for id in shared[:SAMPLES]:
         sides = [cell for one in (before, after) for cell in (one.responses[id], one.items[id])]
         frame.rows.append([before.questions[id], *sides])
+    return frame
+
+
+def _samples_of_rounds(run: RunData) -> Frame:
+    if len(run.rounds) < 2:
+        return Frame("samples", [], [])
+    first, last = run.rounds[0], run.rounds[-1]
+    frame = Frame("samples", ["question", f"policy of {first.name}", "right before", f"policy of {last.name}", "right after"], [])
+    for prompt in [prompt for prompt in first.responses if prompt in last.responses][:SAMPLES]:
+        frame.rows.append([prompt, first.responses[prompt], None, last.responses[prompt], None])
     return frame
 
 

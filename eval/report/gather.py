@@ -22,13 +22,31 @@ EXAMPLES = 12  # samples and pairs of programs, shown
 
 @dataclass
 class Evaluation:
-    """Numbers of an evaluation stage; `items`: 1 or 0 by question or problem, `responses`: what the model wrote."""
+    """Numbers of an evaluation stage; `items`: a grade by question or problem, 1 or 0 where it is right or wrong; `responses`: what
+    the model wrote."""
 
     stage: str
     metrics: dict[str, float]
     items: dict[str, float] = field(default_factory=dict)
     responses: dict[str, str] = field(default_factory=dict)
     questions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What it measured, for a reader.
+
+        >>> Evaluation("round-2/evaluate", {}).title
+        'after round 2'
+        """
+        place = self.stage.rpartition("/")[0]
+        if self.stage == "start/grade":
+            return "tree search, before"
+        return {"": "after", "start": "before"}.get(place, f"after {place.replace('-', ' ')}")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its first number is a share of right answers, to be shown in percent."""
+        return all(0.0 <= value <= 1.0 for value in self.items.values())
 
 
 @dataclass
@@ -51,13 +69,15 @@ class Training:
 
 @dataclass
 class Round:
-    """What a round of DICE paired: statistics, and lengths and scores of all responses and of both ends of the pairs."""
+    """What a round of DICE paired: statistics, lengths and scores of all responses and of both ends of the pairs, and, by prompt,
+    the first response that the round's policy gave."""
 
     name: str
     statistics: dict[str, Any]
     scores: list[float]
     chosen_lengths: list[int]
     rejected_lengths: list[int]
+    responses: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -193,8 +213,14 @@ def _round(run: RunData, name: str, folder: Path) -> Round:
     pairs = run.trees(f"pairs of {name}", folder / "pairs.jsonl")
     ends = [(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in pairs for edge in tree.edges]
     scores = [node.score for tree in scored for node in tree.nodes if node.score is not None]
-    lengths = ([_length(node.token_ids, str(node.text)) for node in side] for side in zip(*ends, strict=True))
-    return Round(name, statistics, scores, *(lengths if ends else ([], [])))
+    chosen, rejected = ([_length(pair[side].token_ids, str(pair[side].text)) for pair in ends] for side in (0, 1))
+    responses = {_text(tree.prompt): str(tree.nodes[0].text) for tree in scored if tree.nodes}
+    return Round(name, statistics, scores, chosen, rejected, responses)
+
+
+def _text(prompt: Any) -> str:
+    """A prompt as a person reads it: text, or the last message."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 def _length(ids: tuple[int, ...] | None, text: str) -> int:

@@ -28,12 +28,13 @@ def results(runs: Sequence[RunData]) -> Iterator[Markup]:
     for run in runs:
         frame = frames.results(run)
         for one in run.evaluations:
-            mine = [row for row in frame.rows if row[0] == one.stage]
+            mine = [row for row in frame.rows if row[0] == one.title]
             if not mine:
                 continue
-            label, (_, _, value, low, high, _) = _name(run, one.stage, runs), mine[0]
-            shown = f"{low:.1%} to {high:.1%}" if low is not None else ""
-            rows.append([label, f"{value:.1%}" if shown else f"{value:.4g}", shown, ", ".join(f"{row[1]} {row[2]:.4g}" for row in mine)])
+            label, (_, _, value, low, high, _) = _name(run, one.title, runs), mine[0]
+            form = ".1%" if one.is_share else ".3f"
+            shown = f"{low:{form}} to {high:{form}}" if low is not None else ""
+            rows.append([label, f"{value:{form}}" if shown else f"{value:.4g}", shown, ", ".join(f"{row[1]} {row[2]:.4g}" for row in mine)])
             values[label] = float(value or 0.0)
             if shown:
                 spans[label] = (float(low or 0.0), float(high or 0.0))
@@ -41,11 +42,12 @@ def results(runs: Sequence[RunData]) -> Iterator[Markup]:
         return
     yield table(["evaluation", "result", "95% interval", "all numbers"], rows)
     yield Markup(charts.bars("results", "", values, spans))
-    changes = [
-        [_name(run, str(start), runs), _name(run, str(end), runs), f"{difference:+.1%}", f"{low:+.1%} to {high:+.1%}", f"{p:.2g}"]
-        for run in runs
-        for start, end, difference, low, high, p in frames.changes(run).rows
-    ]
+    changes = []
+    for run in runs:
+        form = "+.1%" if all(one.is_share for one in run.evaluations) else "+.3f"
+        for start, end, difference, low, high, p in frames.changes(run).rows:
+            names = (_name(run, str(stage), runs) for stage in (start, end))
+            changes.append([*names, f"{difference:{form}}", f"{low:{form}} to {high:{form}}", f"{p:.2g}"])
     if changes:
         yield Markup("<p>Item by item, the same questions before and after:</p>")
         yield table(["from", "to", "difference", "95% interval", "p"], changes)
@@ -65,6 +67,7 @@ def training(runs: Sequence[RunData]) -> Iterator[Markup]:
         drifts = {kind: _curve(one.three_d, f"3d/{kind}_drift") for kind in ("chosen", "rejected", "unseen")}
         if one.three_d:
             yield Markup(charts.lines(f"3D monitor, {name}", "step", "change of log π, nats", drifts))
+    for name, one in logs.items():
         for finding in one.findings:
             yield Markup('<p class="warning"><b>{}</b>, {}</p>').format(name, finding)
 
@@ -148,12 +151,14 @@ def samples(runs: Sequence[RunData]) -> Iterator[Markup]:
         frame = frames.samples(run)
         if frame.rows:
             _, before, _, after, _ = frame.columns
-            rows = [[_cut(str(q)), _answer(str(first), was), _answer(str(second), now)] for q, first, was, second, now in frame.rows]
+            rows = [[_cut(str(q)), _answer(first, was), _answer(second, now)] for q, first, was, second, now in frame.rows]
             yield table([f"question ({run.label})", before, after], rows)
 
 
-def _answer(response: str, right: object) -> Markup:
-    return Markup('<pre class="{}">{}</pre>').format("chosen" if right else "rejected", _cut(response))
+def _answer(response: object, grade: object) -> Markup:
+    """A response, marked by its grade if it has one."""
+    mark = "" if not isinstance(grade, float) else "chosen" if grade > 0 else "rejected"
+    return Markup('<pre class="{}">{}</pre>').format(mark, _cut(str(response)))
 
 
 def costs(runs: Sequence[RunData]) -> Iterator[Markup]:

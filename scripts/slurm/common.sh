@@ -26,7 +26,7 @@ as_job() {
   child=$!
   again=
   late=
-  trap 'again=yes; touch "$ALIGN_STOP_FILE"; (sleep "$patience"; kill -TERM $child 2>/dev/null) & late=$!' USR1
+  trap 'again=yes; touch "$ALIGN_STOP_FILE" || true; (sleep "$patience"; kill -TERM $child 2>/dev/null) & late=$!' USR1
   trap 'kill -TERM $child 2>/dev/null || true' TERM
   status=0
   while true; do

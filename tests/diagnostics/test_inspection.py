@@ -7,11 +7,11 @@ import torch
 from conftest import random_model
 
 from align.diagnostics.inspection import inspect, own_samples, tokenize, without_highest
-from align.experiment import resolve_model
 from align.models import load_model, load_tokenizer
 from align.trainers import PreferenceConfig, PreferenceTrainer
 from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.micro.preferences import sample_preferences
+from data_pipelines.micro.start_model import resolve
 
 TREES = [
     PreferenceTree(
@@ -80,7 +80,7 @@ def test_the_filter_drops_the_highest_edges(tokenizer):
 @pytest.mark.slow
 def test_filtering_reduces_displacement_on_the_micro_model(tmp_path):
     """Of two sets of pairs, the third with the lowest CHES leaves the chosen responses more likely than the third with the highest."""
-    path = resolve_model("micro:sums", 42)
+    path = resolve("micro:sums", 42)
     tokenizer, start = load_tokenizer(path), load_model(path, dtype="float32").eval()
     drifts = []
     for seed in (0, 1):
