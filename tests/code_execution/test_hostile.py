@@ -3,6 +3,8 @@
 import contextlib
 import fnmatch
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -50,22 +52,34 @@ def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary)
 
 
 def sockets() -> set[str]:
-    """Listening and abstract sockets of the machine, but for those of test workers beside this one."""
+    """Listening and abstract sockets of the machine, but for those of tests beside this one."""
     listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    tcp = {f"{c.type} {c.laddr}" for c in listening if not _of_another_worker(c.pid)}
+    tcp = {f"{c.type} {c.laddr}" for c in listening if not _of_another_test(c.pid)}
     unix = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.split()[-1].startswith("@align")}
     return tcp | unix
 
 
-def _of_another_worker(pid: int | None) -> bool:
-    """Whether a process belongs to the run of tests, and is neither this worker nor a child of it."""
+def _of_another_test(pid: int | None) -> bool:
+    """Whether a process belongs to tests beside this one: a worker of the same run, or something that a test has started, whose
+    environment says so (a sandbox's programs are given an environment of their own)."""
     with contextlib.suppress(psutil.Error):
-        family = {pid, *(parent.pid for parent in psutil.Process(pid).parents())} if pid else set()
-        return os.getppid() in family and os.getpid() not in family
+        if pid is not None:
+            family = {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+            return "PYTEST_CURRENT_TEST" in psutil.Process(pid).environ() or (os.getppid() in family and os.getpid() not in family)
     return False
 
 
-def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary):
+@pytest.fixture
+def scratch(monkeypatch):
+    """A folder for temporary files that no other worker's sandbox writes to, and that every user reaches."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary, scratch):
     from data_pipelines.code_execution.sandbox import Sandbox
     from data_pipelines.code_execution.sandbox.isolation import Isolation
 
@@ -86,8 +100,10 @@ def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary):
         if ours and process.status() != psutil.STATUS_ZOMBIE:  # one that has ended, which the first process has yet to notice
             seen.append(process)
     assert not seen
-    left = {place: [name for name in set(os.listdir(place)) - before[place] if not name.startswith(("pytest", "tmp"))] for place in places}
-    assert not any(name for names in left.values() for name in names if "align" in name or "struct" in name)
+    others = ("pytest", "tmp", "align-sandbox-")  # the last: ours are in `scratch`
+    left = {place: [name for name in set(os.listdir(place)) - before[place] if not name.startswith(others)] for place in places}
+    assert not [name for names in left.values() for name in names if "align" in name or "struct" in name]
+    assert os.listdir(scratch) == []
     assert sockets() <= before_sockets
     assert CANARY not in str(results)
     assert canary.stat().st_mode & 0o777 == 0o600
