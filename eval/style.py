@@ -31,6 +31,6 @@ def measure(model: Any, tokenizer: Any, count: int = 224, seed: int = 0, samples
     answers = []
     for place, (prompt, responses) in enumerate(zip(asked, found, strict=True)):
         texts = [tokenizer.decode(sample.token_ids, skip_special_tokens=True) for sample in responses]
-        answers += [Answer(f"{place}-{number}", prompt, text, style.gold_score(text)) for number, text in enumerate(texts)]
+        answers.append(Answer(str(place), prompt, "\n".join(texts), mean(map(style.gold_score, texts))))  # samples of a prompt are alike
     tokens = mean(len(sample.token_ids) for responses in found for sample in responses)
     return Measured({"gold": mean(one.grade for one in answers), "tokens": tokens}, answers)
