@@ -44,6 +44,11 @@ class Run:
     folder: RunFolder
     stages: list[Stage]
 
+    @property
+    def variant(self) -> str:
+        """Its label without the seed: what several seeds have in common."""
+        return self.label.rsplit("seed", 1)[0].strip() or "run"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -226,8 +231,8 @@ def outcomes(runs: Sequence[Run]) -> list[Outcome]:
         last = json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]) if watched.exists() else {}
         if (training / "model").exists():
             three_d = {key: value for key, value in last.items() if key.startswith("3d/")}
-            name, seed = run.label.rsplit("seed", 1)[0].strip() or "run", int(run.recipe.training.get("seed", 42))
-            found.append(Outcome(name, seed, numbers.get("before"), numbers.get("after"), three_d, str(training / "model")))
+            seed = int(run.recipe.training.get("seed", 42))
+            found.append(Outcome(run.variant, seed, numbers.get("before"), numbers.get("after"), three_d, str(training / "model")))
     return found
 
 

@@ -207,7 +207,7 @@ def round_table(runs: Sequence[Run]) -> Table:
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     for run in runs:
         for number, metrics in round_metrics(run):
-            found.setdefault((run.label.rsplit("seed", 1)[0].strip() or "run", number), []).append(metrics)
+            found.setdefault((run.variant, number), []).append(metrics)
     names = list(dict.fromkeys(name for metrics in found.values() for one in metrics for name in one))
     for column in ("run", "round", "seeds", *names):
         table.add_column(column, justify="left" if column == "run" else "right")
@@ -237,7 +237,7 @@ def chain_table(runs: Sequence[Run]) -> Table:
         table.add_column(column, justify="left" if column == "run" else "right")
     found: dict[str, list[dict[str, dict[str, float]]]] = {}
     for run in runs:
-        found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(before_and_after(run))
+        found.setdefault(run.variant, []).append(before_and_after(run))
     for label, several in found.items():
         whole = [one for one in several if {"before", "after"} <= one.keys()]
         if not whole:
@@ -267,7 +267,7 @@ def code_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         numbers = before_and_after(run)
         if {"before", "after"} <= numbers.keys():
-            found.setdefault(run.label.rsplit("seed", 1)[0].strip() or "run", []).append(numbers)
+            found.setdefault(run.variant, []).append(numbers)
     names = [name for name in next(iter(found.values()), [{"after": {}}])[0]["after"] if "pass@" in name]
     for column in ("run", "seeds", "better than start", *names):
         table.add_column(column, justify="left" if column == "run" else "right")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from align.runs import Journal, Task
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,10 @@ class Measured:
 
     numbers: dict[str, float]
     answers: list[Answer]
+
+
+def write_answers(task: Task, answers: Iterable[Answer]) -> None:
+    """Leave a stage's graded answers in its journal `answers/`, where reports and paired tests find them."""
+    journal = Journal(task.folder / "answers", task.shard)
+    journal.append((one.id, {"question": {"prompt": one.question}, "response": one.response, "right": one.grade}) for one in answers)
+    journal.close()

@@ -14,6 +14,7 @@ from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.protocol import Engine, Request, Sampling
 from data_pipelines.thought_trees.stages import ask, read_searches
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
+from eval.answers import Answer, write_answers
 
 BATCH = 512  # questions between two writes
 
@@ -78,19 +79,17 @@ def grade_searches(task: Task) -> None:
     trees, set_aside = read_searches(task.path("searches"))
     found = [tree.metadata["search"] for tree in trees]
     total = len(trees) + len(set_aside)
-    graded = {
-        str(tree.id): {"question": one["question"], "response": str(one["answer"]), "right": one["right"] is True}
+    answers = [
+        Answer(str(tree.id), " / ".join(one["question"].values()), str(one["answer"]), float(one["right"] is True))
         for tree, one in zip(trees, found, strict=True)
-    }
-    graded |= {id: {"question": one["question"], "response": one["reason"], "right": False} for id, one in set_aside.items()}
-    journal = Journal(task.folder / "answers", task.shard)
-    journal.append(graded.items())
-    journal.close()
+    ]
+    answers += [Answer(id, " / ".join(one["question"].values()), one["reason"], 0.0) for id, one in set_aside.items()]
+    write_answers(task, answers)
     tokens = sum(one["cost"].get("tokens", 0) + one["cost"].get("judge_tokens", 0) for one in found)
     costs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(task.path("cost").glob("*.json"))]
     seconds = sum(cost["seconds"] for cost in costs) / max(1, sum(cost["questions"] for cost in costs))
     metrics = {
-        "accuracy": sum(one["right"] is True for one in found) / total, "answered": len(trees) / total,
+        "accuracy": sum(one.grade for one in answers) / total, "answered": len(trees) / total,
         "tokens": tokens / max(1, len(trees)), "seconds": round(seconds, 4), "questions": total,
     }  # fmt: skip
     write_json(task.folder / "metrics.json", metrics)

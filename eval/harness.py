@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from align.errors import AlignError, nearest
-from align.runs import Journal, Task, write_json
+from align.runs import Task, write_json
+from eval.answers import Answer, write_answers
 
 PREFIX = "lm:"
 ENGINES = ("transformers", "vllm")
@@ -47,9 +48,7 @@ def evaluate(task: Task) -> None:
         except (OSError, ValueError, ConnectionError) as error:
             raise AlignError(f"{PREFIX}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     metrics = _metrics(found["results"], name)
-    journal = Journal(task.folder / "answers", task.shard)
-    journal.append(_answers(found, next(iter(metrics)).rpartition("/")[2]))
-    journal.close()
+    write_answers(task, _answers(found, next(iter(metrics)).rpartition("/")[2]))
     kept = ("results", "versions", "n-shot", "n-samples", "configs", "lm_eval_version")
     write_json(task.folder / "results.json", json.loads(json.dumps({key: found.get(key) for key in kept}, default=str)))
     write_json(task.folder / "metrics.json", metrics)
@@ -190,16 +189,15 @@ def _label(metric: str, kind: str) -> str:
     return metric if kind == "none" else f"{metric} ({kind})"
 
 
-def _answers(found: Mapping[str, Any], metric: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every item with a value of a metric: its question, what the model said, and the value."""
+def _answers(found: Mapping[str, Any], metric: str) -> Iterator[Answer]:
+    """Every item with a value of a metric."""
     for task, samples in found["samples"].items():
         kind = found["configs"][task].get("output_type", "")
         for sample in samples:
             value = next((sample[one] for one in sample["metrics"] if _label(one, sample["filter"]) == metric), None)
             if isinstance(value, (bool, int, float)):
                 item = str(sample["doc_id"]) if len(found["samples"]) == 1 else f"{task}/{sample['doc_id']}"
-                prompt = str(sample["arguments"][0][0])
-                yield item, {"question": {"prompt": prompt}, "response": _response(sample, kind), "right": float(value)}
+                yield Answer(item, str(sample["arguments"][0][0]), _response(sample, kind), float(value))
 
 
 def _response(sample: Mapping[str, Any], kind: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from align.models import load_model, load_tokenizer
-from align.runs import Journal, Task, write_json
+from align.runs import Task, write_json
 from data_pipelines.micro.start_model import resolve
 from eval import style, sums
-from eval.answers import Measured
+from eval.answers import Measured, write_answers
 
 TASKS: dict[str, Callable[[Any, Any, int], Measured]] = {"sums": sums.measure, "style": style.measure}
 """(model, tokenizer, how many problems) → the task's numbers and its graded answers."""
@@ -28,7 +28,5 @@ def evaluate(task: Task) -> None:
     source = resolve(task.inputs["model"], settings["seed"])
     model = load_model(source, dtype=settings["dtype"]).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     found = measure(settings["task"], model, load_tokenizer(source), settings["problems"])
-    journal = Journal(task.folder / "answers", task.shard)
-    journal.append((one.id, {"question": {"prompt": one.question}, "response": one.response, "right": one.grade}) for one in found.answers)
-    journal.close()
+    write_answers(task, found.answers)
     write_json(task.folder / "metrics.json", found.numbers)

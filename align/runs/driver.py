@@ -62,6 +62,8 @@ def execute(
                 continue
             if shard is not None and "processes" not in state.stage.resources:
                 raise AlignError(f"--shard {shard}: the next stage, {state.stage.name}, is not shared out: run without --shard")
+            if asked_to_stop():
+                raise _interrupted(state.stage.name)
             with folder.preparing():
                 _prepare(folder, state)
             count = int(state.stage.resources.get("processes", 1))
@@ -115,16 +117,15 @@ def _run(
     try:
         while any(process.poll() is None for process in started):
             failed = any(process.poll() not in (None, 0) for process in started)
-            if asked_to_stop() and not state.stage.resources.get("saves_when_asked"):
-                stop.set()
-            if stop.wait(0.05) or failed:
+            ended = asked_to_stop() and not state.stage.resources.get("saves_when_asked")
+            if stop.wait(0.05) or failed or ended:
                 break
     finally:
         _end(started)
         for dog in dogs:
             dog.communicate(b"!")
     if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
-        raise InterruptedRunError(f"interrupted in {name}: run the same command to go on")
+        raise _interrupted(name)
     for process, shard in zip(started, shards, strict=True):
         if process.returncode not in (0, 2):
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
@@ -132,6 +133,10 @@ def _run(
             raise AlignError(f"{name}{part}: its process {how}: see {here / 'log.txt'}, then run the same command to go on")
     if any(process.returncode for process in started):
         raise AlignError(f"{name} failed: see above; what it finished is kept in {here}")
+
+
+def _interrupted(stage: str) -> InterruptedRunError:
+    return InterruptedRunError(f"interrupted in {stage}: run the same command to go on")
 
 
 def _start(here: Path, stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:

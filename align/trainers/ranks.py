@@ -84,10 +84,12 @@ class RankedTrainer(DPOTrainer):
             resume_from_checkpoint = str(found) if found else None
         if resume_from_checkpoint:
             check_resume(Path(resume_from_checkpoint), self._distribution())
+        if not stop_file.watched():
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         stopping = StopWhenAsked(self.accelerator)
-        if stop_file.watched():
-            self.add_callback(stopping)
+        self.add_callback(stopping)
         found = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self.remove_callback(stopping)
         if stopping.stopped_at is not None:
             self.accelerator.wait_for_everyone()  # the main process may still be writing when the others are done
             raise InterruptedRunError(

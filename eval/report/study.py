@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
 from align.diagnostics.study import SCENARIOS, Curves, summary
+from align.trees import write_jsonl
 from eval.report import Section, charts, render, write
 from eval.report.sections import table
 
@@ -30,7 +30,7 @@ def write_study(curves: Sequence[Curves], path: Path) -> None:
     else:
         names = [name for name in Curves.__dataclass_fields__ if name not in ("scenario", "method")]
         records = [{"scenario": c.scenario, "method": c.method, **{name: getattr(c, name).tolist() for name in names}} for c in curves]
-        write("".join(json.dumps(record) + "\n" for record in records), path)
+        write_jsonl(records, path)
 
 
 def _section(curves: Sequence[Curves], scenario: tuple[str, str]) -> Section:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from align.errors import AlignError, InterruptedRunError
 from align.runs import Output, RunFolder, Shard, Stage, assess, execute
+from align.runs.stop_file import STOP_FILE
 
 HERE = Path(__file__).parent
 HALF_A_SECOND = 0.5
@@ -150,6 +152,28 @@ def test_stopping_ends_the_stage_within_seconds(tmp_path):
         run(tmp_path, [Stage("stage", "toy_stages:forever")], stop=stop)
     assert time.monotonic() - began < 10
     assert not Path(f"/proc/{(tmp_path / 'stage' / 'begun.txt').read_text()}").exists()
+
+
+def test_the_stop_file_ends_a_stage_at_once_unless_it_looks_for_it_itself(tmp_path, monkeypatch):
+    """A stage that saves when asked is waited for; no stage after it is begun."""
+    file = tmp_path / "stop"
+    monkeypatch.setenv(STOP_FILE, str(file))
+    threading.Timer(1.5, file.touch).start()
+    began = time.monotonic()
+    with pytest.raises(InterruptedRunError, match="interrupted in stage: run the same command to go on"):
+        run(tmp_path / "ended", [Stage("stage", "toy_stages:forever")])
+    assert time.monotonic() - began < 10
+    file.unlink()
+    one, *others = plan(count=6, pause=1.0)
+    saves = replace(one, resources={"processes": 1, "saves_when_asked": True})
+    threading.Timer(1.0, file.touch).start()
+    with pytest.raises(InterruptedRunError, match="interrupted in two/deep"):
+        run(tmp_path / "waited", [saves, *others])
+    assert (tmp_path / "waited/one/manifest.json").exists()
+    assert not (tmp_path / "waited/two").exists()
+    file.unlink()
+    run(tmp_path / "waited", [saves, *others])
+    assert result(tmp_path / "waited") == 55
 
 
 DRIVER = """

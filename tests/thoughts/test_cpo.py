@@ -10,6 +10,7 @@ from scripted import TASK
 
 from align.trees import pairs_from_tree, read_trees
 from data_pipelines.thought_trees.stages import read_searches
+from eval.report.gather import read_evaluation
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpo")]
 ROOT = Path(__file__).parent.parent.parent
@@ -71,6 +72,11 @@ def test_a_run_searches_trains_and_measures_before_and_after(finished):
         metrics = json.loads((run / stage / "metrics.json").read_text())
         assert {"accuracy", "answered", "tokens", "seconds", "questions"} <= set(metrics)
         assert metrics["questions"] == 2
+    read = {stage: read_evaluation(stage, run / stage) for stage in ("start/evaluate", "start/grade", "evaluate")}
+    assert len({frozenset(one.items) for one in read.values()}) == 1, "search and plain decoding are compared question by question"
+    for one in read.values():
+        assert sum(one.items.values()) / len(one.items) == one.metrics["accuracy"]
+        assert set(one.questions.values()) == {f"What of {word}?" for word in WORDS[:2]}
     assert (run / "train" / "model" / "model.safetensors").exists()
     assert (run / "train" / "adapter" / "adapter_config.json").exists()
 
