@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from align.runs import Journal, Task, own_batches, read_journal, write_json
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.prompts import wants_chat
 from data_pipelines.rollouts.protocol import Engine, Request, Sampling
 from data_pipelines.thought_trees.stages import ask, read_searches
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
@@ -35,9 +36,9 @@ def answer(task: Task) -> None:
     if batches:
         with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
             journal = Journal(task.folder / "answers", task.shard)
-            started = time.monotonic()
+            chat, started = wants_chat(settings["chat"], engine.tokenizer), time.monotonic()
             for batch in tqdm(batches, desc=task.name, unit="batch"):
-                records = _answered(batch, how, engine, settings["chat"])
+                records = _answered(batch, how, engine, chat)
                 journal.append((question.id, record) for question, record in zip(batch, records, strict=True) if question.id not in done)
             seconds = (time.monotonic() - started) / sum(len(batch) for batch in batches)
             journal.close()

@@ -14,6 +14,7 @@ from data_pipelines.code_execution.problems import Problem, read_problems
 from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
 from data_pipelines.code_execution.stages import asked, limits_of, open_sandbox
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.prompts import wants_chat
 from data_pipelines.rollouts.protocol import Engine, Request, Sampling, seed_of
 
 BATCH = 256  # problems between two writes
@@ -89,7 +90,7 @@ def metrics(records: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> dict[str
 
 def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Greedy and sampled programs of a batch, judged."""
-    chat, n = settings["chat"], settings["samples"]
+    chat, n = wants_chat(settings["chat"], engine.tokenizer), settings["samples"]
     limits = limits_of(settings["sandbox"])
     greedy = _sampled(problems, engine, settings, 1, 0.0)
     sampled = _sampled(problems, engine, settings, n, settings["temperature"]) if n > 1 else [[] for _ in problems]
@@ -113,7 +114,7 @@ def judge(problems: Sequence[Problem], programs: Sequence[Sequence[str]], sandbo
 
 
 def _sampled(problems: Sequence[Problem], engine: Engine, settings: Mapping[str, Any], n: int, temperature: float) -> list[list[str]]:
-    chat = settings["chat"]
+    chat = wants_chat(settings["chat"], engine.tokenizer)
     prompts = [asked(problem, chat) for problem in problems]
     requests = [
         Request(problem.id, [{"role": "user", "content": prompt}] if chat else prompt, n, seed_of(settings["seed"], "code", problem.id))

@@ -14,6 +14,7 @@ import yaml
 
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
+from data_pipelines.rollouts.prompts import wants_chat
 from eval.answers import Answer, write_answers
 
 PREFIX = "lm:"
@@ -39,7 +40,7 @@ def evaluate(task: Task) -> None:
     cache = task.folder / "scratch" / "responses"
     cache.parent.mkdir(exist_ok=True)
     with _open(settings["engine"], task.inputs["model"], cache.parent) as model:
-        chat = settings["chat"] and getattr(model.tokenizer, "chat_template", None) is not None
+        chat = wants_chat(settings["chat"], model.tokenizer)
         try:
             found = harness.simple_evaluate(
                 model=model, tasks=[name], task_manager=manager, num_fewshot=settings["shots"], limit=settings["limit"],

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from align.runs import Journal, Task, own_batches, read_journal, write_json
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
-from data_pipelines.rollouts.prompts import as_conversation, read_prompts
+from data_pipelines.rollouts.prompts import as_conversation, read_prompts, wants_chat
 from data_pipelines.rollouts.protocol import Request, Sampling
 from eval.win_rates.gaming import suspicious
 
@@ -27,7 +27,7 @@ def respond(task: Task) -> None:
         with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
             journal = Journal(task.folder / "responses", task.shard)
             for batch in batches:
-                asked = as_conversation(batch) if settings["chat"] else batch
+                asked = as_conversation(batch) if wants_chat(settings["chat"], engine.tokenizer) else batch
                 requests = [Request(one.id, one.prompt) for one in asked]
                 sampling = Sampling(settings["max_new_tokens"], temperature=0.0)
                 for rollout in engine.generate(requests, sampling):

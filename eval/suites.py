@@ -32,7 +32,7 @@ class How:
 
     Attributes:
         engine: settings of `EngineSettings`.
-        chat: whether prompts go through the chat template.
+        chat: whether prompts go through the chat template; None: if the model's tokenizer has one.
         limit: the first so many questions of each suite.
         data: by suite, a file or data set in the place of the hub's.
         samples: n, programs a problem for pass@k, beside the greedy one.
@@ -42,7 +42,7 @@ class How:
     """
 
     engine: Mapping[str, Any]
-    chat: bool = True
+    chat: bool | None = None
     limit: int | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     samples: int = 1

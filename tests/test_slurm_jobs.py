@@ -1,5 +1,7 @@
 """Which jobs a recipe becomes; tests/slurm runs them."""
 
+import importlib.util
+
 import pytest
 
 from align import recipes
@@ -21,6 +23,15 @@ def test_the_jobs_of_a_recipe():
     assert array.asks == ("--array=0-63%16", "--gpus-per-node=1")
     assert run.asks == ("--nodes=4", "--gpus-per-node=8")
     assert names("code/qwen2.5-coder-7b-mbpp", Machine(shards=8)) == [("run", "--until", "problems"), ("rollouts",), ("run",)]
+
+
+def test_deepspeed_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    config = str(recipes.RECIPES / "accelerate/zero3.yaml")
+    with pytest.raises(
+        AlignError, match=r"zero3.yaml needs DeepSpeed, which is not installed: pip install 'align-preferences\[deepspeed\]'"
+    ):
+        over_nodes(config, "align.train", ["recipe"], {})
 
 
 def test_an_engine_over_several_gpus_gets_them_all():

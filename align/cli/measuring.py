@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the 
     measure.add_argument("--url", help="of a running server")
     measure.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a copy of the model is spread over")
     measure.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")
-    measure.add_argument("--no-chat", action="store_true", help="prompts as plain text, not through the chat template")
+    measure.add_argument("--no-chat", action="store_true", help="prompts as plain text, though the model has a chat template")
     measure.add_argument("--shots", type=int, help="examples in front of each question, in suites of lm: (default: as the task says)")
     measure.add_argument("--samples", type=int, default=1, help="programs a problem for pass@k, beside the greedy one")
     measure.add_argument("--max-new-tokens", type=int, default=1024, help="of a program or response (default 1024)")
@@ -126,7 +125,7 @@ def _eval(options: argparse.Namespace) -> None:
         "engine": options.engine, "dtype": options.dtype, "url": options.url, "tensor_parallel": options.tensor_parallel,
     }  # fmt: skip
     how = How(
-        engine, not options.no_chat, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
+        engine, False if options.no_chat else None, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
         options.max_new_tokens, shots=options.shots,
     )  # fmt: skip
     stages = stages_of(options.suite, options.model, how)
@@ -205,8 +204,10 @@ def _show_win_rate(path: Path, length_control: str | None, orders: Sequence[tupl
         if length_control is not None:
             raise
         print(f"align: not the leaderboard's length control: {error} (--length-control)", file=sys.stderr)
-        with contextlib.suppress(AlignError):  # too few annotations for any
+        try:
             controlled = length_controlled(annotations, None)
+        except AlignError as other:
+            print(f"align: {other}", file=sys.stderr)
     show(win_rate_table(annotations[0], rate, controlled))
     for flag in suspicious([one.output_2 for one in annotations], orders, template):
         show(f"[bold red]{flag.sentence}[/]")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -12,8 +13,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
+
+from align.errors import AlignError
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,15 @@ def command(config: str, module: str, arguments: Sequence[str], place: Place) ->
         config: an accelerate configuration.
         module: to be run with `arguments` by every process.
         place: of the node.
+
+    Raises:
+        AlignError: the configuration is for DeepSpeed, which is not installed here.
     """
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--main_process_port", str(place.port)]
     with open(config, encoding="utf-8") as file:
         kind = yaml.safe_load(file).get("distributed_type")
+    if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        raise AlignError(f"{Path(config).name} needs DeepSpeed, which is not installed: pip install 'align-preferences[deepspeed]'")
     if place.processes and kind != "NO":
         launch += ["--num_processes", str(place.nodes * place.processes)]
     if place.nodes > 1:
@@ -105,4 +114,8 @@ def main(config: str, module: str, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    except AlignError as error:
+        print(f"align: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -57,6 +57,11 @@ def prompt_id(prompt: str | list[Message]) -> str:
     return hashlib.blake2b(json.dumps(prompt, ensure_ascii=False).encode(), digest_size=8).hexdigest()
 
 
+def wants_chat(chat: bool | None, tokenizer: Any) -> bool:
+    """Whether text prompts go through the chat template: as told, and told nothing (None), if the tokenizer has one."""
+    return bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
+
+
 def as_conversation(prompts: list[Prompt]) -> list[Prompt]:
     """Text prompts as a user's message, for chat models."""
     return [Prompt(p.id, [{"role": "user", "content": p.prompt}] if isinstance(p.prompt, str) else p.prompt) for p in prompts]

@@ -13,7 +13,7 @@ from align.errors import AlignError
 from align.runs import Journal, Progress, Task, own_batches, read_journal
 from align.trees import to_record, write_jsonl
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
-from data_pipelines.rollouts.prompts import Prompt, as_conversation, read_prompts
+from data_pipelines.rollouts.prompts import Prompt, as_conversation, read_prompts, wants_chat
 from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling, seed_of
 from data_pipelines.rollouts.samples import tree_of
 
@@ -34,7 +34,7 @@ def sample(task: Task) -> None:
     if all(prompt.id in done for prompt in prompts):
         return
     with open_engine(engine_settings, task.inputs["model"]) as engine:
-        if settings["chat"] or (settings["chat"] is None and engine.tokenizer.chat_template):
+        if wants_chat(settings["chat"], engine.tokenizer):
             prompts = as_conversation(prompts)
         requests = _requests(prompts, engine, sampling, settings, task.folder)
         journal = Journal(task.folder / "samples", task.shard)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -161,11 +163,9 @@ def _difficulties(annotations: Sequence[Annotation], gamed: Gamed) -> np.ndarray
 
 def _best_strength(features: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> float:
     """The strength with the least log-loss over the folds; both halves of a row (see `_regress`) are in the same one."""
-    from sklearn.model_selection import GroupKFold
-
     rows = np.arange(len(targets))
     losses = np.zeros(len(STRENGTHS))
-    for train, test in GroupKFold(FOLDS).split(np.tile(features, (2, 1)), groups=np.tile(rows, 2)):
+    for train, test in _sklearn("model_selection").GroupKFold(FOLDS).split(np.tile(features, (2, 1)), groups=np.tile(rows, 2)):
         inside, outside = np.unique(train % len(rows)), np.unique(test % len(rows))
         for place, strength in enumerate(STRENGTHS):
             found = _regress(features[inside], targets[inside], weight[inside], strength)
@@ -175,13 +175,25 @@ def _best_strength(features: np.ndarray, targets: np.ndarray, weight: np.ndarray
 
 def _regress(features: np.ndarray, targets: np.ndarray, weight: np.ndarray, strength: float) -> np.ndarray:
     """L1-regularized logistic regression on probabilities: each row counts once as a win and once as a loss, so much of each."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=SEED)
+    model = _sklearn("linear_model").LogisticRegression(
+        C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=SEED
+    )
     twice = np.tile(features, (2, 1))
     labels = np.repeat([1, 0], len(targets))
     model.fit(twice, labels, sample_weight=np.concatenate([weight * targets, weight * (1 - targets)]))
     return np.asarray(model.coef_[0])
+
+
+def _sklearn(module: str) -> Any:
+    """A module of scikit-learn.
+
+    Raises:
+        AlignError: it is not installed.
+    """
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ImportError as error:
+        raise AlignError("length control needs scikit-learn: pip install 'align-preferences[eval]'") from error
 
 
 def _log_loss(scores: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> float:

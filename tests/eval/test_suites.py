@@ -1,6 +1,7 @@
 """`align eval` on local files with a tiny model: every kind of suite, going on, comparing, mistakes."""
 
 import json
+import shutil
 
 import pytest
 from conftest import align, align_here
@@ -46,6 +47,21 @@ def test_questions_programs_and_instructions(folder, base_folder, tmp_path):
     assert again.returncode == 0, again.stderr[-2000:]
     assert "+0.0%" in again.stdout
     assert {path: path.read_bytes() for path in manifests} == manifests, "what was done is done again"
+
+
+@pytest.mark.slow
+def test_a_model_without_a_chat_template_is_asked_in_plain_text(folder, base_folder, tmp_path):
+    shutil.copytree(base_folder, tmp_path / "plain")
+    (tmp_path / "plain/chat_template.jinja").unlink()
+    found = {}
+    for model, *more in ((tmp_path / "plain",), (base_folder, "--no-chat"), (base_folder,)):
+        output = tmp_path / "found" / f"{model.name}-{len(more)}"
+        done = align(*arguments(folder, model, "instructions"), *more, "--output", output)
+        assert done.returncode == 0, done.stderr[-2000:]
+        records = json.loads((output / "instructions/evaluate/outputs.json").read_text())
+        found[model.name, *more] = [record["output"] for record in records]
+    base = base_folder.name
+    assert found["plain",] == found[base, "--no-chat"] != found[base,]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -253,6 +254,16 @@ def test_the_command_says_both_rates_and_what_the_second_is():
     assert "4.16" in found.stdout
     assert "not comparable with the leaderboard" in found.stdout
     assert "not the leaderboard's length control: df_gamed.csv of tatsu-lab/alpaca_eval cannot be had from the hub" in found.stderr
+
+
+@needs_data
+def test_without_scikit_learn_the_raw_rate_is_there_and_what_is_missing_is_said(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    found = align_here("win-rate", DATA / "vicuna-7b.json.gz")
+    assert (found.returncode, "4.16" in found.stdout) == (0, True)
+    assert "align: length control needs scikit-learn: pip install 'align-preferences[eval]'" in found.stderr
 
 
 def test_the_command_flags_a_null_model_and_names_a_wrong_field(tmp_path):
