@@ -31,6 +31,7 @@ def recipe(model_folder, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_train_trains_and_saves_a_model(recipe, tmp_path):
     done = align("train", recipe, "training.learning_rate=1e-3")
     assert done.returncode == 0, done.stderr
@@ -121,7 +122,7 @@ def test_bad_record_is_named_by_line_and_kept(name, recipe, tmp_path):
 
 
 def test_show_draws_trees_and_counts(tmp_path, recipe):
-    done = align("show", tmp_path / "pairs.jsonl", "--first", 1)
+    done = align_here("show", tmp_path / "pairs.jsonl", "--first", 1)
     assert done.returncode == 0
     assert "+ 0" in done.stdout
     assert "beats 1" in done.stdout
@@ -129,7 +130,7 @@ def test_show_draws_trees_and_counts(tmp_path, recipe):
 
 
 def test_recipes_doctor_and_schema_answer(tmp_path):
-    assert "micro/dpo-3d" in align("recipes").stdout
-    assert "transformers" in align("doctor").stdout
-    assert align("schema", tmp_path / "schema.json").returncode == 0
+    assert "micro/dpo-3d" in align_here("recipes").stdout
+    assert "transformers" in align_here("doctor").stdout
+    assert align_here("schema", tmp_path / "schema.json").returncode == 0
     assert json.loads((tmp_path / "schema.json").read_text())["title"] == "align recipe"

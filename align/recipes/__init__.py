@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
-from align.trainers.config import PreferenceConfig
 from align.validation import first_problem
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
@@ -26,9 +25,12 @@ RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "ali
 
 
 @functools.cache
-def _training_types() -> dict[str, Any]:
+def _training_fields() -> dict[str, tuple[Any, str]]:
+    """Type and help text of every key of `training`. trl is imported only here: it takes seconds, and a list of recipes does without."""
+    from align.trainers.config import PreferenceConfig
+
     hints = typing.get_type_hints(PreferenceConfig)
-    return {f.name: hints[f.name] for f in fields(PreferenceConfig) if f.init}
+    return {f.name: (hints[f.name], " ".join(f.metadata.get("help", "").split())) for f in fields(PreferenceConfig) if f.init}
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -111,14 +113,13 @@ def available() -> list[tuple[str, str]]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
     schema = Recipe.model_json_schema()
-    helps = {f.name: f.metadata.get("help", "") for f in fields(PreferenceConfig)}
     properties = {}
-    for name, hint in _training_types().items():
+    for name, (hint, description) in _training_fields().items():
         try:
             properties[name] = TypeAdapter(hint).json_schema()
         except Exception:  # a type that has no JSON form is left open
             properties[name] = {}
-        properties[name] |= {"description": " ".join(helps[name].split())} if helps[name] else {}
+        properties[name] |= {"description": description} if description else {}
     training = {"type": "object", "properties": properties, "additionalProperties": False}
     schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
     return {**json.loads(json.dumps(schema)), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe"}
@@ -144,13 +145,14 @@ def _with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str
 
 
 def _training_value(key: str, value: Any, where: str) -> Any:
-    known = _training_types()
+    known = _training_fields()
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
-    if value is None or isinstance(value, (dict, list)) or not _is_plain(known[key]):
+    hint, _ = known[key]
+    if value is None or isinstance(value, (dict, list)) or not _is_plain(hint):
         return value
     try:
-        return TypeAdapter(known[key]).validate_python(value)
+        return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise AlignError(f"{where}: training.{key} is {value!r}: {error.errors()[0]['msg']}") from error
 

@@ -52,6 +52,7 @@ def test_model_states_are_those_that_deepspeed_holds(model):
     assert measured["3"] <= found["ZeRO-3"] <= 1.15 * measured["3"]  # the estimate has two gathered layers; by the end of a pass none is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_those_that_the_backward_keeps(model, checkpointing, tokenizer, tmp_path):
     """Counted where autograd saves them, in a step of the trainer in bfloat16."""

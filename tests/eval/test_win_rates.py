@@ -41,6 +41,7 @@ def test_published_win_rates_are_reproduced(row):
     assert found.win_rate.high - found.win_rate.low == pytest.approx(2 * 1.96 * found.standard_error, rel=0.05)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("row", published(), ids=lambda row: row[""])
 def test_real_models_raise_no_flag(row):
@@ -125,6 +126,7 @@ def test_length_control_is_alpaca_evals_model(seed, tmp_path):
     assert found.comparable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [-1.0, 0.0, 1.5])
 def test_a_planted_length_effect_is_recovered(effect, tmp_path):
     """And taken out: the win rate at equal lengths is the one that the simulation had there."""
@@ -144,6 +146,7 @@ def test_a_planted_length_effect_is_recovered(effect, tmp_path):
     assert alone.win_rate.value == pytest.approx(truth, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
     """Of thirty simulated judgements of 95% each, some twenty-eight; fewer than twenty-five would be one in a hundred."""
     monkeypatch.setattr("eval.win_rates.length_control.RESAMPLES", 60)
@@ -247,6 +250,7 @@ def test_honest_outputs_and_honest_judges_are_not():
     assert (flag.name, flag.count, flag.total) == ("order disagreement", 20, 40)
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_command_says_both_rates_and_what_the_second_is():
     found = align_here("win-rate", DATA / "vicuna-7b.json.gz")

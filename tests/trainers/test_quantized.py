@@ -32,6 +32,7 @@ def recipe(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_over_weights_of_four_bits(recipe, tmp_path):
     done = align("train", recipe)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,11 +45,13 @@ def test_an_adapter_is_trained_over_weights_of_four_bits(recipe, tmp_path):
     assert not torch.equal(merged.model.layers[0].mlp.up_proj.weight, plain.model.layers[0].mlp.up_proj.weight)
 
 
+@pytest.mark.slow
 def test_weights_are_kept_in_four_bits(recipe, tmp_path):
     model = load_model(str(tmp_path / "model"), dtype="float32", quantization="nf4")
     assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_quantized_weights_alone_are_refused(recipe):
     done = align("train", recipe, "model.lora=null")
     assert done.returncode == 2
