@@ -6,7 +6,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,15 +223,41 @@ def write_trees(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -
         _write_lines((to_record(tree) for tree in trees), path)
 
 
-def write_pairs(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -> None:
-    """Write every edge as a prompt/chosen/rejected record, for any trainer."""
-    pairs = (pair for tree in trees for pair in pairs_from_tree(tree))
-    if Path(path).suffix == ".parquet":
-        import datasets
+def write_pairs(
+    trees: Iterable[PreferenceTree], path: str | os.PathLike[str], pairs_of: Callable[[PreferenceTree], Iterator[Any]] = pairs_from_tree
+) -> None:
+    """Write every edge as a prompt/chosen/rejected record, for any trainer.
 
-        _write_parquet(datasets.Dataset.from_list(list(pairs)), path)
+    Args:
+        trees: all with text prompts, or all with messages, if another trainer is to load the file.
+        path: a .jsonl or .parquet file.
+        pairs_of: the records of a tree's edges.
+
+    Raises:
+        AlignError: another file type, or pairs of both kinds for Parquet.
+    """
+    pairs = (pair for tree in trees for pair in pairs_of(tree))
+    if Path(path).suffix == ".parquet":
+        _write_parquet(_pair_dataset(list(pairs), path), path)
     else:
         _write_lines(pairs, path)
+
+
+def _pair_dataset(pairs: list[dict[str, Any]], path: str | os.PathLike[str]) -> Any:
+    """Pairs as a data set; tools as JSON text, which trainers read, so that no schema gets the keys of another."""
+    import datasets
+
+    columns = dict.fromkeys(name for pair in pairs for name in pair)
+    table = {name: [pair.get(name) for pair in pairs] for name in columns}
+    if "tools" in table:
+        table["tools"] = [tools if tools is None or isinstance(tools, str) else json.dumps(tools) for tools in table["tools"]]
+    try:
+        return datasets.Dataset.from_dict(table)
+    except (ValueError, TypeError) as error:  # Arrow's
+        reason = str(error).splitlines()[0]
+        raise AlignError(
+            f"{path}: the pairs do not fit into one table (text and messages side by side?); write .jsonl: {reason}"
+        ) from error
 
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:
