@@ -116,6 +116,7 @@ UNUSABLE = {
     "weight zero": ({"prompt": Q, **PAIR, "weight": 0}, "weight is 0.0"),
     "weight NaN": ({"prompt": Q, **PAIR, "weight": float("nan")}, "weight is nan"),
     "margin infinite": ({"prompt": Q, **PAIR, "margin": float("inf")}, "margin is inf"),
+    "half a character": ({"prompt": ASKED, "chosen": GOOD, "rejected": "so \ud83d"}, "`rejected` holds half a character"),
     "tools that are no JSON": ({"prompt": ASKED, **PAIR, "tools": "look"}, "`tools` is a text that is not JSON"),
     "tools an object": ({"prompt": ASKED, **PAIR, "tools": {"name": "look"}}, "`tools` is dict"),
 }  # fmt: skip

@@ -274,11 +274,11 @@ def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]
 
 
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:
-    """Write records to a JSONL file: aside first, then renamed into place."""
+    """Write records to a JSONL file: aside first, then renamed into place. What JSON has no type for (dates, say) is written as text."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(target.name + ".tmp")
-    with open(scratch, "w", encoding="utf-8") as out:
+    with open(scratch, "w", encoding="utf-8", errors="backslashreplace") as out:  # half a surrogate pair stays a JSON escape
         for record in records:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
     os.replace(scratch, target)
