@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from align.engine import BACKENDS
 from align.engine.model import MODEL_LOGITS, UNSHARED
 from align.errors import nearest
 from align.losses import F_DIVERGENCES, Loss, expand
+from align.trees import check_targets
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -44,6 +46,9 @@ class PreferenceConfig(DPOConfig):
     resume_from_checkpoint: str | bool | None = _setting(
         None, "Go on from this checkpoint; true: from the newest whole one in `output_dir`, if there is any."
     )
+    columns: Mapping[str, str | None] | None = _setting(
+        None, "Column names by what is read from them, {prompt: q, chosen: good}; null: no such column (see align.trees.forms)."
+    )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
     beta_rejected: float | None = _setting(
@@ -71,6 +76,7 @@ class PreferenceConfig(DPOConfig):
     def __post_init__(self) -> None:
         self._accumulate_to_global_batch()
         super().__post_init__()
+        check_targets(self.columns)
         self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))
         self._check_name("beta_rejected_schedule", SCHEDULES)
         self._check_name("sft_normalization", ("token", "sum"))

@@ -3,65 +3,75 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
-from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree, Prompt
+from align.trees.forms import Response, is_missing, renamed, split_record
+from align.trees.messages import described
+from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree
 
-Response = str | list[Message]
 
-
-def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
+def tree_from_pair(pair: Mapping[str, Any], columns: Mapping[str, str | None] | None = None) -> PreferenceTree:
     """One pair as a tree of two leaves and an edge.
 
-    Standard (text), conversational (messages) and implicit-prompt pairs (no `prompt`: the common prefix of both
-    responses) are told apart by their shape. `weight`, `margin`, `score_chosen` and `score_rejected` are taken over.
+    Args:
+        pair: a record in any form of `align.trees.forms`. `weight`, `margin`, `score_chosen`, `score_rejected`, `tools`,
+            `chat_template_kwargs` and `id` are taken over.
+        columns: our names → the record's, where they differ; null for a column that is not to be read.
 
     Raises:
-        AlignError: a missing column, an empty response, or the same response twice.
+        AlignError: no pair in its columns, no prompt, an empty response, or the same response twice.
 
     >>> tree_from_pair({"chosen": "Q: 1+1? A: 2", "rejected": "Q: 1+1? A: 3"}).prompt
     'Q: 1+1? A:'
+    >>> tree_from_pair({"question": "1+1?", "chosen": "2", "rejected": "3"}).prompt
+    [{'role': 'user', 'content': '1+1?'}]
     """
-    for key in ("chosen", "rejected"):
-        if pair.get(key) is None:
-            raise AlignError(f"`{key}` is missing: a pair has `chosen`, `rejected` and, unless it begins both, `prompt`")
-    prompt, chosen, rejected = _split_prompt(pair)
-    for key, response in (("chosen", chosen), ("rejected", rejected)):
-        if not response:
-            raise AlignError(f"`{key}` is empty: a response needs at least one character")
-    if chosen == rejected:
-        raise AlignError("`chosen` and `rejected` are the same response")
-    nodes = (Node(chosen, score=pair.get("score_chosen")), Node(rejected, score=pair.get("score_rejected")))
-    edge = Edge(0, 1, float(pair.get("weight") or 1.0), float(pair.get("margin") or 0.0))
-    metadata = {key: pair[key] for key in ("tools", "chat_template_kwargs") if pair.get(key) is not None}
-    return PreferenceTree(prompt, nodes, (edge,), id=pair.get("id"), metadata=metadata)
+    pair = renamed(pair, columns)
+    prompt, chosen, rejected = split_record(pair)
+    nodes = (Node(chosen, score=_score(pair.get("score_chosen"))), Node(rejected, score=_score(pair.get("score_rejected"))))
+    edge = Edge(0, 1, _number(pair, "weight", 1.0), _number(pair, "margin", 0.0))
+    identity = pair.get("id")
+    return PreferenceTree(prompt, nodes, (edge,), id=None if is_missing(identity) else str(identity), metadata=read_options(pair))
 
 
-def _split_prompt(pair: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
-    chosen, rejected = pair["chosen"], pair["rejected"]
-    if type(chosen) is not type(rejected):
-        raise AlignError(
-            f"`chosen` is {type(chosen).__name__} and `rejected` is {type(rejected).__name__}: expected both text or both messages"
-        )
-    if pair.get("prompt") is not None:
-        prompt = pair["prompt"]
-        if isinstance(prompt, str) and not isinstance(chosen, str):  # UltraFeedback: text prompt, full conversations
-            return _split_common(chosen, rejected)
-        return prompt, chosen, rejected
-    return _split_common(chosen, rejected)
+def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat template is told besides the messages: `tools` (a list, or its JSON text) and `chat_template_kwargs`.
+
+    Raises:
+        AlignError: one of them is no such thing.
+    """
+    options: dict[str, Any] = {}
+    for name, expected in (("tools", list), ("chat_template_kwargs", Mapping)):
+        value = record.get(name)
+        if is_missing(value):
+            continue
+        try:
+            read = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise AlignError(f"`{name}` is a text that is not JSON: {error}") from error
+        if not isinstance(read, expected):
+            raise AlignError(f"`{name}` is {described(read)}: expected {'a list of schemas' if name == 'tools' else 'an object'}")
+        options[name] = read
+    return options
 
 
-def _split_common(chosen: Response, rejected: Response) -> tuple[Prompt, Response, Response]:
-    """Cut the common beginning off two responses: at a message, or before the blank of a text."""
-    common = 0
-    while common < min(len(chosen), len(rejected)) and chosen[common] == rejected[common]:
-        common += 1
-    if isinstance(chosen, str) and common and chosen[common - 1] == " ":
-        common -= 1  # the blank belongs to the response's first token
-    return chosen[:common], chosen[common:], rejected[common:]
+def _score(value: Any) -> float | None:
+    """A score, where it is one: it says something about a pair, and is no reason to leave the pair out."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _number(pair: Mapping[str, Any], key: str, default: float) -> float:
+    value = pair.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise AlignError(f"`{key}` is {value!r}: expected a number")
+    return float(value)
 
 
 def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]:
@@ -73,11 +83,17 @@ def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]
     >>> [len(tree.nodes) for tree in trees_from_pairs(rows)]
     [3]
     """
+    return merge_prompts(map(tree_from_pair, pairs))
+
+
+def merge_prompts(trees: Iterable[PreferenceTree]) -> list[PreferenceTree]:
+    """Trees with the same prompt as one. Deeper trees, and those that bring their token ids, stay as they are."""
     groups: dict[str, list[PreferenceTree]] = {}
-    for pair in pairs:
-        tree = tree_from_pair(pair)
-        groups.setdefault(json.dumps([tree.prompt, tree.metadata], sort_keys=True), []).append(tree)
-    return [_merge(group) for group in groups.values()]
+    for number, tree in enumerate(trees):
+        plain = tree.depth == 1 and tree.prompt_token_ids is None and all(node.token_ids is None for node in tree.nodes)
+        key = json.dumps([tree.prompt, tree.metadata], sort_keys=True) if plain else f"tree {number}"
+        groups.setdefault(key, []).append(tree)
+    return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
 
 
 def _merge(group: list[PreferenceTree]) -> PreferenceTree:
@@ -102,21 +118,26 @@ def _merge(group: list[PreferenceTree]) -> PreferenceTree:
 
 
 def pairs_from_tree(tree: PreferenceTree) -> Iterator[dict[str, Any]]:
-    """Every edge of a tree as a prompt/chosen/rejected record: the path above the two siblings joins the prompt.
+    """Every edge of a tree as a prompt/chosen/rejected record for any trainer.
 
-    In a conversational tree the path is an unfinished assistant message at the prompt's end, which the receiving
-    trainer must continue (`continue_final_message`).
+    Below a text prompt, the path above the two siblings joins the prompt. In a conversational tree it joins both responses, as the
+    beginning of the assistant's message: a prompt that ends with an assistant's turn would be closed by other trainers. Its log-probs
+    cancel in the difference of the two. Where nodes end in the middle of a response, other trainers end it there:
+    `align.engine.export.rendered_pairs` keeps it open.
 
     >>> tree = PreferenceTree("p ", (Node("x "), Node("a", 0), Node("b", 0)), (Edge(1, 2),))
     >>> next(pairs_from_tree(tree))["prompt"]
     'p x '
     """
     for edge in tree.edges:
-        above = tree.path(tree.nodes[edge.chosen].parent) if tree.nodes[edge.chosen].parent != ROOT else []
         chosen, rejected = tree.nodes[edge.chosen], tree.nodes[edge.rejected]
-        record: dict[str, Any] = {"prompt": _prompt_with_path(tree, above), "chosen": chosen.text, "rejected": rejected.text}
-        if tree.conversational and not above:
-            record["chosen"], record["rejected"] = as_messages(chosen.text), as_messages(rejected.text)
+        record: dict[str, Any] = {"prompt": tree.prompt, "chosen": chosen.text, "rejected": rejected.text}
+        above = tree.path(chosen.parent)
+        if tree.conversational:
+            before = path_text(tree, above)
+            record |= {name: _continued(before, node.text) for name, node in (("chosen", chosen), ("rejected", rejected))}
+        elif above:
+            record["prompt"] = f"{tree.prompt}{path_text(tree, above)}"
         for key, node in (("score_chosen", chosen), ("score_rejected", rejected)):
             if node.score is not None:
                 record[key] = node.score
@@ -124,16 +145,13 @@ def pairs_from_tree(tree: PreferenceTree) -> Iterator[dict[str, Any]]:
             record["margin"] = edge.margin
         if edge.weight != 1.0:
             record["weight"] = edge.weight
-        yield record | tree.metadata
+        yield record | _template_options(tree)
 
 
-def _prompt_with_path(tree: PreferenceTree, above: list[int]) -> Prompt:
-    if not above:
-        return tree.prompt
-    text = path_text(tree, above)
-    if isinstance(tree.prompt, str):
-        return tree.prompt + text
-    return [*tree.prompt, {"role": "assistant", "content": text}]
+def _continued(before: str, text: Response) -> list[Message]:
+    """A response as messages, after the text that it goes on from."""
+    turns = as_messages(text)
+    return [{**turns[0], "content": f"{before}{turns[0]['content']}"}, *turns[1:]] if before else turns
 
 
 def path_text(tree: PreferenceTree, path: list[int]) -> str:
@@ -157,9 +175,13 @@ def as_messages(text: Response) -> list[Message]:
 
 
 def only_trained(tree: PreferenceTree) -> PreferenceTree:
-    """The tree cut down to what training reads: nodes in an edge and those above them, without metadata."""
+    """The tree cut down to what training reads: nodes in an edge and those above them; of the metadata, what chat templates read."""
     used = sorted({node for edge in tree.edges for end in (edge.chosen, edge.rejected) for node in tree.path(end)})
     place = {old: new for new, old in enumerate(used)} | {ROOT: ROOT}
     nodes = tuple(replace(tree.nodes[i], parent=place[tree.nodes[i].parent], metadata={}) for i in used)
     edges = tuple(replace(edge, chosen=place[edge.chosen], rejected=place[edge.rejected]) for edge in tree.edges)
-    return replace(tree, nodes=nodes, edges=edges, metadata={})
+    return replace(tree, nodes=nodes, edges=edges, metadata=_template_options(tree))
+
+
+def _template_options(tree: PreferenceTree) -> dict[str, Any]:
+    return {name: tree.metadata[name] for name in ("tools", "chat_template_kwargs") if tree.metadata.get(name) is not None}
