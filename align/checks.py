@@ -112,8 +112,9 @@ def _check_thoughts(run: Run) -> None:
         raise AlignError(f"thoughts: the task '{thoughts.task}' names no gold answers (data.gold), which checker and paths: gold need")
     if judge.name == "implicit" and recipe.model.reference is None:
         raise AlignError("model.reference is missing: the judge 'implicit' needs the model that the policy was tuned from")
-    if not 1 <= thoughts.keep <= thoughts.keep_at_most:
-        raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 to keep_at_most ({thoughts.keep_at_most})")
+    if thoughts.keep < 1 or (thoughts.keep_at_most is not None and thoughts.keep > thoughts.keep_at_most):
+        most = "or more" if thoughts.keep_at_most is None else f"to keep_at_most ({thoughts.keep_at_most})"
+        raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 {most}")
     if recipe.evaluation is not None and recipe.evaluation.task != "chain_of_thought":
         raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with thoughts is evaluated by chain_of_thought")
     asked = [(task, recipe.rollouts.prompts, recipe.rollouts.prompts_split)]

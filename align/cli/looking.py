@@ -85,11 +85,17 @@ def _import_search(options: argparse.Namespace) -> None:
     found, rejected = read_tot_log(options.log, load_task(options.task), options.keep)
     trees = [with_step_edges(tree, EdgeRules()) for tree in found]
     trained = [only_trained(tree) for tree in trees if tree.edges]
-    write_trees(trees, options.trees.with_suffix(".searches.jsonl"))
-    write_trees(trained, options.trees)
-    print(f"{options.trees}: {len(trained)} trees, {sum(len(tree.edges) for tree in trained)} edges; {len(rejected)} searches left out.")
+    aside = options.trees.with_suffix(".set-aside.jsonl")
+    lines = [json.dumps({"where": one.where, "reason": one.reason, "record": one.record}) + "\n" for one in rejected]
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    aside.write_text("".join(lines), encoding="utf-8")  # in ASCII: a record may hold text that UTF-8 cannot
     for reason, count in Counter(one.reason for one in rejected).items():
         print(f"{count} × {reason}", file=sys.stderr)
+    if not trained:
+        raise AlignError(f"{options.log}: no preference can be made of its {len(found) + len(rejected)} searches; see {aside}")
+    write_trees(trees, options.trees.with_suffix(".searches.jsonl"))
+    write_trees(trained, options.trees)
+    print(f"{options.trees}: {len(trained)} trees, {sum(len(tree.edges) for tree in trained)} edges; {len(rejected)} searches set aside ({aside}).")
 
 
 def _exec(options: argparse.Namespace) -> int:

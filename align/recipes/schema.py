@@ -231,13 +231,15 @@ class Edges(_Section):
     """Which preferences a search tree gives."""
 
     paths: Literal["judged", "gold"] = "judged"
-    """The paths that count as good: those whose answer's values sum highest, or those with the gold answer."""
+    """The paths that count as good: those of the winning answer (the task's `winner`), or those with the gold answer."""
     form: Literal["steps", "responses"] = "steps"
     """Thoughts against their siblings, or whole paths against each other, for comparison."""
     min_gap: float | None = None
     """The values of a pair differ by so much at least."""
     cap: int | None = None
     """Pairs of a kept thought, at most."""
+    weight: Literal["pair", "thought"] = "pair"
+    """`pair`: every pair counts once; `thought`: every kept thought does, its pairs share its weight, for `loss_type: [sft]`."""
 
 
 class Thoughts(_Section):
@@ -249,8 +251,8 @@ class Thoughts(_Section):
     """Who judges paths."""
     keep: int = 3
     """n, the best paths that go on at each step."""
-    keep_at_most: int = 10
-    """With those that tie with the n-th; equal to `keep`, ties are cut."""
+    keep_at_most: int | None = None
+    """With those that tie with the n-th, at most; equal to `keep`, ties are cut; left out, all ties go on, as in CPO's code."""
     min_value: float | None = None
     """A path of a lower value dies; left out, the best go on whatever they are worth."""
     min_characters: int = 4

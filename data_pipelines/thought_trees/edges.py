@@ -21,6 +21,8 @@ class EdgeRules:
         form: "steps" compares thoughts with their siblings; "responses" whole paths with each other, for comparison.
         min_gap: a pair's values must differ by so much at least (CPO itself asks for none).
         cap: of a kept thought's pairs, at most so many, drawn at random; None: all.
+        weight: "pair", every pair counts once; "thought", every kept thought (or path) counts once and its pairs share its weight, for the
+            supervised baseline (`loss_type: [sft]`), in which a thought must not count as often as it has siblings.
         seed: of that draw.
     """
 
@@ -28,6 +30,7 @@ class EdgeRules:
     form: Literal["steps", "responses"] = "steps"
     min_gap: float | None = None
     cap: int | None = None
+    weight: Literal["pair", "thought"] = "pair"
     seed: int = 0
 
 
@@ -39,7 +42,8 @@ def kept_leaves(tree: PreferenceTree, paths: str = "judged") -> list[int]:
 def with_step_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
     """The search tree with its step preferences.
 
-    For every kept path and every step: the thought on the path is better than each sibling that is on no kept path.
+    For every kept path and every step: the thought on the path is better than each sibling that is on no kept path, and whose text is
+    that of no kept thought of the step (a thought that is kept after one path is not made the worse one after another; CPO's code).
 
     Args:
         tree: a search tree: scores on its nodes, `search` in its metadata.
@@ -52,10 +56,16 @@ def with_step_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
     siblings: dict[int, list[int]] = {}
     for index, node in enumerate(tree.nodes):
         siblings.setdefault(node.parent, []).append(index)
+    said = {(len(tree.path(node)), _same_text(tree.nodes[node])) for node in kept}
     edges: list[Edge] = []
     for chosen in sorted(kept):
-        worse = [i for i in siblings[tree.nodes[chosen].parent] if i not in kept and _far_enough(tree.nodes[chosen], tree.nodes[i], rules)]
-        edges += [Edge(chosen, rejected) for rejected in _capped(worse, rules, tree.id, chosen)]
+        step = len(tree.path(chosen))
+        worse = [
+            i
+            for i in siblings[tree.nodes[chosen].parent]
+            if i not in kept and (step, _same_text(tree.nodes[i])) not in said and _far_enough(tree.nodes[chosen], tree.nodes[i], rules)
+        ]
+        edges += _edges(chosen, _capped(worse, rules, tree.id, chosen), rules)
     return replace(tree, edges=tuple(edges))
 
 
@@ -73,7 +83,7 @@ def with_response_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTre
         if node in kept:
             others = range(len(finals))
             worse = [i for i in others if finals[i] not in kept and _far_enough(leaves[place], leaves[i], rules)]
-            edges += [Edge(place, rejected) for rejected in _capped(worse, rules, tree.id, node)]
+            edges += _edges(place, _capped(worse, rules, tree.id, node), rules)
     return replace(tree, nodes=leaves, edges=tuple(edges))
 
 
@@ -104,6 +114,16 @@ def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) ->
         "dropped": dict(dropped), "accuracy": sum(known) / total if known else None,
         **{f"{name}_a_question": count / max(1, len(trees)) for name, count in cost.items()},
     }  # fmt: skip
+
+
+def _edges(chosen: int, worse: Sequence[int], rules: EdgeRules) -> list[Edge]:
+    weight = 1.0 / len(worse) if worse and rules.weight == "thought" else 1.0
+    return [Edge(chosen, rejected, weight) for rejected in worse]
+
+
+def _same_text(node: Node) -> str:
+    """What is equal for thoughts that a search would merge as siblings."""
+    return " ".join(str(node.text).split()).lower()
 
 
 def _far_enough(chosen: Node, rejected: Node, rules: EdgeRules) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import operator
 import re
 import string
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.registry import find, imported
 
 Fields = Mapping[str, str]
@@ -42,6 +43,10 @@ class Grader:
         mine = None if answer is None else self.canonical(answer, fields)
         return mine is not None and mine in [self.canonical(one, fields) for one in gold]
 
+    def agree(self, answer: str, other: str) -> bool:
+        """Whether two answers in canonical form say the same, so that a search prefers neither to the other."""
+        return answer == other
+
     def check_step(self, thoughts: Sequence[str], fields: Fields) -> bool | None:
         """Whether the last of these thoughts is right; None where it cannot be seen.
 
@@ -53,15 +58,52 @@ class Grader:
 
 
 class Text(Grader):
-    """Short answers in words: case, punctuation, articles and blanks do not count (SQuAD's normalisation)."""
+    """Short answers in words: case, punctuation, articles and blanks do not count (the rule of SQuAD v1.1's evaluation)."""
+
+    def __init__(self, match: str = "exact") -> None:
+        """Args: match: "exact", or "contained": the gold answer's words stand one after the other in the stated answer, as CPO's authors
+        grade question answering (there any characters do: "no" counts as contained in "unknown"; here whole words only).
+
+        Raises:
+            AlignError: no such match.
+        """
+        if match not in ("exact", "contained"):
+            raise AlignError(f"grader.match is '{match}': {nearest(match, ('exact', 'contained'))}")
+        self._contained = match == "contained"
 
     def canonical(self, answer: str, fields: Fields) -> str | None:
         """
-        >>> Text().canonical(" The Eiffel  Tower. ", {})
-        'eiffel tower'
+        >>> Text().canonical(" The Eiffel  Tower. ", {}), Text().canonical("U.S.", {})
+        ('eiffel tower', 'us')
         """
-        plain = "".join(" " if c in string.punctuation else c for c in answer.lower())
-        return " ".join(word for word in plain.split() if word not in ("a", "an", "the")) or None
+        plain = "".join(c for c in answer.lower() if c not in string.punctuation)
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split()) or None
+
+    def is_right(self, answer: str | None, gold: Sequence[str], fields: Fields) -> bool:
+        """
+        >>> Text().is_right("Paris, France", ["Paris"], {}), Text(match="contained").is_right("Paris, France", ["Paris"], {})
+        (False, True)
+        """
+        if not self._contained:
+            return super().is_right(answer, gold, fields)
+        mine = self.canonical(answer or "", fields)
+        right = [self.canonical(text, fields) for text in gold]
+        return mine is not None and any(text is not None and _holds(mine, text) for text in right)
+
+    def agree(self, answer: str, other: str) -> bool:
+        """Equal answers; with `match: contained`, one within the other, or both a "yes" or both a "no".
+
+        >>> Text(match="contained").agree("paris", "paris france"), Text(match="contained").agree("yes he did", "yes")
+        (True, True)
+        """
+        if not self._contained:
+            return answer == other
+        both = any(_holds(answer, word) and _holds(other, word) for word in ("yes", "no"))
+        return both or _holds(answer, other) or _holds(other, answer)
+
+
+def _holds(text: str, words: str) -> bool:
+    return f" {words} " in f" {text} "
 
 
 class Label(Grader):
@@ -72,17 +114,28 @@ class Label(Grader):
     ('SUPPORTS', None)
     """
 
-    def __init__(self, labels: Mapping[str, Sequence[str]]) -> None:
-        """Args: labels, each with the texts that stand for it, in any case; a text that names two labels names none."""
-        self._patterns = {
-            label: re.compile("|".join(rf"\b{re.escape(text)}\b" for text in (label, *texts)), re.IGNORECASE)
-            for label, texts in labels.items()
-        }
+    def __init__(self, labels: Mapping[str, Sequence[str]], otherwise: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Args: labels, each with the texts that stand for it, in any case; a text that names two labels names none. otherwise, texts that
+        stand for a label where none is named: "correct".
+
+        Raises:
+            AlignError: an option is no such mapping.
+        """
+        for name, option in (("labels", labels), ("otherwise", otherwise or {})):
+            if not isinstance(option, Mapping) or any(isinstance(texts, str) or not isinstance(texts, Sequence) for texts in option.values()):
+                raise AlignError(f"grader.{name}: expected labels, each with a list of texts, such as {{SUPPORTS: [supported]}}")
+        self._patterns = {label: _any_of((label, *texts)) for label, texts in labels.items()}
+        self._otherwise = {label: _any_of(texts) for label, texts in (otherwise or {}).items()}
 
     def canonical(self, answer: str, fields: Fields) -> str | None:
         """The only label that the answer names."""
         named = [label for label, pattern in self._patterns.items() if pattern.search(answer)]
+        named = named or [label for label, pattern in self._otherwise.items() if pattern.search(answer)]
         return named[0] if len(named) == 1 else None
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(rf"\b{re.escape(text)}\b" for text in texts), re.IGNORECASE)
 
 
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
@@ -204,6 +257,28 @@ def find_grader(name: str) -> Callable[..., Grader]:
     """
     found = find(name, GRADERS, "grader")
     return imported(found, "grader") if isinstance(found, str) else found
+
+
+def open_grader(choice: Mapping[str, Any]) -> Grader:
+    """The grader that a task file asks for.
+
+    Args:
+        choice: `name`, and the grader's options.
+
+    Raises:
+        AlignError: there is no such grader, it has no such option, or needs one that is missing.
+    """
+    options = dict(choice)
+    grader = find_grader(str(options.pop("name", "")))
+    parameters = inspect.signature(grader).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not takes_any:
+            raise AlignError(f"grader: there is no option '{option}' for this grader: {nearest(str(option), list(parameters))}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name not in options:
+            raise AlignError(f"grader: the option '{name}' is missing for this grader")
+    return grader(**options)
 
 
 _OPERATORS: dict[type[ast.AST], Callable[[Fraction, Fraction], Fraction]] = {

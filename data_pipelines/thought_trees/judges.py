@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.registry import find
-from align.trees import Message, Node, PreferenceTree
+from align.trees import ROOT, Message, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
 from data_pipelines.thought_trees.asks import Ask, Call, Sample
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
@@ -125,7 +125,8 @@ def _as_prompt(text: str, chat: bool) -> str | list[Message]:
 class SelfEvaluation:
     """The model judges each path by itself, m times, with the task's few-shot prompt (CPO, section 3.1; ToT's "value").
 
-    The value is the mean of the readable verdicts times m: the sum, were all readable.
+    The value is the sum of what the readable verdicts count, and `unreadable`, if the task says so, for each of the others. Where no
+    verdict of a whole level can be read, no path has a value.
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
@@ -152,14 +153,17 @@ class SelfEvaluation:
             for c in level.candidates
         )  # fmt: skip
         rollouts: list[Rollout] = yield Sample(requests, self._sampling)
-        return [self._judgement(rollout) for rollout in rollouts]
+        verdicts = [[verdict_of(c.text, self._line, self._prompts.verdicts) for c in rollout.completions] for rollout in rollouts]
+        readable = any(verdict is not None for votes in verdicts for verdict in votes)
+        otherwise = self._prompts.unreadable if readable else None
+        return [self._judgement(rollout, votes, otherwise) for rollout, votes in zip(rollouts, verdicts, strict=True)]
 
-    def _judgement(self, rollout: Rollout) -> Judgement:
-        verdicts = [verdict_of(c.text, self._line, self._prompts.verdicts) for c in rollout.completions]
-        values = [self._prompts.verdicts[verdict] for verdict in verdicts if verdict is not None]
-        value = len(verdicts) * sum(values) / len(values) if values else None
+    def _judgement(self, rollout: Rollout, verdicts: list[str | None], otherwise: float | None) -> Judgement:
+        counted = [otherwise if verdict is None else self._prompts.verdicts[verdict] for verdict in verdicts]
+        values = [value for value in counted if value is not None]
+        value = round(sum(values), 3) if values else None  # rounded as in CPO's code, so that equal votes are equal values
         details = {"verdicts": verdicts, "texts": [c.text for c in rollout.completions]}
-        return Judgement(value, details, len(verdicts) - len(values), sum(len(c.token_ids) for c in rollout.completions), 1)
+        return Judgement(value, details, verdicts.count(None), sum(len(c.token_ids) for c in rollout.completions), 1)
 
 
 def verdict_of(text: str, line: re.Pattern[str], verdicts: Mapping[str, float]) -> str | None:
@@ -178,27 +182,35 @@ def verdict_of(text: str, line: re.Pattern[str], verdicts: Mapping[str, float]) 
 
 @register("vote")
 class Vote:
-    """The model is shown all siblings and names the best, m times (ToT's "vote"). A path's value is the number of its votes.
+    """The model is shown several paths and names the best, m times (ToT's "vote"). A path's value is the number of its votes.
 
-    Options: `instruction`, `ask`, `max_new_tokens`, `end`.
+    Options: `among`, "siblings" (the thoughts that follow one path) or "level" (all candidates of a step, as the tree-of-thought code
+    does), `instruction`, `ask`, `max_new_tokens`, `end`.
     """
 
     INSTRUCTION = "Several next steps towards the answer of a question are given. Decide which one is the most promising.\n\n"
     ASK = 'Say why in one line, then end with the line "Verdict: N", N being the number of the best step.\n'
 
     def __init__(self, settings: JudgeSettings) -> None:
-        """Args: settings."""
+        """Args: settings.
+
+        Raises:
+            AlignError: `among` is neither "siblings" nor "level".
+        """
         options = settings.options
         self._settings = settings
+        self._among = str(options.get("among", "siblings"))
+        if self._among not in ("siblings", "level"):
+            raise AlignError(f"thoughts.judge.options.among is '{self._among}': {nearest(self._among, ('siblings', 'level'))}")
         self._instruction, self._ask = options.get("instruction", self.INSTRUCTION), options.get("ask", self.ASK)
         end = tuple(options.get("end", ("\n\n",)))
         self._sampling = Sampling(int(options.get("max_new_tokens", 96)), settings.temperature, stop=end)
 
     def judge(self, level: Level) -> Generator[Ask, Any, list[Judgement]]:
-        """One request of m samples for each group of siblings; an only child gets all votes unasked."""
+        """One request of m samples for each group that is voted on; who stands alone gets all votes unasked."""
         families: dict[int, list[Candidate]] = {}
         for candidate in level.candidates:
-            families.setdefault(candidate.parent, []).append(candidate)
+            families.setdefault(candidate.parent if self._among == "siblings" else ROOT, []).append(candidate)
         several = {parent: family for parent, family in families.items() if len(family) > 1}
         requests = tuple(self._request(level, parent, family) for parent, family in several.items())
         rollouts: list[Rollout] = (yield Sample(requests, self._sampling)) if requests else []
@@ -211,15 +223,17 @@ class Vote:
 
     def _request(self, level: Level, parent: int, family: Sequence[Candidate]) -> Request:
         how = self._settings
-        before = "".join(family[0].thoughts[:-1])
-        listed = "".join(f"{number}. {c.thoughts[-1].strip()}\n" for number, c in enumerate(family, 1))
+        shared = 0 if self._among == "level" else len(family[0].thoughts) - 1  # thoughts that all of them begin with
+        before = "".join(family[0].thoughts[:shared])
+        shown = [" ".join("".join(c.thoughts[shared:]).split()) if self._among == "level" else c.thoughts[-1].strip() for c in family]
+        listed = "".join(f"{number}. {text}\n" for number, text in enumerate(shown, 1))
         text = f"{self._instruction}{how.task.question.format(**level.question.fields)}{before}{listed}{self._ask}"
         seed = seed_of(how.seed, "vote", level.question.id, level.step, parent)
         return Request(f"{level.question.id}/vote/{level.step}/{parent}", _as_prompt(text, how.chat), how.votes, seed)
 
 
 def _counted(family: Sequence[Candidate], rollout: Rollout) -> dict[int, Judgement]:
-    """Votes by node; where no vote can be read, nobody has a value. The first sibling carries the family's cost."""
+    """Votes by node; where no vote can be read, nobody has a value. The first of the group carries its cost."""
     numbers = {str(number): 1.0 for number in range(1, len(family) + 1)}
     votes = [verdict_of(c.text, re.compile(r"Verdict: *(\d+)\.?", re.IGNORECASE), numbers) for c in rollout.completions]
     unreadable = sum(vote is None for vote in votes)

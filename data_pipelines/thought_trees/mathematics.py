@@ -1,27 +1,53 @@
-"""The grader of mathematics: numbers exactly, everything else by math-verify."""
+"""The grader of mathematics: numbers exactly, words as words, everything else by math-verify."""
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any
 
-from align.errors import AlignError
+from data_pipelines.thought_trees.answers import LONGEST, plain
 from data_pipelines.thought_trees.graders import Fields, Number
+from data_pipelines.thought_trees.quantities import leading_number, quantity, same_quantity
+from data_pipelines.thought_trees.symbolic import canonical_expression, same_expression
+from data_pipelines.thought_trees.units import COUNTED, unit_name
 
-_NUMBER = re.compile(
-    r"(-?)\s*\$?\s*(-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?)\s*(?:%|percent)?(?:\s+(?!hundred|thousand|million|billion|trillion|dozen)[a-zA-Z]+){0,3}"
-)
-_WORDS = re.compile(r"(?:\\(?:text|mathrm|textbf)\{)?([A-Za-z][A-Za-z' -]{2,})\}?")
-_LATEX_BLANKS = re.compile(r"\\[!,;: ]|~")
+_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Ja-j])\)|([A-J])[).:]|([A-J]))", re.IGNORECASE)
+_CHOICE_WITH_TEXT = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-J])\)|([A-J])[).:](?=\s))\s*\S.*", re.DOTALL)
+_TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?|(noon|midnight)", re.I)
+_BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|\(?\s*base\s*(\d{1,2})\s*\)?)")
+_NAMED = re.compile(r"(\([A-Za-z\\][\w\\, ]*\)|[A-Za-z\\][\w\\{}]*(?:\s+[A-Za-z]+){0,3}(?:\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?)\s*(?:=|\\in(?![A-Za-z])|\\approx)\s*(.+)")
+_AND = re.compile(r",?\s+(?:and|or)\s+|\s*;\s*", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_FUNCTIONS = "arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot sec csc log ln lg exp sqrt gcd lcm max min det deg dim mod".split()
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega infty".split()
+_COMMAND = re.compile(r"\\[A-Za-z]+\*?(?:\{(?:[bpvBV]?matrix|array|cases|aligned?)\}(?:\{[clr|]*\})?)?")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_SHORT_WORDS = frozenset("no on up us in is it at am pm or of so to do go he me my we by an as be if".split())
+_JUXTAPOSED = re.compile(r"\d\s+\.?\d")
+_PLAIN_TO_LATEX = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<!\*)\*\*(?!\*)", "^"),
+        (r"\ball real numbers\b|\breal numbers\b|\ball reals\b", r"\\mathbb{R}"),
+        (r"(?<![A-Za-z\\])(?:-\s*)?(?:infinity|inf|oo)(?![A-Za-z])", lambda m: ("-" if m.group().startswith("-") else "") + r"\infty"),
+        (rf"(?<![A-Za-z\\])({'|'.join(_GREEK)})(?![A-Za-z])", r"\\\1 "),
+        (r"√\s*\(([^()]*)\)|(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
+        (r"√\s*\{?(\w+)\}?|(?<![A-Za-z\\])sqrt\s*\{?(\w+)\}?", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
+        (rf"(?<![A-Za-z\\])({'|'.join(_FUNCTIONS)})(?=[\s(^_\d]|\\|[a-zA-Z](?![A-Za-z]))", r"\\\1 "),
+        (r"\^\s*\(([^()]*)\)", r"^{\1}"),
+        (r"\^\s*([-+]?\d{2,}|-\d|-[a-zA-Z])", r"^{\1}"),
+        (r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])", r" \\cdot "),
+        (r"\\langle\s*(.*?)\s*\\rangle", r"(\1)"),
+    )
+]
+_LONGEST_LIST = 20
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
 class Maths(Number):
     """Answers as they stand in GSM8K and MATH (arXiv 2103.03874): numbers with or without a unit, LaTeX, sets, intervals, equations, words.
 
-    Steps: their equations must hold, as for `number`. Equality of what is no plain number is math-verify's
+    Steps: their equations must hold, as for `number`. Equality of what is neither number nor word is math-verify's
     (github.com/huggingface/Math-Verify), which comes with `pip install 'align-preferences[eval]'`.
     """
 
@@ -32,12 +58,21 @@ class Maths(Number):
         >>> maths.canonical("$1,250.50", {}), maths.canonical(r"\boxed{\dfrac{3}{6}}.", {}), maths.canonical(r"\text{East}", {})
         ('2501/2', '1/2', 'east')
         """
-        plain = unboxed(answer)
-        number, words = _number(plain), _words(plain)
-        if number is not None or words is not None:
-            return words if number is None else str(number)
-        parsed = _parsed(plain)
-        return str(parsed[0]) if parsed else None
+        text = plain(answer)
+        if len(text) > LONGEST:
+            return _squeezed(text)
+        named = _NAMED.fullmatch(text)
+        text = named.group(2) if named and "=" not in named.group(2) and _is_name(named.group(1)) else text
+        read = quantity(text)
+        if read is not None:
+            return str(read.value) + ("%" if read.percent else "")
+        choice = _CHOICE.fullmatch(text)
+        if choice:
+            return next(letter for letter in choice.groups() if letter).upper()
+        expression = _without_unit(text)
+        if not _is_maths(expression):
+            return " ".join(text.lower().split()) or None
+        return canonical_expression(as_latex(expression)) or "".join(expression.split()) or None
 
     def is_right(self, answer: str | None, gold: Sequence[str], fields: Fields) -> bool:
         r"""Whether a stated answer equals one of the gold answers.
@@ -48,64 +83,237 @@ class Maths(Number):
         """
         if answer is None:
             return False
-        mine = unboxed(answer)
-        return any(_equal(mine, unboxed(one)) for one in gold)
+        mine = plain(answer)
+        return bool(mine) and any(equal(mine, plain(right)) for right in gold)
 
 
-def unboxed(answer: str) -> str:
-    r"""What the last \boxed{} of an answer holds, or what stands in braces at its beginning; else the answer without dollars and full stop.
+def equal(mine: str, gold: str) -> bool:
+    r"""Whether two answers in `plain` writing are equal.
 
-    >>> unboxed(r"so it is $\boxed{\frac{1}{2}}$."), unboxed("{3} apples"), unboxed("$7$.")
-    ('\\frac{1}{2}', '3', '7')
+    >>> equal("p-q", "p - q"), equal("5 and 6", "6, 5"), equal("50%", "0.5"), equal("2 \\pi", "2"), equal("5:30 pm", "5:30 PM")
+    (True, True, True, False, True)
     """
-    start = max(answer.rfind("\\boxed{"), answer.rfind("\\fbox{"))
-    place = answer.index("{", start) if start >= 0 else 0 if answer.startswith("{") else None
-    if place is not None:
-        depth = 0
-        for end in range(place, len(answer)):
-            depth += {"{": 1, "}": -1}.get(answer[end], 0)
-            if depth == 0:
-                return answer[place + 1 : end].strip()
-    return answer.strip().rstrip(".").strip().strip("$").strip()
+    if _squeezed(mine) == _squeezed(gold):
+        return True
+    if max(len(mine), len(gold)) > LONGEST:
+        return False
+    mine, gold = _values_of_one_name(mine, gold)
+    for same in (_same_choice, _same_time, _same_base, _same_list, _same_number):
+        verdict = same(mine, gold)
+        if verdict is not None:
+            return verdict
+    return _same_words_or_expression(mine, gold)
 
 
-def _equal(mine: str, gold: str) -> bool:
-    numbers = _number(mine), _number(gold)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    if _words(gold) is not None:
-        return _words(mine) == _words(gold)
-    left, right = _parsed(gold), _parsed(mine)
-    return bool(left and right and _math_verify().verify(left, right, timeout_seconds=_seconds()))
+def _squeezed(text: str) -> str:
+    """Without blanks, but for those between two numbers or two words."""
+    return re.sub(r"\s+(?![\w.])|(?<![\w.])\s+", "", text)
 
 
-def _number(text: str) -> Fraction | None:
-    match = _NUMBER.fullmatch(_LATEX_BLANKS.sub("", text).replace("\\$", "$").replace("\\%", "%").strip())
-    try:
-        return None if match is None else Fraction((match.group(1) + match.group(2)).replace(",", "").replace("--", ""))
-    except (ValueError, ZeroDivisionError):
+def _values_of_one_name(mine: str, gold: str) -> tuple[str, str]:
+    """What stands after "x =" where both answers name the same thing, or only one of them names it; "\\in" names a set likewise."""
+    left, right = _NAMED.fullmatch(mine), _NAMED.fullmatch(gold)
+    if any(match and "=" in match.group(2) and len(_items(match.group(2))) > 1 for match in (left, right)):
+        return mine, gold  # "x = 2 or x = 3": a list whose items have names
+    if left and right:
+        same = _squeezed(left.group(1)).lower() == _squeezed(right.group(1)).lower()
+        return (left.group(2), right.group(2)) if same else (mine, gold)
+    if left and _is_name(left.group(1)) and "=" not in gold:
+        return re.split(r"(?<![<>!\\])=", left.group(2))[-1].strip() if "," not in left.group(2) else left.group(2), gold
+    if right and _is_name(right.group(1)) and "=" not in right.group(2) and "=" not in mine:
+        return mine, right.group(2)
+    return mine, gold
+
+
+def _is_name(text: str) -> bool:
+    """Whether the left side of an equation names a value: "x", "f(x)", "the area"; not "2x" or "xy"."""
+    name = re.sub(r"\s*\([^)]*\)$", "", text.strip())
+    if not name:
+        return all(_is_name(part) for part in text.strip("() ").split(","))
+    return bool(re.fullmatch(r"\\?[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+|[A-Za-z]{3,}(?:\s+[A-Za-z]+)*|[A-Z]{2}", name))
+
+
+def _same_choice(mine: str, gold: str) -> bool | None:
+    """Where the gold answer is a letter to choose: "(A)", "A", "A. twelve"."""
+    right = _CHOICE.fullmatch(gold)
+    if right is None or (len(gold) == 1 and gold.islower()):
         return None
+    letter = next(part for part in right.groups() if part).upper()
+    match = _CHOICE.fullmatch(mine) or _CHOICE_WITH_TEXT.fullmatch(mine)
+    if match is None or (len(mine) == 1 and mine.islower()):
+        return None
+    return next(part for part in match.groups() if part).upper() == letter
 
 
-def _words(text: str) -> str | None:
-    match = _WORDS.fullmatch(text)
-    return " ".join(match.group(1).lower().split()) if match else None
+def _same_time(mine: str, gold: str) -> bool | None:
+    """Times of day; one that does not say before or after noon equals either."""
+    left, right = _TIME.fullmatch(mine), _TIME.fullmatch(gold)
+    if left is None or right is None:
+        return None
+    (hour, minutes, half), (gold_hour, gold_minutes, gold_half) = _clock(left), _clock(right)
+    if minutes != gold_minutes:
+        return False
+    if half and gold_half:
+        return half == gold_half and hour % 12 == gold_hour % 12
+    if half or gold_half:
+        after_noon = (half or gold_half) == "p"
+        stated, other = (hour, gold_hour) if half else (gold_hour, hour)
+        return other == stated % 12 + 12 * after_noon or other == stated
+    return hour == gold_hour
 
 
-def _parsed(text: str) -> Any:
-    verify = _math_verify()
-    configs = [verify.LatexExtractionConfig(), verify.ExprExtractionConfig()]
-    return verify.parse(f"${text}$", extraction_config=configs, parsing_timeout=_seconds())
+def _clock(match: re.Match[str]) -> tuple[int, tuple[int, int], str]:
+    hour, minute, second, half, whole, whole_half, name = match.groups()
+    if name:
+        return 12, (0, 0), "p" if name.lower() == "noon" else "a"
+    return int(hour or whole), (int(minute or 0), int(second or 0)), (half or whole_half or "").lower()
 
 
-def _seconds() -> int | None:
-    """math-verify bounds its time by a signal, which only the main thread can have."""
-    return 5 if threading.current_thread() is threading.main_thread() else None
+def _same_base(mine: str, gold: str) -> bool | None:
+    """Numerals with their base: digits and base must be the same."""
+    left, right = _BASE.fullmatch(mine), _BASE.fullmatch(gold)
+    if left is None and right is None:
+        return None
+    if left is None or right is None:
+        return False
+    return left.group(1).lower().lstrip("0") == right.group(1).lower().lstrip("0") and (left.group(2) or left.group(3)) == (
+        right.group(2) or right.group(3)
+    )
 
 
-def _math_verify() -> Any:
-    try:
-        import math_verify
-    except ImportError as error:
-        raise AlignError("the grader 'maths' needs math-verify: pip install 'align-preferences[eval]'") from error
-    return math_verify
+def _same_list(mine: str, gold: str) -> bool | None:
+    """Several answers beside each other, in any order; None where neither is a list without brackets, or only one can be read as one."""
+    left, right = _items(mine), _items(gold)
+    if max(len(left), len(right)) < 2:
+        return None
+    if len(left) == 1:
+        left = _items(mine, thousands=False)
+    if len(right) == 1:
+        right = _items(gold, thousands=False)
+    if min(len(left), len(right)) < 2:
+        return None
+    if len(left) != len(right) or len(left) > _LONGEST_LIST:
+        return False
+    rest = list(right)
+    for item in left:
+        match = next((other for other in rest if _same_item(item, other)), None)
+        if match is None:
+            return False
+        rest.remove(match)
+    return True
+
+
+def _same_item(mine: str, gold: str) -> bool:
+    """Equality within a list, where counted things tell numbers apart: "7 apples and 3 pears"."""
+    left, right = quantity(mine), quantity(gold)
+    if left is not None and right is not None and left.unit == right.unit == COUNTED:
+        words = [" ".join(_WORD.findall(text.lower())).rstrip("s") for text in (mine, gold)]
+        if all(words) and words[0] != words[1]:
+            return False
+    return equal(mine, gold)
+
+
+def _items(text: str, *, thousands: bool = True) -> list[str]:
+    """The parts of a list, split where no bracket is open.
+
+    Args:
+        text: an answer.
+        thousands: whether a comma before three digits belongs to the number.
+    """
+    text = _AND.sub(", ", text)
+    hidden = _THOUSANDS.sub("\0", text) if thousands else text
+    parts, depth, start = [], 0, 0
+    for index, character in enumerate(hidden):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(hidden[start:index])
+            start = index + 1
+    parts.append(hidden[start:])
+    if len(parts) == 1 and text.count(r"\pm") == 1 and not text.startswith(("(", "[", "\\{")):
+        parts = [text.replace(r"\pm", sign) for sign in ("+", "-")]
+    return [part.replace("\0", ",").strip() for part in parts]
+
+
+def _same_number(mine: str, gold: str) -> bool | None:
+    left, right = quantity(mine), quantity(gold)
+    return same_quantity(left, right) if left is not None and right is not None else None
+
+
+def _same_words_or_expression(mine: str, gold: str) -> bool:
+    left, right = _without_unit(mine), _without_unit(gold)
+    if not _is_maths(left) or not _is_maths(right):
+        return " ".join(mine.lower().split()) == " ".join(gold.lower().split())
+    (left, left_percent), (right, right_percent) = _percent_split(left), _percent_split(right)
+    if "=" in left and "=" not in right and re.search("[A-Za-z]", left.partition("=")[0]):
+        return False  # an equation that is not solved, "2x = 10"
+    left, right = as_latex(left), as_latex(right)
+    if same_expression(left, right):
+        return True
+    if left_percent == right_percent:
+        return False
+    return same_expression(*((rf"\frac{{{left}}}{{100}}", right) if left_percent else (left, rf"\frac{{{right}}}{{100}}")))
+
+
+def _percent_split(text: str) -> tuple[str, bool]:
+    core = re.sub(r"\s*(?:%|percent)$", "", text)
+    return core, core != text
+
+
+def _without_unit(text: str) -> str:
+    r"""An answer without the unit at its end and the currency sign at its beginning.
+
+    >>> _without_unit(r"2\sqrt{3} cm^2"), _without_unit(r"5\pi square feet"), _without_unit("5 x"), _without_unit("2 x m"), _without_unit("$2x")
+    ('2\\sqrt{3}', '5\\pi', '5 x', '2 x m', '2x')
+    """
+    read = quantity(text)
+    if read is not None and leading_number(text) is not None and not read.percent and read.unit:
+        value = read.value
+        return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    text = re.sub(r"^(-?)\s*[$€£¥₹]\s*", r"\1", text)
+    for match in re.finditer(r"(?<=[\d})])\s*(?=[A-Za-z°%/])|(?<=\\pi)\s+(?=[A-Za-z°])|(?<=[A-Za-z])\s+(?=[A-Za-z°])", text):
+        phrase = text[match.start() :]
+        unit = unit_name(phrase, after_number=False)
+        if unit is None or (unit == COUNTED and text[match.start() - 1].isalpha()):
+            continue
+        if "°" in phrase and _TRIGONOMETRIC.search(text):
+            continue
+        if not re.search(r"\\[a-zA-Z]*$", text[: match.end()] + text[match.end()]):
+            return text[: match.start()].strip()
+    return text
+
+
+def _is_maths(text: str) -> bool:
+    r"""Whether a text can be an expression: no words, no two numbers side by side, no function without an argument.
+
+    >>> [_is_maths(text) for text in ("p - q", "2xy", r"\frac{\pi}{2}", "sin(x)", "Monday", "no", "5 10", "4 sqrt", "10 more than x")]
+    [True, True, True, True, False, False, False, False, False]
+    """
+    latex = as_latex(text)
+    bare = _COMMAND.sub(" ", latex)
+    if re.search(r"\\(?:sqrt|sin|cos|tan|log|ln)\s*$|(?<![A-Za-z])sqrt\s*$", latex.strip()) or not re.search(r"[\w\\]", text):
+        return False
+    bare = re.sub(r"_\s*(?:\{[^{}]*\}|\w)", "_", bare)
+    if "&" not in bare and "\\\\" not in bare and _JUXTAPOSED.search(bare):
+        return False
+    return not any(_is_word(word) for word in _WORD.findall(bare))
+
+
+def _is_word(word: str) -> bool:
+    """Whether letters side by side are a word and no product of variables, as "xy" and "abc" are."""
+    letters = sorted(word.lower())
+    in_a_row = all(ord(after) - ord(before) == 1 for before, after in zip(letters, letters[1:], strict=False))
+    return word.lower() in _SHORT_WORDS or (len(word) > 2 and not in_a_row)
+
+
+def as_latex(text: str) -> str:
+    r"""An expression typed without LaTeX, in LaTeX.
+
+    >>> as_latex("2*sqrt(3)"), as_latex("x**2 + pi/3"), as_latex("e^-x"), as_latex("(-oo, 5)"), as_latex("sin(x)")
+    ('2 \\cdot \\sqrt{3}', 'x^2 + \\pi /3', 'e^{-x}', '(-\\infty, 5)', '\\sin (x)')
+    """
+    for pattern, replacement in _PLAIN_TO_LATEX:
+        text = pattern.sub(replacement, text)
+    text = _AND.sub(", ", text)
+    if _TRIGONOMETRIC.search(text):
+        text = re.sub(r"(\d+(?:\.\d+)?)\s*°", r"(\1\\cdot\\frac{\\pi}{180})", text)
+    return text.replace("°", "")

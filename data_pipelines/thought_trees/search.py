@@ -16,9 +16,9 @@ from align.trees import ROOT, Message, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
 from data_pipelines.thought_trees.asks import Ask, Sample
 from data_pipelines.thought_trees.judges import Candidate, Judge, Judgement, Level
-from data_pipelines.thought_trees.selection import best, outcome, winners
+from data_pipelines.thought_trees.selection import best, outcome, winners, with_agreeing
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
-from data_pipelines.thought_trees.thoughts import Thought, thought_of, worth_keeping
+from data_pipelines.thought_trees.thoughts import Thought, begun, thought_of, worth_keeping
 
 
 class SetAsideError(AlignError):
@@ -32,7 +32,7 @@ class SearchSettings:
     Attributes:
         thoughts: k, sampled for every kept path at every step.
         keep: n, the best paths go on.
-        keep_at_most: with those that tie with the n-th; equal to `keep`, ties are cut.
+        keep_at_most: with those that tie with the n-th, at most; equal to `keep`, ties are cut; None: every tie goes on.
         min_value: a path of a lower value dies, however few are left; None: no such limit.
         min_characters: a shorter thought is dropped.
         seed: of the samples.
@@ -40,7 +40,7 @@ class SearchSettings:
 
     thoughts: int = 10
     keep: int = 3
-    keep_at_most: int = 10
+    keep_at_most: int | None = None
     min_value: float | None = None
     min_characters: int = 4
     seed: int = 0
@@ -150,9 +150,10 @@ def _extend(
     """Sample k thoughts for every path that goes on; returns the new nodes."""
     task, asked = growing.task, growing.asked
     stops = (*task.stops(step), *sampling.stop)
+    forced = {node: _forced(growing, node, step, tokenizer) for node in going}
     requests = [
         Request(
-            f"{asked.question.id}/{node}", asked.token_ids + growing.token_ids(node), settings.thoughts,
+            f"{asked.question.id}/{node}", asked.token_ids + growing.token_ids(node) + forced[node], settings.thoughts,
             seed_of(settings.seed, asked.question.id, node),
         )
         for node in going
@@ -162,12 +163,24 @@ def _extend(
     for parent, rollout in zip(going, rollouts, strict=True):
         growing.cost["calls"] += 1
         growing.cost["tokens"] += sum(len(completion.token_ids) for completion in rollout.completions)
-        thoughts = [thought_of(completion, task, tokenizer) for completion in rollout.completions]
+        thoughts = [begun(thought_of(completion, task, tokenizer), forced[parent], task.last_step) for completion in rollout.completions]
         kept = worth_keeping(thoughts, settings.min_characters, growing.dropped)
         new += range(len(growing.thoughts), len(growing.thoughts) + len(kept))
         growing.thoughts += kept
         growing.parents += [parent] * len(kept)
     return new
+
+
+def _forced(growing: _Growing, node: int, step: int, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that the last thought of a path begins with, as they follow the path's text."""
+    task = growing.task
+    if step < task.steps or not task.last_step:
+        return ()
+    before = growing.thoughts[node].text[-1:] if node != ROOT else ""
+    alone = tokenizer(before, add_special_tokens=False)["input_ids"]
+    both = tokenizer(before + task.last_step, add_special_tokens=False)["input_ids"]
+    follows = both[: len(alone)] == alone
+    return tuple(both[len(alone) :] if follows else tokenizer(task.last_step, add_special_tokens=False)["input_ids"])
 
 
 def _most(dropped: Counter[str]) -> str:
@@ -197,7 +210,8 @@ def _judge(growing: _Growing, judge: Judge, new: Sequence[int], step: int) -> Ge
 def _result(growing: _Growing, answers: dict[int, str], steps: int) -> PreferenceTree:
     """The tree, with what was found in its metadata (see `selection.outcome`)."""
     question = growing.asked.question
-    answer, kept = winners(answers, growing.value)
+    answer, kept = winners(answers, growing.value, growing.task.winner)
+    kept = with_agreeing(kept, answers, answer, growing.task.agree, growing.value)
     gold = [node for node in answers if growing.task.is_right("".join(growing.texts(node)), question)]
     nodes = []
     for index, thought in enumerate(growing.thoughts):

@@ -105,7 +105,8 @@ def ask(question: Question, how: ThoughtTask, engine: Engine, chat: bool) -> Ask
 
 
 def _fits(one: Asked, how: ThoughtTask, sampling: Sampling, engine: Engine) -> bool:
-    return engine.context is None or len(one.token_ids) + how.steps * sampling.max_new_tokens <= engine.context
+    forced = len(engine.tokenizer(how.last_step, add_special_tokens=False)["input_ids"]) if how.last_step else 0
+    return engine.context is None or len(one.token_ids) + how.steps * sampling.max_new_tokens + forced <= engine.context
 
 
 def _record(question: Question, result: PreferenceTree | AlignError) -> dict[str, Any]:

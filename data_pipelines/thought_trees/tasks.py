@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -17,7 +17,7 @@ from align.errors import AlignError, nearest
 from align.trees import read_records
 from align.validation import first_problem
 from data_pipelines.rollouts.prompts import prompt_id
-from data_pipelines.thought_trees.graders import Grader, find_grader
+from data_pipelines.thought_trees.graders import Grader, open_grader
 
 TASK_FILES = Path(__file__).parent / "task_files"
 
@@ -81,14 +81,16 @@ class JudgePrompts(_Section):
     """For partial paths."""
     final: JudgePrompt | None = None
     """For paths that state the answer; left out, `step` serves."""
-    verdicts: dict[str, float] = {"likely": 1.0, "impossible": 0.0}
-    """The verdicts, in lower case, and what each counts."""
+    verdicts: dict[str, float] = {"likely": 1.0, "impossible": 0.001}
+    """The verdicts, in lower case, and what each counts (the numbers of CPO's code: an "impossible" decides between equals only)."""
     verdict_line: str = r"Verdict: *(\w+)\.?"
     """A regular expression that a whole line must match to be the verdict; its group is the verdict."""
     max_new_tokens: int = 96
     """Longest judgement."""
     end: list[str] = ["\n\n", "\nQuestion:"]
     """Texts that end a judgement."""
+    unreadable: float | None = None
+    """What a judgement without a readable verdict counts; left out, it counts nothing, and a path without a readable one has no value."""
 
 
 class DataColumns(_Section):
@@ -131,6 +133,10 @@ class ThoughtTask(_Section):
     """A regular expression; the group of its last match is the stated answer."""
     grader: dict[str, Any]
     """`name` of the grader, and its options."""
+    winner: Literal["values", "paths"] = "values"
+    """Which answer of a search wins: the one whose paths' values sum highest, or the one of most paths."""
+    last_step: str = ""
+    """Begins the last thought of a search, so that every path states an answer; the model goes on from here. Empty: nothing does."""
     judge: JudgePrompts | None = None
     """Self-evaluation; without it the task needs another judge."""
 
@@ -153,6 +159,8 @@ class ThoughtTask(_Section):
         for where, fields in shown:
             if set(fields) != asked:
                 raise ValueError(f"one of the {where} has the fields {sorted(fields)}, but the question has {sorted(asked)}")
+        if self.last_step and self.last_step.strip() != self.last_step:
+            raise ValueError(f"last_step is {self.last_step!r}: expected no blanks at its ends, as the next token brings its own")
         for number, example in enumerate(self.examples):
             if len(example.thoughts) != self.steps:
                 raise ValueError(f"examples[{number}] has {len(example.thoughts)} thoughts, but `steps` is {self.steps}")
@@ -162,8 +170,7 @@ class ThoughtTask(_Section):
 
     @cached_property
     def _grader(self) -> Grader:
-        options = dict(self.grader)
-        return find_grader(options.pop("name", ""))(**options)
+        return open_grader(self.grader)
 
     @cached_property
     def _answer(self) -> re.Pattern[str]:
@@ -205,6 +212,10 @@ class ThoughtTask(_Section):
     def is_right(self, response: str, question: Question) -> bool:
         """Whether the stated answer is the gold one."""
         return self._grader.is_right(self.stated_answer(response), question.gold, question.fields)
+
+    def agree(self, answer: str, other: str) -> bool:
+        """Whether two answers in canonical form say the same."""
+        return self._grader.agree(answer, other)
 
     def check_step(self, thoughts: Sequence[str], question: Question) -> bool | None:
         """Whether the last of these thoughts is right; None where the grader cannot see it."""

@@ -49,6 +49,18 @@ def thought_of(completion: Completion, task: ThoughtTask, tokenizer: Any) -> Tho
     return Thought(tokenizer.decode(ids, skip_special_tokens=True), ids, ended=completion.stop_text in task.end)
 
 
+def begun(thought: Thought, token_ids: tuple[int, ...], text: str) -> Thought:
+    """A thought whose beginning was given: text and tokens with it; unchanged where nothing was given, or nothing was said after it.
+
+    Args:
+        thought: what was sampled.
+        token_ids, text: of the beginning.
+    """
+    if not token_ids or not thought.text.strip():
+        return thought
+    return replace(thought, text=text + thought.text, token_ids=token_ids + thought.token_ids)
+
+
 def worth_keeping(thoughts: Sequence[Thought], min_characters: int, dropped: Counter[str]) -> list[Thought]:
     """The distinct, whole, non-empty ones of a path's thoughts; the first of equal ones stands for them.
 

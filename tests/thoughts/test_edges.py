@@ -17,13 +17,18 @@ from data_pipelines.thought_trees.tasks import load_task
 
 
 def by_the_rule(tree, kept):
-    """CPO's pairs, written down once more as the paper says it: for each kept path and each step, over its siblings off all kept paths."""
+    """CPO's pairs, written down once more: for each kept path and each step, over its siblings off all kept paths whose text is not kept
+    at this step after another path either (`clean_dataset.py` leaves out what is among the step's positive texts)."""
     on_path = {tuple(tree.path(leaf)[: i + 1]) for leaf in kept for i in range(len(tree.path(leaf)))}
+    said = {(len(path), " ".join(tree.nodes[path[-1]].text.lower().split())) for path in on_path}
     pairs = set()
     for path in on_path:
         for other in range(len(tree.nodes)):
             sibling = tuple(tree.path(other))
+            text = " ".join(tree.nodes[other].text.lower().split())
             if sibling[:-1] == path[:-1] and sibling not in on_path and tree.nodes[other].score is not None:
+                if (len(sibling), text) in said:
+                    continue
                 pairs.add((path[-1], other))
     return pairs
 
@@ -47,7 +52,7 @@ def searches(draw):
     """Trees of any shape, with values and one to three kept leaves; now and then a thought that nobody could judge."""
     count = draw(st.integers(1, 25))
     scores = st.sampled_from([None, 0.0, 1.0, 2.0])
-    nodes = tuple(Node(f"t{i} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count))
+    nodes = tuple(Node(f"t{draw(st.integers(0, 9))} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count))
     inner = {node.parent for node in nodes}
     leaves = [i for i in range(count) if i not in inner]
     kept = draw(st.lists(st.sampled_from(leaves), min_size=1, max_size=3, unique=True))

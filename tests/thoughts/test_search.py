@@ -130,10 +130,19 @@ def test_self_evaluation_reads_the_verdict_line_only_and_leaves_unreadable_votes
     texts = ["It is impossible to say.\nVerdict: likely", "Verdict: impossible.", "likely", "Verdict: likely or impossible"]
     engine, judge = judged(texts, task=task)
     tree = run({"q": searching(engine, judge, task)}, engine)["q"]
-    assert {node.score for node in tree.nodes} == {4 * (1 + 0) / 2}
+    assert {node.score for node in tree.nodes} == {1.001}, "the sum of the readable votes: CPO's code adds votes, and scales nothing up"
     assert tree.nodes[0].metadata["judgement"]["verdicts"] == ["likely", "impossible", None, None]
     assert tree.nodes[0].metadata["judgement"]["texts"] == texts
     assert tree.metadata["search"]["dropped"]["judgements unreadable"] == 2 * len(tree.nodes)
+
+
+def test_a_task_may_count_unreadable_votes_as_the_authors_code_does(tmp_path):
+    task = write_task(tmp_path, judge={"step": {"ask": "Evaluation: "}, "unreadable": 0.001})
+    engine, judge = judged(["Verdict: likely", "Verdict: impossible.", "hm", ""], task=task)
+    tree = run({"q": searching(engine, judge, task)}, engine)["q"]
+    assert {node.score for node in tree.nodes} == {1.003}
+    engine, judge = judged(["I cannot tell."], task=task)
+    assert "no judgement of any thought could be read" in str(run({"q": searching(engine, judge, task)}, engine)["q"])
 
 
 def test_a_judge_that_never_answers_readably_sets_the_question_aside(task):
@@ -168,6 +177,44 @@ def test_siblings_vote(task):
     tree = run({"q": searching(engine, find_judge("vote")(settings), task, keep=1, keep_at_most=1)}, engine)["q"]
     assert [tree.nodes[i].score for i in range(4)] == [1.0, 2.0, 0.0, 0.0]
     assert tree.nodes[4].score == 4.0  # an only child has all votes
+
+
+def test_all_candidates_of_a_level_can_be_voted_on_together(task):
+    seen = []
+
+    def speak(context):
+        if "Verdict: N" not in context:
+            return say(context)
+        seen.append(context)
+        return ["Verdict: 2", "Verdict: 1", "Verdict: 2", "Verdict: 9"]
+
+    engine = Scripted(speak)
+    judge = find_judge("vote")(JudgeSettings(load_task(task), votes=4, options={"among": "level"}))
+    tree = run({"q": searching(engine, judge, task, keep=2)}, engine)["q"]
+    assert [node.score for node in tree.nodes] == [1.0, 2.0, 0.0, 0.0, 1.0, 2.0, 0.0]
+    assert len(seen) == 2, "one request a level, not one a family"
+    assert seen[1].count("\n2. go one the answer is") == 1, "candidates of different parents are shown whole"
+    with pytest.raises(AlignError, match="among is 'levels': did you mean 'level'"):
+        find_judge("vote")(JudgeSettings(load_task(task), options={"among": "levels"}))
+
+
+def test_the_last_step_can_be_begun_for_the_model(tmp_path):
+    task = write_task(tmp_path, last_step="Step 2: the answer is")
+    asked = []
+
+    def speak(context):
+        asked.append(context)
+        return [" 4.\n", " 5.\n", "\n"] if context.endswith("Step 2: the answer is") else ["go one\n"]
+
+    engine = Scripted(speak)
+    judge = ByText({"one": 1.0, "4.": 2.0, "5.": 1.0})
+    tree = run({"q": searching(engine, judge, task)}, engine)["q"]
+    assert [node.text for node in tree.nodes] == ["go one\n", "Step 2: the answer is 4.\n", "Step 2: the answer is 5.\n"]
+    assert asked[1].endswith("go one\nStep 2: the answer is")
+    for node in tree.nodes:
+        assert engine.tokenizer.decode(node.token_ids) == node.text
+    assert tree.metadata["search"]["answer"] == "4"
+    assert tree.metadata["search"]["dropped"]["near-empty"] == 1, "nothing was said after the beginning"
 
 
 def test_the_checker_wants_right_steps_and_the_gold_answer(task):

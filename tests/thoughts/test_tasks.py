@@ -58,6 +58,11 @@ MISTAKES = {
     "no group": ({"answer": "answer is .+"}, r"has 0 groups: expected one"),
     "no grader": ({"grader": {"name": "numbre"}}, r"grader is 'numbre': did you mean 'number'"),
     "no option": ({"grader": {"name": "text", "digits": 2}}, r"there is no option 'digits'"),
+    "no labels": ({"grader": {"name": "label"}}, r"grader: the option 'labels' is missing"),
+    "labels without lists": ({"grader": {"name": "label", "labels": {"YES": "yes"}}}, r"grader.labels: expected labels, each with a list"),
+    "no match": ({"grader": {"name": "text", "match": "contain"}}, r"grader.match is 'contain': did you mean 'contained'"),
+    "blank at the end": ({"last_step": "Step 2: "}, r"last_step is 'Step 2: ': expected no blanks at its ends"),
+    "no winner": ({"winner": "most"}, r"task.yaml: winner is 'most'"),
     "wrong example": (
         {"examples": [{"fields": {"question": "?"}, "thoughts": ["a", "the answer is 5"], "answer": "4"}]},
         r"examples\[0\]: the answer that its thoughts state is not '4'",
