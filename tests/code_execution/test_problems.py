@@ -12,7 +12,7 @@ from data_pipelines.code_execution.decontamination import overlaps
 from data_pipelines.code_execution.extraction import normalised, program_of
 from data_pipelines.code_execution.formats import FORMATS, own
 from data_pipelines.code_execution.problems import read_problems
-from data_pipelines.code_execution.sandbox import Assertions, Calls, Outputs
+from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, Calls, Outputs
 
 pytestmark = pytest.mark.xdist_group("sandbox")
 PROMPT = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import collections
+import itertools
 import select
 import signal
 import socket
@@ -286,23 +288,33 @@ def _ending(how: Ended) -> Verdict:
 
 
 def _update(mine: Any, theirs: Any) -> None:
-    """Make my lists, dicts and sets what they became at the program, keeping each object where the two still match."""
-    if type(mine) is dict and type(theirs) is dict:
+    """Make what I hold of lists, dicts, sets and their like what it became at the program, keeping each object where the two still match."""
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        for one, other in zip(mine, theirs, strict=False):
+            _update(one, other)
+    elif type(mine) is not type(theirs):
+        return
+    elif isinstance(mine, dict):
         kept = {key: _merged(mine[key], value) if key in mine else value for key, value in theirs.items()}
         mine.clear()
         mine.update(kept)
-    elif type(mine) is set and type(theirs) is set:
+    elif isinstance(mine, set):
         mine.clear()
         mine.update(theirs)
-    elif type(mine) is list and type(theirs) is list:
+    elif isinstance(mine, list):
         mine[:] = [*map(_merged, mine, theirs), *theirs[len(mine) :]]
-    elif type(mine) is tuple and type(theirs) is tuple:
-        for one, other in zip(mine, theirs, strict=False):
-            _update(one, other)
+    elif isinstance(mine, bytearray):
+        mine[:] = theirs
+    elif isinstance(mine, collections.deque):
+        kept_items = [*map(_merged, mine, theirs), *itertools.islice(theirs, len(mine), None)]
+        mine.clear()
+        mine.extend(kept_items)
+    elif type(mine).__module__ == "numpy" and getattr(mine, "shape", ()) and mine.shape == theirs.shape:
+        mine[...] = theirs
 
 
 def _merged(mine: Any, theirs: Any) -> Any:
-    if type(mine) is type(theirs) and type(mine) in (dict, set, list):
+    if type(mine) is type(theirs) and isinstance(mine, dict | set | list | bytearray | collections.deque):
         _update(mine, theirs)
         return mine
     return theirs
