@@ -256,8 +256,8 @@ class Sandboxing(_Section):
     isolation: Literal["require-strong", "best-available", "limits-only"] = "best-available"
     """`require-strong`: namespaces, or nothing runs; `limits-only` protects nothing but time and memory."""
     seconds: float = 10.0
-    """CPU time of a program, for all its tests; for each test where a program reads standard input. One that sleeps is ended after as
-    much wall clock, one that does not get the CPU after ten times as much."""
+    """CPU time of a program, for all its tests; for each test where a program reads standard input. One that sleeps is ended after
+    twice as much wall clock, one that does not get the CPU after ten times as much."""
     memory_gb: float = 1.0
     """Address space of a program."""
     packages: list[str] = []

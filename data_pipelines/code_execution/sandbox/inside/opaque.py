@@ -48,7 +48,7 @@ class Opaque(Token):
     @property
     def reason(self) -> str:
         """Why tests cannot judge what they do with it."""
-        return f"a {self.type_name} of the program cannot leave it"
+        return f"a value of type '{self.type_name}' cannot leave the program"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
