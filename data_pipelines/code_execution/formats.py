@@ -15,8 +15,8 @@ from typing import Any
 from align.errors import AlignError, nearest
 from data_pipelines.code_execution.extraction import parses
 from data_pipelines.code_execution.problems import Problem
-from data_pipelines.code_execution.sandbox.inside.assertions import definitions, parse
-from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
+from data_pipelines.code_execution.sandbox.inside.assertions import definitions, parse, read_json
+from data_pipelines.code_execution.sandbox.tests import TOLERANCE, Assertions, Calls, Outputs, Tests
 
 _COMPLETE = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}```"
 _WRITE = "{}\n\nAnswer with the program in one ```python block. It must pass tests such as:\n\n```python\n{}\n```"
@@ -98,9 +98,10 @@ def apps(record: Mapping[str, Any]) -> Problem:
     tests: Tests
     if name:
         entry = f"Solution().{name}" if "class Solution" in starter else str(name)
-        tests = Calls(entry, tuple((tuple(given), _unwrapped(wanted)) for given, wanted in zip(inputs, outputs, strict=True)))
+        cases = tuple((_keyed_first(given), _keyed(wanted)) for given, wanted in zip(inputs, outputs, strict=True))
+        tests = Calls(entry, cases, TOLERANCE, rule="apps")
     else:
-        tests = Outputs(tuple((_joined(given), _joined(wanted)) for given, wanted in zip(inputs, outputs, strict=True)))
+        tests = Outputs(tuple((_joined(given), _joined(wanted)) for given, wanted in zip(inputs, outputs, strict=True)), TOLERANCE)
     ask = _READ.format(question) if not name else _WRITE.format(question, starter)
     return Problem(
         _id(record, "APPS", "problem_id", "id"), ask, starter, tests, str(name) if name else None, "", next(iter(solutions), None), question
@@ -115,8 +116,8 @@ def livecodebench(record: Mapping[str, Any]) -> Problem:
     name = metadata.get("func_name")
     tests: Tests
     if name:
-        given = [tuple(json.loads(line) for line in case["input"].splitlines()) for case in cases]
-        tests = Calls(f"Solution().{name}", tuple(zip(given, (json.loads(case["output"]) for case in cases), strict=True)))
+        given = [tuple(read_json(line) for line in case["input"].splitlines()) for case in cases]
+        tests = Calls(f"Solution().{name}", tuple(zip(given, (read_json(case["output"]) for case in cases), strict=True)))
     else:
         tests = Outputs(tuple((case["input"], case["output"]) for case in cases))
     ask = _WRITE.format(question, starter) if name else _READ.format(question)
@@ -124,7 +125,8 @@ def livecodebench(record: Mapping[str, Any]) -> Problem:
 
 
 def own(record: Mapping[str, Any]) -> Problem:
-    """Ours: `prompt`, and `tests`: Python with assertions, `{"calls": [[arguments, result], …]}` or `{"outputs": [[in, out], …]}`.
+    """Ours: `prompt`, and `tests`: Python with assertions, `{"calls": [[arguments, result], …]}` or `{"outputs": [[in, out], …]}`,
+    these two with a `tolerance` of their own if they like.
 
     Optional: `id`, `entry_point` (calls need it), `prefix`, `support`, `solution`.
     """
@@ -133,9 +135,9 @@ def own(record: Mapping[str, Any]) -> Problem:
     if isinstance(tests, str):
         made = Assertions(tests, entry, str(record.get("support") or ""))
     elif isinstance(tests, Mapping) and "calls" in tests:
-        made = Calls(str(entry or ""), tuple((tuple(given), wanted) for given, wanted in tests["calls"]))
+        made = Calls(str(entry or ""), tuple((tuple(given), wanted) for given, wanted in tests["calls"]), tests.get("tolerance"))
     elif isinstance(tests, Mapping) and "outputs" in tests:
-        made = Outputs(tuple((given, wanted) for given, wanted in tests["outputs"]))
+        made = Outputs(tuple((given, wanted) for given, wanted in tests["outputs"]), tests.get("tolerance"))
     elif tests is None:
         made = None
     else:
@@ -211,7 +213,7 @@ def _parsed(value: Any, column: str) -> Any:
     if not isinstance(value, str):
         return value if value is not None else {}
     try:
-        return json.loads(value) if value.strip() else {}
+        return read_json(value) if value.strip() else {}
     except json.JSONDecodeError as error:
         raise AlignError(f"`{column}` is not JSON: {error.msg}") from error
 
@@ -239,6 +241,14 @@ def _joined(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _unwrapped(value: Any) -> Any:
-    """APPS wraps many expected values of functions into a list of one."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _keyed_first(arguments: list[Any]) -> tuple[Any, ...]:
+    return tuple(_keyed(value) if place == 0 else value for place, value in enumerate(arguments))
+
+
+def _keyed(value: Any) -> Any:
+    """A dict with the integers for keys that JSON has made texts of, as APPS's evaluator reads it; so, too, in a list of one."""
+    if isinstance(value, list) and len(value) == 1:
+        return [_keyed(value[0])]
+    if isinstance(value, dict) and value and all(isinstance(key, str) and key.lstrip("-").isdecimal() for key in value):
+        return {int(key): item for key, item in value.items()}
+    return value

@@ -19,7 +19,7 @@ from data_pipelines.code_execution.edges import EdgeRules, statistics, with_edge
 from data_pipelines.code_execution.extraction import normalised, program_of
 from data_pipelines.code_execution.formats import FORMATS
 from data_pipelines.code_execution.problems import Problem, TestMaker, read_problems
-from data_pipelines.code_execution.sandbox import Assertions, ExecutionResult, Limits, Sandbox, Tests
+from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, ExecutionResult, Limits, Sandbox, Tests
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.samples import read_samples
 
@@ -121,7 +121,8 @@ def _unfit(problems: Sequence[Problem], settings: Mapping[str, Any]) -> dict[str
 
 def open_sandbox(settings: Mapping[str, Any]) -> Sandbox:
     """The sandbox of a recipe."""
-    return Sandbox(settings["isolation"], packages=settings["packages"], confirm=settings["confirm"])
+    tolerance = settings.get("tolerance", TOLERANCE)
+    return Sandbox(settings["isolation"], packages=settings["packages"], confirm=settings["confirm"], tolerance=tolerance)
 
 
 def limits_of(settings: Mapping[str, Any]) -> Limits:

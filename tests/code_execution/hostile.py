@@ -34,7 +34,7 @@ def _in_call(body: str) -> str:
 
 
 ENDS_EARLY = [
-    Hostile("exit at the top", "exit(0)", "exception(NameError)"),  # there is no site module, and so no exit
+    Hostile("exit at the top", "exit(0)", "exception(SystemExit)"),
     Hostile("sys.exit at the top", "import sys\nsys.exit(0)", "exception(SystemExit)"),
     Hostile("os._exit at the top", "import os\nos._exit(0)", "crashed(exit 0)"),
     Hostile("os._exit in the call", _in_call("os._exit(0)"), "crashed(exit 0)"),
@@ -55,7 +55,7 @@ LIES_ABOUT_EQUALITY = [
     Hostile(
         "equal to everything",
         "class A:\n  def __eq__(s, o): return True\n  def __bool__(s): return True\ndef f(x): return A()",
-        "wrong_answer",
+        "harness_error(*",
     ),
     Hostile(
         "int that is equal to everything",
@@ -68,16 +68,16 @@ LIES_ABOUT_EQUALITY = [
     Hostile(
         "metaclass that is equal to everything",
         "class M(type):\n  def __eq__(s, o): return True\nclass A(metaclass=M): pass\ndef f(x): return A",
-        "wrong_answer",
+        "harness_error(*",
     ),
     Hostile(
         "reflected comparison",
         "class A:\n  def __req__(s, o): return True\n  def __ne__(s, o): return False\ndef f(x): return A()",
-        "wrong_answer",
+        "harness_error(*",
     ),
-    Hostile("pretends a class", "class A:\n  __class__ = int\n  def __eq__(s, o): return True\ndef f(x): return A()", "wrong_answer"),
+    Hostile("pretends a class", "class A:\n  __class__ = int\n  def __eq__(s, o): return True\ndef f(x): return A()", "harness_error(*"),
     Hostile("not a number", "def f(x): return float('nan')", "wrong_answer"),
-    Hostile("mock that answers anything", "from unittest.mock import MagicMock, ANY\ndef f(x): return ANY", "wrong_answer"),
+    Hostile("mock that answers anything", "from unittest.mock import MagicMock, ANY\ndef f(x): return ANY", "harness_error(*"),
     Hostile(
         "AssertionError patched",
         "import builtins\nclass A(Exception): pass\nbuiltins.AssertionError = A\ndef f(x): return 0",
@@ -152,7 +152,7 @@ data = encode(('returned', 1, 0, ('x', 'y')))
 os.write(3, struct.pack('>I', len(data)) + data)
 return 0"""), "forbidden(channel)"),
     Hostile("the channel closed", _in_call("os.close(3)\nwhile True: pass"), "crashed(SIGKILL)"),
-    Hostile("an unpickling bomb", "import os\nclass A:\n  def __reduce__(s): return (os._exit, (0,))\ndef f(x): return A()", "wrong_answer"),
+    Hostile("an unpickling bomb", "import os\nclass A:\n  def __reduce__(s): return (os._exit, (0,))\ndef f(x): return A()", "harness_error(*"),
     Hostile("json and pickle replaced", "import json, pickle, sys\njson.dumps = pickle.dumps = lambda *a, **k: '4'\nsys.modules['struct'] = None\ndef f(x): return 0", "wrong_answer"),
     Hostile("the codec replaced", "import inside.program as p\np.encode = lambda *a, **k: b'i' + bytes(8)\ndef f(x): return 0", "forbidden(channel)"),
     Hostile("a module that shadows the harness's", _in_call("""
@@ -170,7 +170,7 @@ NEVER_ENDS = [
     Hostile("endless regular expression", "import re\ndef f(x): return re.match('(a+)+$', 'a' * 60 + 'b')", "timeout"),
     Hostile("endless sleep", "import time\ndef f(x): time.sleep(10**6)", "timeout"),
     Hostile("a power of a power", _in_call("return 9 ** 9 ** 9"), "timeout", "*"),
-    Hostile("a generator without end", "import itertools\ndef f(x): return itertools.count()", "[ot]*"),
+    Hostile("a generator without end", "import itertools\ndef f(x): return itertools.count()", "harness_error(*"),
     Hostile(
         "ignores SIGTERM and SIGALRM",
         "import signal\nfor s in (1, 2, 3, 14, 15, 24): signal.signal(s, signal.SIG_IGN)\ndef f(x):\n  while True: pass",
@@ -265,4 +265,76 @@ return 0"""), "forbidden(fork)", "wrong_answer"),
     Hostile("a protected folder left behind", _in_call("os.makedirs('a/b')\nos.chmod('a', 0)\nreturn 0"), "exception(*", "wrong_answer"),
 ]  # fmt: skip
 
-HOSTILE = [*ENDS_EARLY, *LIES_ABOUT_EQUALITY, *LOOKS_FOR_THE_ANSWER, *FORGES, *NEVER_ENDS, *TAKES_TOO_MUCH, *REACHES_OUT]
+_LIAR = "\n  def __eq__(s, o): return True\n  def __ne__(s, o): return False\n  __hash__ = None\n"
+
+
+def _subclass(base: str, made: str) -> str:
+    """A program that returns a value of a subclass that claims to be equal to everything."""
+    module, _, name = base.rpartition(".")
+    return f"import {module}\nclass A({base}):{_LIAR}def f(x): return {made}"
+
+
+def _forged(parts: str) -> str:
+    """A program that answers with a standard value's parts that no program's process would send."""
+    return _in_call(f"""
+from inside.codec import encode
+import struct
+value = b'x' + encode({parts})[1:]
+data = b't' + struct.pack('>I', 4) + encode('returned') + encode(1) + value + b'N'
+os.write(3, struct.pack('>I', len(data)) + data)
+return 0""")
+
+
+STANDARD_VALUES = [
+    Hostile("a Decimal that is equal to everything", _subclass("decimal.Decimal", "A(7)"), "wrong_answer"),
+    Hostile("a Fraction that is equal to everything", _subclass("fractions.Fraction", "A(7)"), "wrong_answer"),
+    Hostile("a deque that is equal to everything", _subclass("collections.deque", "A([7])"), "wrong_answer"),
+    Hostile("a Counter that is equal to everything", _subclass("collections.Counter", "A('a')"), "wrong_answer"),
+    Hostile("an OrderedDict that is equal to everything", _subclass("collections.OrderedDict", "A(a=1)"), "wrong_answer"),
+    Hostile("a defaultdict that is equal to everything", _subclass("collections.defaultdict", "A(lambda: 4)"), "wrong_answer"),
+    Hostile("a date that is equal to everything", _subclass("datetime.date", "A(2024, 1, 1)"), "wrong_answer"),
+    Hostile("a timedelta that is equal to everything", _subclass("datetime.timedelta", "A(4)"), "wrong_answer"),
+    Hostile("a named tuple that is equal to everything", f"from collections import namedtuple\nclass A(namedtuple('A', 'x')):{_LIAR}def f(x): return A(7)", "wrong_answer"),
+    Hostile("a member that is equal to everything", f"import enum\nclass A(enum.IntEnum):{_LIAR}  X = 7\ndef f(x): return A.X", "wrong_answer"),
+    Hostile("a flag that is equal to everything", f"import enum\nclass A(enum.Flag):{_LIAR}  X = 4\ndef f(x): return A.X", "harness_error(*"),
+    Hostile("a class that calls itself Decimal", "class Decimal:\n  __module__ = 'decimal'\n  def is_finite(s): return True\n  def adjusted(s): return 0\n  def __str__(s): return '7'\ndef f(x): return Decimal()", "*"),
+    Hostile("a class that calls itself an array", "class ndarray:\n  __module__ = 'numpy'\n  nbytes = 8\n  shape = ()\n  class dtype:\n    hasobject = False\n    str = '<i8'\n  def tobytes(s): return bytes(8)\ndef f(x): return ndarray()", "*"),
+    Hostile("a gigantic Decimal", "from decimal import Decimal\ndef f(x): return Decimal('1e999999999')", "harness_error(*"),
+    Hostile("a Decimal that signals", "from decimal import Decimal\ndef f(x): return Decimal('sNaN')", "wrong_answer(InvalidOperation)"),
+    Hostile("a Decimal of a million digits", "from decimal import Decimal\ndef f(x): return Decimal('1' * 10**6)", "harness_error(*"),
+    Hostile("a fraction of huge integers", "from fractions import Fraction\ndef f(x): return Fraction((1 << 10**6) + 1, 1 << 10**6)", "harness_error(*"),
+    Hostile("an integer of ten million digits", "def f(x): return 1 << 33219281", "wrong_answer"),
+    Hostile("digits of an integer in an error", "def f(x): raise ValueError(1 << 400000)", "exception(ValueError)"),
+    Hostile("a forged Decimal", _forged("('Decimal', ('1e999999999',))"), "forbidden(channel)"),
+    Hostile("a forged fraction", _forged("('Fraction', (1, 1 << 10**6))"), "forbidden(channel)"),
+    Hostile("a fraction without a denominator", _forged("('Fraction', (1, 0))"), "forbidden(channel)"),
+    Hostile("a forged member", _forged("('Enum', ('X', 4.5))"), "forbidden(channel)"),
+    Hostile("a member of the right value, once", _forged("('Enum', ('X', 4))"), "forbidden(channel)"),
+    Hostile("a deque without end", _forged("('deque', (range(1 << 60), None))"), "forbidden(channel)"),
+    Hostile("a shape without end", _forged("('ndarray', ('<i8', range(1 << 60), b''))"), "forbidden(channel)"),
+    Hostile("an array of an exabyte", _forged("('ndarray', ('<i8', (1 << 57,), b''))"), "forbidden(channel)"),
+    Hostile("an array of addresses", _forged("('ndarray', ('|O8', (1,), bytes(8)))"), "forbidden(channel)"),
+    Hostile("bytes from a number", _forged("('bytearray', (1 << 40,))"), "forbidden(channel)"),
+    Hostile("a date that is none", _forged("('date', (2024, 13, 40))"), "forbidden(channel)"),
+    Hostile("a date as it is pickled", _forged("('date', (bytes([7, 232, 1, 255]),))"), "forbidden(channel)"),
+    Hostile("a named tuple with a method", _forged("('namedtuple', ('P', ('__eq__',), (1,)))"), "forbidden(channel)"),
+    Hostile("a type of its own", _forged("('eval', ('4',))"), "forbidden(channel)"),
+    Hostile("an iterator that counts", "import itertools\ndef f(x): return itertools.count(4)", "harness_error(*"),
+    Hostile("exceptions named as built-ins", "class AssertionError(BaseException): pass\nclass TypeError(AssertionError): pass\ndef f(x): raise AssertionError", "exception(AssertionError)"),
+    Hostile("a name that the tests' language has", "__builtins__ = 4\ntrue = True\nassert_ = 4\ndef f(x): return 0", "*"),
+    Hostile("the status of a program that may not fork", "import os\nos._exit(72)", "forbidden(fork)"),
+    Hostile("a status in the place of memory", "import os\ndef f(x): os._exit(71)", "memory"),
+]  # fmt: skip
+
+WITH_NUMPY = [
+    Hostile("objects in an array that are equal to everything", f"import numpy as np\nclass A:{_LIAR}def f(x): return np.array([A()], dtype=object)", "harness_error(*"),
+    Hostile("an array of a subclass", f"import numpy as np\nclass A(np.ndarray):{_LIAR}def f(x): return np.zeros(1).view(A)", "harness_error(*"),
+    Hostile("a number of a subclass", f"import numpy as np\nclass A(np.float64):{_LIAR}def f(x): return A(7)", "wrong_answer"),
+    Hostile("an array of a gigabyte", "import numpy as np\ndef f(x): return np.broadcast_to(np.int64(4), (1 << 27,))", "output_limit(result)"),
+    Hostile("an array that is empty", "import numpy as np\ndef f(x): return np.array([])", "wrong_answer*"),
+    Hostile("not a number, not a time", "import numpy as np\ndef f(x): return np.datetime64('NaT')", "wrong_answer*"),
+    Hostile("a truth of two", _forged("('generic', ('|b1', bytes([2])))"), "forbidden(channel)"),
+    Hostile("text of no characters", _forged("('generic', ('<U1', b'\\xff' * 4))"), "*"),
+]  # fmt: skip
+
+HOSTILE = [*ENDS_EARLY, *LIES_ABOUT_EQUALITY, *LOOKS_FOR_THE_ANSWER, *FORGES, *NEVER_ENDS, *TAKES_TOO_MUCH, *REACHES_OUT, *STANDARD_VALUES]

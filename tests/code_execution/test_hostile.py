@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hostile import CANARY, HOSTILE, TESTS
+from hostile import CANARY, HOSTILE, TESTS, WITH_NUMPY
 
 from data_pipelines.code_execution.sandbox import Limits
 
@@ -49,6 +49,24 @@ def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary)
     assert not result.passed
     assert CANARY not in str(result)
     assert sandbox.run("def f(x): return x * x", TESTS).passed  # the next program is judged as ever
+
+
+@pytest.fixture(scope="module")
+def with_numpy(mechanism):
+    from data_pipelines.code_execution.sandbox import Sandbox
+    from data_pipelines.code_execution.sandbox.isolation import Isolation
+
+    pytest.importorskip("numpy")
+    with Sandbox(Isolation(mechanism), workers=1, packages=["numpy"]) as box:
+        yield box
+
+
+@pytest.mark.parametrize("program", WITH_NUMPY, ids=lambda program: program.name)
+def test_a_hostile_program_with_numpy_gets_its_verdict(program, with_numpy):
+    result = with_numpy.run(program.source, TESTS, Limits(seconds=program.seconds, memory=LIMITS.memory))
+    assert fnmatch.fnmatchcase(str(result.verdict), program.verdict)
+    assert not result.passed
+    assert with_numpy.run("import numpy as np\ndef f(x): return np.int64(x) ** 2", TESTS).passed
 
 
 def sockets() -> set[str]:
