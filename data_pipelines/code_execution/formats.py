@@ -13,10 +13,10 @@ from io import BytesIO
 from typing import Any
 
 from align.errors import AlignError, nearest
-from data_pipelines.code_execution.extraction import parses
 from data_pipelines.code_execution.problems import Problem
 from data_pipelines.code_execution.sandbox.inside.assertions import definitions, parse
 from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
+from data_pipelines.code_execution.syntax import parses
 
 _COMPLETE = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}```"
 _WRITE = "{}\n\nAnswer with the program in one ```python block. It must pass tests such as:\n\n```python\n{}\n```"

@@ -16,10 +16,11 @@ from align.runs import Journal, Progress, Task, own_batches, read_journal, write
 from align.trees import PreferenceTree, only_trained, write_jsonl, write_pairs, write_trees
 from data_pipelines.code_execution.decontamination import overlaps
 from data_pipelines.code_execution.edges import EdgeRules, statistics, with_edges
-from data_pipelines.code_execution.extraction import normalised, program_of
+from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.formats import FORMATS
 from data_pipelines.code_execution.problems import Problem, TestMaker, read_problems
 from data_pipelines.code_execution.sandbox import Assertions, ExecutionResult, Limits, Sandbox, Tests
+from data_pipelines.code_execution.syntax import normalised
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.samples import read_samples
 
