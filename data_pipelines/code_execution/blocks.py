@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from data_pipelines.code_execution.syntax import as_python, parsed, parses, piece_at
+from data_pipelines.code_execution.syntax import as_python, begins_python, parsed, parses, piece_at
 
 _TRIES = 16  # closing fences that are tried for one opening fence
+_TRIES_OF_PROSE = 200  # lines that begin like Python and are none
 _FAR = 200  # lines after which no closing fence is looked for that nothing opened
 _THOUGHT = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|scratchpad)"
 _THOUGHT_ENDS = re.compile(rf"</{_THOUGHT}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>|assistantfinal", re.IGNORECASE)
@@ -25,7 +26,7 @@ _TERMINAL = re.compile(r"\x1b(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")  # colours and 
 _INDENT = r"(?P<indent>[ \t]*(?:>[ \t]?)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)"
 _OPENING = re.compile(_INDENT + r"(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _ONE_LINE = re.compile(_INDENT + r"(?P<fence>`{3,})(?P<info>[^`]+)`{3,}[ \t.]*$")
-_AFTER_TEXT = re.compile(r"(?P<indent>)[^`]*[^`\s][^`]*(?P<fence>`{3,})(?P<info>[ \t]*[\w+.#-]*[ \t]*)$")
+_AFTER_TEXT = re.compile(r"(?P<indent>)[ \t]*[^`\s][^`]*(?P<fence>`{3,})(?P<info>[ \t]*[\w+.#-]*[ \t]*)$")
 _LANGUAGE = re.compile(r"[ \t]*\{?[ \t]*\.?(?P<name>[A-Za-z][\w+#.-]*)(?P<rest>.*)$")
 _PYTHON = re.compile(r"(?:i?py(?:thon|con|py)?|sage|cython|micropython|code)[\d.]*$", re.IGNORECASE)
 _OTHER = frozenset(
@@ -108,16 +109,17 @@ class _Fence:
 
 def blocks_of(answer: str) -> list[Block]:
     """The blocks of an answer, in order: fences, and Python outside of fences."""
-    lines, start, found = answer.split("\n"), 0, list[Block]()
+    lines, start, found, failed = answer.split("\n"), 0, list[Block](), 0
     while start < len(lines):
         fence = _opening(lines[start])
         if fence is not None:
             content, start = _content(lines, start, fence)
             found.append(_block(content, fence))
             continue
-        piece, after = _prose_at(lines, start)
+        piece, after = _prose_at(lines, start) if failed < _TRIES_OF_PROSE else ("", start)
         if piece:
             found.append(Block(piece, Source.PROSE, False, piece))
+        failed += after == start and begins_python(lines[start])
         start = max(after, start + 1)
     return found
 
@@ -141,6 +143,8 @@ def inline_code(answer: str) -> list[str]:
 
 
 def _opening(line: str) -> _Fence | None:
+    if "```" not in line and "~~~" not in line:
+        return None
     match = _OPENING.match(line) or _ONE_LINE.match(line) or _AFTER_TEXT.match(line)
     if match is None:
         return None

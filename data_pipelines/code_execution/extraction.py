@@ -22,7 +22,6 @@ from data_pipelines.code_execution.syntax import parsed, prefix_that_parses
 _READING = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0|\bfileinput\b")
 _WRITING = re.compile(r"\bprint\s*\(|\bstdout\b|\bos\.write\b")
 _STAGED = re.compile(r"\bsys\.std(?:in|out)\s*=[^=]*(?:StringIO|open\()|\bsubprocess\b|\bunittest\b|\bpytest\b")
-_LONGEST = 400  # lines of a continuation that are tried one by one
 
 
 def program_of(response: str, problem: Problem, chat: bool) -> str:
@@ -158,7 +157,7 @@ def _function_in(blocks: Sequence[Block], answer: str, problem: Problem, target:
             if blocks[place].source is source and target.defined_by(parts[place]):
                 return _assembled(place, blocks[place].code, parts, target, support)
     if problem.prefix:
-        texts = [block.text for block in reversed(blocks) if block.source is not Source.OTHER] or [answer]
+        texts = [block.text for block in reversed(blocks) if block.source is Source.PYTHON] or [answer]
         for text in texts:
             program = _completed(problem.prefix, text, target, support)
             if program is not None:
@@ -276,11 +275,14 @@ def _without_fence(text: str) -> str:
 
 def _cut(whole: str, target: _Target) -> str | None:
     """A continuation that breaks off inside the target, with as many lines as compile; None if none do."""
-    lines = whole.split("\n")[:_LONGEST]
-    for count in range(len(lines), 0, -1):
+    lines = whole.split("\n")
+    count = len(lines)
+    while count:
         program = "\n".join(lines[:count])
-        if parsed(program).tree is not None:
+        result = parsed(program)
+        if result.tree is not None:
             return program if target.defined_by(statements(program)) else None
+        count = min(count - 1, result.line)
     return None
 
 

@@ -83,6 +83,11 @@ def prefix_that_parses(lines: Sequence[str]) -> int:
     return 0
 
 
+def begins_python(line: str) -> bool:
+    """Whether a line looks like the beginning of a statement."""
+    return _START.match(line) is not None
+
+
 def piece_at(lines: Sequence[str], start: int) -> tuple[str, int]:
     """The piece of Python that begins at a line, moved to the left margin, and the line after it; "" and `start` if there is none."""
     match = _START.match(lines[start])

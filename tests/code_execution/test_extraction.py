@@ -194,7 +194,7 @@ def test_extraction_never_fails_and_is_quick():
         "- ",
     ]
     problem, listed = own(ADD), FORMATS["humaneval"](HALF)
-    for _ in range(300):
+    for _ in range(60):
         text = "".join(rng.choice(parts) for _ in range(rng.randrange(60)))
         for chat in (True, False):
             assert isinstance(program_of(text, problem, chat), str)
