@@ -9,12 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from align.machine import usable_cpus
+
 PINNED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "wandb")
 
 
 def report() -> list[tuple[str, bool, str]]:
     """Findings about this machine: name, whether it is good, and a sentence."""
-    return [_device(), *_packages(), _sandbox(), _vllm(), _deepspeed(), _tracking(), _disk(), _memory(), _slurm()]
+    return [_device(), _cpus(), *_packages(), _sandbox(), _vllm(), _deepspeed(), _tracking(), _disk(), _memory(), _slurm()]
 
 
 def _device() -> tuple[str, bool, str]:
@@ -26,6 +28,12 @@ def _device() -> tuple[str, bool, str]:
             f"{torch.cuda.device_count()} GPU(s): {names}. bf16 {'works' if torch.cuda.is_bf16_supported() else 'does not work'}.",
         )
     return "device", True, f"No GPU: training runs on {torch.get_num_threads()} CPU threads. Good for the micro recipes and for tests."
+
+
+def _cpus() -> tuple[str, bool, str]:
+    usable, all_of_them = usable_cpus(), os.cpu_count() or 1
+    bound = "" if usable == all_of_them else f" of {all_of_them}; the others are kept from it by its affinity or its control group's quota"
+    return "cpus", True, f"This process may use {usable}{bound}. As many programs run side by side in the sandbox."
 
 
 def _packages() -> list[tuple[str, bool, str]]:

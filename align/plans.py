@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import yaml
 
 from align import recipes
 from align.errors import AlignError, InterruptedRunError
+from align.machine import usable_cpus
 from align.recipes import Recipe
 from align.runs import External, Input, Output, RunFolder, Shard, Stage, execute
 from align.runs.journal import WHOLE
@@ -132,7 +132,7 @@ def run_all(
         runs: of one recipe.
         until: the last stage to do.
         shard: see `align.runs.execute`.
-        jobs: runs side by side; the machine's cores are divided among them.
+        jobs: runs side by side; the CPUs that this process may use are divided among them.
         say: told one line for every stage.
 
     Raises:
@@ -141,7 +141,7 @@ def run_all(
     """
     for run in runs:
         up_to(run.stages, until)
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
+    environment = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
     with stopping_on_signals() as stop:
 
         def one(run: Run) -> None:

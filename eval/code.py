@@ -69,8 +69,8 @@ def _write_samples(problems: Sequence[Problem], records: Mapping[str, Record], f
         if rows:
             write_jsonl(({key: row[key] for key in ("task_id", "completion", "solution")} for row in rows), folder / f"{name}.jsonl")
             write_jsonl(rows, folder / f"{name}_results.jsonl")
-    written = ({"task_id": id, "kind": kind, **one} for id, record in records.items() for kind in ("greedy", "sampled") for one in record[kind])
-    write_jsonl(written, folder / "responses.jsonl")
+    kinds = ((id, kind, one) for id, record in records.items() for kind in ("greedy", "sampled") for one in record[kind])
+    write_jsonl(({"task_id": id, "kind": kind, **one} for id, kind, one in kinds), folder / "responses.jsonl")
 
 
 def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, settings: Mapping[str, Any]) -> list[dict[str, Any]]:

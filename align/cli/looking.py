@@ -39,8 +39,11 @@ def add(commands: Any) -> None:
     execute.add_argument("--entry-point", help="the function that is tested, where the tests are .json with calls")
     execute.add_argument("--isolation", default="best-available", help="require-strong, best-available (default) or limits-only")
     execute.add_argument("--python", help="the interpreter that runs the program (default: this one, without its packages)")
-    execute.add_argument("--seconds", type=float, default=10.0, help="wall clock (default 10)")
+    execute.add_argument("--seconds", type=float, default=10.0, help="CPU time (default 10)")
     execute.add_argument("--memory-gb", type=float, default=1.0, help="address space (default 1)")
+    execute.add_argument("--packages", nargs="+", default=[], help="installed packages that the program and its tests may import")
+    about = "of expected numbers with a fraction (default 1e-6; 0: exact)"
+    execute.add_argument("--tolerance", type=float, default=1e-6, help=about)
     execute.set_defaults(command=_exec)
     commands.add_parser("doctor", help="say what this machine can do").set_defaults(command=_doctor)
 
@@ -100,7 +103,8 @@ def _exec(options: argparse.Namespace) -> int:
     tests = read_tests(options.tests, options.entry_point)
     program = read_program(options.program)
     limits = Limits(seconds=options.seconds, memory=int(options.memory_gb * (1 << 30)))
-    with Sandbox(options.isolation, 1, python=options.python) as sandbox:
+    settings = {"python": options.python, "packages": options.packages, "tolerance": options.tolerance}
+    with Sandbox(options.isolation, 1, **settings) as sandbox:
         result = sandbox.run(program, tests, limits)
     for part in execution_table(result):
         show(part)

@@ -256,11 +256,15 @@ class Sandboxing(_Section):
     isolation: Literal["require-strong", "best-available", "limits-only"] = "best-available"
     """`require-strong`: namespaces, or nothing runs; `limits-only` protects nothing but time and memory."""
     seconds: float = 10.0
-    """Wall clock of a program, for all its tests; of each test where a program reads standard input."""
+    """CPU time of a program, for all its tests; for each test where a program reads standard input. One that sleeps is ended after as
+    much wall clock, one that does not get the CPU after ten times as much."""
     memory_gb: float = 1.0
     """Address space of a program."""
     packages: list[str] = []
-    """Installed packages that programs may import besides the standard library."""
+    """Installed packages that programs and their tests may import besides the standard library."""
+    tolerance: float = 1e-6
+    """By how much a number may differ, relatively or absolutely, where one with a fraction is expected; 0: exactly. Problems of APPS
+    always have 1e-6."""
     confirm: bool = False
     """Run a program that passes once more, with another hash seed; it must pass again."""
 

@@ -196,10 +196,9 @@ def _with_needs(
     kept = [
         one
         for number, one in enumerate(block)
-        if number in wanted.own or one in settings or (one.is_star_import and not one.is_foreign_import) or _is_future(one)
+        if number in wanted.own or one in settings or (one.is_harmless and (wanted.by_text or one.is_star_import)) or _is_future(one)
     ]
-    harmless = all(one.is_harmless or one in kept for one in block)
-    if harmless or wanted.by_text or not kept:
+    if all(one.is_harmless or one in kept for one in block) or not kept:
         return code, before, behind
     return "\n".join(one.text for one in kept), before, behind
 

@@ -73,7 +73,8 @@ def stages_of_code(recipe: Recipe, training: Stage) -> list[Stage]:
 def sandbox_settings(sandbox: Sandboxing) -> dict[str, Any]:
     """A recipe's sandbox in the form that stages read."""
     limits = {"seconds": sandbox.seconds, "memory": int(sandbox.memory_gb * (1 << 30))}
-    return {"isolation": sandbox.isolation, "packages": sandbox.packages, "confirm": sandbox.confirm, "limits": limits}
+    kept = {"isolation": sandbox.isolation, "packages": sandbox.packages, "confirm": sandbox.confirm}
+    return {**kept, "tolerance": sandbox.tolerance, "limits": limits}
 
 
 def _sources(recipe: Recipe) -> tuple[Input, Input, Input]:

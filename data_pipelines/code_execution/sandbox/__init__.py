@@ -2,6 +2,8 @@
 
 from data_pipelines.code_execution.sandbox.pool import Sandbox, available
 from data_pipelines.code_execution.sandbox.results import ExecutionResult, Limits, TestResult, Verdict
-from data_pipelines.code_execution.sandbox.tests import Assertions, Calls, Outputs, Tests
+from data_pipelines.code_execution.sandbox.tests import TOLERANCE, Assertions, Calls, Outputs, Tests
 
-__all__ = ["Assertions", "Calls", "ExecutionResult", "Limits", "Outputs", "Sandbox", "TestResult", "Tests", "Verdict", "available"]
+__all__ = [
+    "TOLERANCE", "Assertions", "Calls", "ExecutionResult", "Limits", "Outputs", "Sandbox", "TestResult", "Tests", "Verdict", "available",
+]  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import queue
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
+from align.machine import usable_cpus
 from data_pipelines.code_execution.sandbox.isolation import (
     Isolation,
     Mechanism,
@@ -23,14 +24,15 @@ from data_pipelines.code_execution.sandbox.isolation import (
     folders_of,
     missing_tool,
 )
-from data_pipelines.code_execution.sandbox.results import ExecutionResult, Level, Limits, Verdict, read_result
-from data_pipelines.code_execution.sandbox.tests import Outputs, Tests
-from data_pipelines.code_execution.sandbox.unit import BrokenError, StartError, Unit
+from data_pipelines.code_execution.sandbox.results import ExecutionResult, Level, Limits, read_result
+from data_pipelines.code_execution.sandbox.tests import TOLERANCE, Assertions, Outputs, Tests, check_tolerance
+from data_pipelines.code_execution.sandbox.unit import BrokenError, StartError, Unit, unanswered
 
 logger = logging.getLogger(__name__)
 RECYCLE = 20_000  # programs that a unit judges before another takes its place
 CONFIRMING_SEED = 1
 _ATTEMPTS = 5  # how often a program is tried whose server was gone before it began
+_CONTENDED = 1.5  # programs that run side by side share caches and cores, and take so much more CPU time at most
 
 
 class Sandbox:
@@ -52,28 +54,33 @@ class Sandbox:
         python: str | None = None,
         packages: Sequence[str] = (),
         confirm: bool = False,
+        tolerance: float = TOLERANCE,
     ) -> None:
         """Find the strongest isolation that this machine has, by using it.
 
         Args:
             isolation: what is required, or an exact mechanism.
-            workers: programs at a time (default: one a core).
+            workers: programs at a time (default: as many as this process may use CPUs).
             python: the interpreter that runs programs (default: this one, without its packages).
-            packages: installed packages that programs may import.
+            packages: installed packages that programs and their tests may import.
             confirm: run a program that passes once more, with another hash seed; it must pass again.
+            tolerance: of numbers with a fraction in expected outputs and values, where the tests do not say otherwise; 0: exact.
 
         Raises:
             AlignError: no interpreter, a package is missing, or the machine does not have what is required.
         """
-        self.workers = workers or os.cpu_count() or 1
-        self._confirm = confirm
+        check_tolerance(tolerance)
+        self.workers = workers or usable_cpus()
+        self._confirm, self._tolerance = confirm, tolerance
+        self._turns = _Turns()
         found = find_python(python)
         self._free: dict[int, queue.LifoQueue[Unit | None]] = {seed: queue.LifoQueue() for seed in (0, CONFIRMING_SEED)}
         for seed in self._free:
             for _ in range(self.workers):
                 self._free[seed].put(None)
         if isinstance(isolation, Isolation):
-            self.isolation = replace(isolation, python=found)
+            folders, imports = folders_of(packages) + isolation.packages, tuple(packages) + isolation.imports
+            self.isolation = replace(isolation, python=found, packages=folders, imports=imports)
             first = Unit(self.isolation)
         else:
             self.isolation, first = strongest(isolation, found, folders_of(packages), tuple(packages))
@@ -121,23 +128,35 @@ class Sandbox:
             yield await waiting.popleft()
 
     def _judge(self, program: str, tests: Tests, limits: Limits, seed: int) -> ExecutionResult:
+        """Judge a program beside others. One whose time is over for their sake, perhaps, is judged again while nothing else runs."""
+        allowed = limits if self.workers == 1 else replace(limits, seconds=_CONTENDED * limits.seconds)
+        with self._turns.beside() as company:
+            answer = self._answer(program, tests, allowed, seed)
+        doubtful = answer["idle"] if answer["verdict"][0] == "timeout" else answer["cpu"] > limits.seconds
+        if doubtful and company.others:
+            with self._turns.alone():
+                answer = self._answer(program, tests, limits, seed)
+        if answer["cpu"] > limits.seconds and answer["verdict"][0] not in ("timeout", "forbidden"):
+            answer["verdict"] = ("timeout", "")
+        return read_result(answer, self.isolation.level)
+
+    def _answer(self, program: str, tests: Tests, limits: Limits, seed: int) -> dict[str, Any]:
+        """What a unit says of a program."""
         runs = len(tests.cases) if isinstance(tests, Outputs) else 1
         message, bounds = tests.as_message(), tuple(vars(limits).values())
-        answer = None
+        if not isinstance(tests, Assertions) and tests.tolerance is None:
+            message["tolerance"] = self._tolerance
         for _ in range(_ATTEMPTS):
             unit = self._take(seed)
             try:
-                answer = unit.judge(program, message, bounds, runs)
-                break
+                return unit.judge(program, message, bounds, runs)
             except BrokenError as error:
                 unit.close()
                 if error.started:
                     break
             finally:
                 self._free[seed].put(None if unit.closed else unit)
-        if answer is None:
-            return ExecutionResult(Verdict("crashed", "server"), (), 0, 0.0, self.isolation.level)
-        return read_result(answer, self.isolation.level)
+        return unanswered(("crashed", "server"))
 
     def _take(self, seed: int) -> Unit:
         """A unit for the calling thread alone; a new one in the place of one that is gone or has served its time."""
@@ -166,6 +185,56 @@ class Sandbox:
 
     def __exit__(self, *error: Any) -> None:
         self.close()
+
+
+class _Company:
+    """Whether other programs ran while this one did."""
+
+    others = False
+
+
+class _Turns:
+    """Programs run beside each other, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: set[_Company] = set()
+        self._waiting = 0
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[_Company]:
+        """Run beside others, unless one runs alone or waits to: that comes first."""
+        company = _Company()
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting == 0)
+            self._running.add(company)
+            if len(self._running) > 1:
+                for each in self._running:
+                    each.others = True
+        try:
+            yield company
+        finally:
+            self._leave(company)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run while nothing else does."""
+        company = _Company()
+        try:
+            with self._changed:
+                self._waiting += 1
+                self._changed.wait_for(lambda: not self._running)
+                self._running.add(company)
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+            self._leave(company)
+
+    def _leave(self, company: _Company) -> None:
+        with self._changed:
+            self._running.discard(company)
+            self._changed.notify_all()
 
 
 def strongest(requirement: Requirement, python: str, folders: tuple[str, ...], imports: tuple[str, ...]) -> tuple[Isolation, Unit]:

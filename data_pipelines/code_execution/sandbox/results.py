@@ -17,7 +17,8 @@ class Limits:
     """What a program may use.
 
     Attributes:
-        seconds: of wall clock, for all tests of a program together; on stdin → stdout tests for each. CPU time is bounded likewise.
+        seconds: of CPU time, for all tests of a program together; on stdin → stdout tests for each. A program that sleeps is ended
+            after as much wall clock, one that does not get the CPU after ten times as much.
         memory: bytes of address space.
         output: bytes on standard output and on standard error, each.
         file: bytes of all files it writes together.

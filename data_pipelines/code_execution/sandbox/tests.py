@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, Literal
 
 from align.errors import AlignError
 from data_pipelines.code_execution.sandbox.inside.assertions import prepare
 from data_pipelines.code_execution.sandbox.inside.codec import encode
+
+TOLERANCE = 1e-6
+"""Of numbers with a fraction, relative or absolute, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Assertions:
 
     def __post_init__(self) -> None:
         """Raises AlignError: the tests do not parse, assert nothing, or need an entry point that is not named."""
-        _, lines, names = _checked("tests", self.code)
+        _, lines, names, _ = _checked("tests", self.code)
         _checked("support", self.support)
         if not lines:
             raise AlignError("the tests have no assertion: a program could not fail them")
@@ -51,16 +55,21 @@ class Calls:
     Attributes:
         entry_point: a function, or "Class().method".
         cases: (arguments, expected value) each, plain values.
+        tolerance: by how much a value may differ, relatively or absolutely, where a float is expected; None: as the sandbox says.
+        rule: "apps": an expected list of one value stands for the value, too, as many records of APPS have it.
     """
 
     entry_point: str
     cases: tuple[tuple[tuple[Any, ...], Any], ...]
+    tolerance: float | None = None
+    rule: Literal["equal", "apps"] = "equal"
 
     def __post_init__(self) -> None:
-        """Raises AlignError: no entry point, no cases, or values that are not plain."""
+        """Raises AlignError: no entry point, no cases, values that are not plain, or a tolerance below 0."""
         if not self.entry_point:
             raise AlignError("the problem has no entry point: which function is to be called?")
         _needs_cases(self.cases)
+        check_tolerance(self.tolerance)
         try:
             encode(self.cases)
         except (TypeError, ValueError) as error:
@@ -77,13 +86,17 @@ class Outputs:
 
     Attributes:
         cases: (standard input, expected standard output) each.
+        tolerance: by how much a number may differ, relatively or absolutely, where one with a fraction is expected; None: as the sandbox
+            says.
     """
 
     cases: tuple[tuple[str, str], ...]
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises AlignError: no cases, or something else than text."""
+        """Raises AlignError: no cases, something else than text, or a tolerance below 0."""
         _needs_cases(self.cases)
+        check_tolerance(self.tolerance)
         for number, case in enumerate(self.cases):
             if len(case) != 2 or not all(isinstance(text, str) for text in case):
                 raise AlignError(f"test case {number}: expected the text of standard input and the text that is to be written")
@@ -96,7 +109,13 @@ class Outputs:
 Tests = Assertions | Calls | Outputs
 
 
-def _checked(name: str, code: str) -> tuple[CodeType, list[int], frozenset[str]]:
+def check_tolerance(tolerance: float | None) -> None:
+    """Raises AlignError: a tolerance that is no number from 0 on."""
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise AlignError(f"the tolerance is {tolerance}: expected a number from 0 on, such as 1e-6")
+
+
+def _checked(name: str, code: str) -> tuple[CodeType, list[int], frozenset[str], str]:
     try:
         return prepare(code)
     except (SyntaxError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
 from data_pipelines.code_execution.sandbox.inside import wire
+from data_pipelines.code_execution.sandbox.inside.orders import wall_seconds
 from data_pipelines.code_execution.sandbox.isolation import CODE, Isolation, Role, environment
 
 START_SECONDS = 60.0
@@ -110,7 +111,7 @@ class Unit:
         Raises:
             BrokenError: the candidates' server died; start another unit.
         """
-        self._host.settimeout(runs * limits[0] + GRACE)
+        self._host.settimeout(runs * wall_seconds(limits[0] + 1.0) + GRACE)
         self.served += 1
         try:
             wire.send(self._host, (source, tests, limits))
@@ -120,12 +121,12 @@ class Unit:
             answer = wire.receive(self._host)
         except TimeoutError:
             self.close()
-            answer = _unanswered(("timeout", "in the tests"))
+            answer = unanswered(("timeout", "in the tests"))
         except wire.ClosedError:
             self._processes[0].wait(timeout=START_SECONDS)
             stopped = self._processes[0].returncode in _PROFILED
             self.close()
-            answer = _unanswered(("timeout", "in the tests") if stopped else ("harness_error", "the tester died"))
+            answer = unanswered(("timeout", "in the tests") if stopped else ("harness_error", "the tester died"))
         if answer.get("broken"):
             raise BrokenError(answer["started"])
         return dict(answer)
@@ -152,5 +153,6 @@ class Unit:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unanswered(verdict: tuple[str, str]) -> dict[str, Any]:
-    return {"verdict": verdict, "tests": [], "count": 0, "output": b"", "errors": b"", "seconds": 0.0}
+def unanswered(verdict: tuple[str, str]) -> dict[str, Any]:
+    """An answer in the place of one that never came."""
+    return {"verdict": verdict, "tests": [], "count": 0, "output": b"", "errors": b"", "seconds": 0.0, "cpu": 0.0, "idle": True}

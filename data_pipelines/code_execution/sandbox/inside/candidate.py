@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import builtins
+import collections
+import itertools
 import select
 import signal
 import socket
 from typing import Any
 
 from . import wire
-from .codec import MAX_BYTES, MalformedError, decode, encode
-from .orders import NOT_STARTED, OUT_OF_MEMORY, Ended, Order, pack
+from .codec import MAX_BYTES, MalformedError, Token, decode, encode
+from .opaque import Opaque
+from .orders import FORBIDDEN_FORK, NOT_STARTED, OUT_OF_MEMORY, Ended, Order, pack
+from .standard import OpaqueError
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
@@ -18,7 +22,7 @@ Verdict = tuple[str, str]
 _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
 _FORMS: dict[str, tuple[type, ...]] = {
-    "loaded": (list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object), "raised": (int, str, str, str),
+    "loaded": (list, list, list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object), "raised": (int, str, str, str),
     "too_large": (int, str),
 }  # fmt: skip
 """What a program's process may say, and of which types the parts are."""
@@ -36,11 +40,16 @@ class Candidate:
     """One program in its process.
 
     Attributes:
-        functions, modules: names that the program defines, after `load`.
+        functions, modules, values: names that the program defines, after `load`.
+        exceptions: classes that stand for the program's own exceptions here, by name.
         fatal: why nothing more can be asked of it; None as long as it can.
         raised: the last exception that came out of the program, and its verdict.
         output: what it wrote, after `finish`.
         answered: calls that came back so far, with a value or an exception.
+        cpu: seconds of CPU time that it took, after `finish`.
+        idle: whether its time was over before its CPU time was used up, after `finish`.
+        in_doubt: values that stayed in the program, by number, and that the tests have been given or have looked at; not those that
+            they have handed back. A test that fails now may have failed because of them.
     """
 
     def __init__(self, control: socket.socket, source: str, limits: tuple[Any, ...], stdin: str | None = None) -> None:
@@ -61,6 +70,10 @@ class Candidate:
         self._numbers = 0
         self.functions: frozenset[str] = frozenset()
         self.modules: frozenset[str] = frozenset()
+        self.values: frozenset[str] = frozenset()
+        self.exceptions: dict[str, type[BaseException]] = {}
+        self.in_doubt: dict[int, Opaque] = {}
+        self.cpu, self.idle = 0.0, False
         self.fatal: Verdict | None = None
         self.raised: tuple[BaseException, Verdict] | None = None
         self.output = b""
@@ -84,9 +97,14 @@ class Candidate:
         if kind == "failed":
             nearest, own, message = rest
             self._stop(verdict_of(nearest, own, message, loading=True))
-        if not all(type(name) is str for names in rest for name in names):
+        *names, exceptions = rest
+        if not all(type(name) is str for part in (*names, *(e for e in exceptions if type(e) is list)) for name in part):
             self._stop(_FORGED)
-        self.functions, self.modules = frozenset(rest[0]), frozenset(rest[1])
+        if not all(type(exception) is list and exception for exception in exceptions):
+            self._stop(_FORGED)
+        self.functions, self.modules, self.values = map(frozenset, names)
+        for name, *bases in sorted(exceptions, key=len):  # a base before what is derived from it
+            self.exceptions[name] = self._stand_in(name, bases)
 
     def ended(self) -> None:
         """Wait until a script has come to its end.
@@ -104,12 +122,36 @@ class Candidate:
 
         Raises:
             StopError: no answer came, or one that makes no sense.
-            Exception: the built-in exception nearest to what the program raised.
+            OpaqueError: an argument cannot be handed over.
+            Exception: the program's own exception's stand-in, or the built-in exception nearest to it.
         """
+        result, changed = self._asked(name, arguments, named)
+        if changed is not None:
+            if type(changed) is not tuple or [type(part) for part in changed] != [tuple, dict]:
+                self._stop(_FORGED)
+            _update(arguments, changed[0])
+            _update(named, changed[1])
+        return result
+
+    def read(self, name: str) -> Any:
+        """What a name that is no function stands for in the program now; raises as `call` does."""
+        return self._asked(name, None, None)[0]
+
+    def advance(self, iterator: Opaque) -> Any:
+        """The next item of an iterator that stayed in the program; raises as `call` does."""
+        return self._asked(iterator, None, None)[0]
+
+    def _asked(self, name: str | Opaque, arguments: tuple[Any, ...] | None, named: dict[str, Any] | None) -> tuple[Any, Any]:
+        """What an order gives, and what became of its arguments, None where nothing did. The frame: see program.py."""
         self._numbers += 1
-        data = encode((self._numbers, name, arguments, named))
+        try:
+            data = encode((self._numbers, name, arguments, named), self._uncrossable)
+        except RecursionError as error:
+            raise OpaqueError("an argument is nested too deep") from error
         if self.fatal:
             raise StopError
+        if self.in_doubt:
+            self._handed_back((arguments, named), 3)
         try:
             self._channel.send(data)
         except wire.ClosedError:
@@ -123,18 +165,32 @@ class Candidate:
         if kind == "raised":
             raise self._exception(*rest)
         result, changed = rest
-        if changed is not None:
-            if type(changed) is not tuple or [type(part) for part in changed] != [tuple, dict]:
-                self._stop(_FORGED)
-            _update(arguments, changed[0])
-            _update(named, changed[1])
-        return result
+        return result, changed
+
+    def _uncrossable(self, value: Any) -> Token:
+        raise OpaqueError(f"a {type(value).__name__} of the tests cannot be handed to the program")
+
+    def _handed_back(self, value: Any, depth: int) -> None:
+        """Forget the doubts about values that go back into the program."""
+        if isinstance(value, Opaque):
+            self.in_doubt.pop(value.number, None)
+        elif isinstance(value, list | tuple | dict) and depth:
+            for item in value.values() if isinstance(value, dict) else value:
+                self._handed_back(item, depth - 1)
+
+    def _opaque(self, token: Token) -> Opaque:
+        opaque = Opaque(token, self._doubt, self.advance)
+        self._doubt(opaque)
+        return opaque
+
+    def _doubt(self, opaque: Opaque) -> None:
+        self.in_doubt[opaque.number] = opaque
 
     def finish(self) -> Verdict | None:
         """End the program and see how it ended. Returns why nothing may be believed of it, None where nothing was wrong."""
         self._channel.socket.close()
         how = self._status()
-        self.output, self.errors = how.output, how.errors
+        self.output, self.errors, self.cpu, self.idle = how.output, how.errors, how.cpu, how.idle
         if how.forbidden:
             self.fatal = ("forbidden", how.forbidden)
         elif how.overflow:
@@ -161,7 +217,7 @@ class Candidate:
         if self.fatal:
             raise StopError
         try:
-            message = decode(self._channel.receive())
+            message = decode(self._channel.receive(), self._opaque)
         except wire.ClosedError:
             self._stop(None)
         except MalformedError:
@@ -174,16 +230,24 @@ class Candidate:
         self.fatal = why or ("crashed", "")  # the server knows how it ended
         raise StopError
 
+    def _stand_in(self, name: str, bases: list[str]) -> type[BaseException]:
+        """A class with the bases that an exception of the program has, as far as they are known here."""
+        base = next((self.exceptions.get(base) or _built_in(base) for base in bases if base in self.exceptions or _built_in(base)), Exception)
+        return type(name, (base,), {})  # type: ignore[arg-type]
+
     def _exception(self, nearest: str, own: str, message: str) -> BaseException:
-        kind = getattr(builtins, nearest, None)
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            kind = Exception
+        kind = self.exceptions.get(own) or _built_in(nearest) or Exception
         try:
             error = kind(message)
         except TypeError:  # UnicodeDecodeError and its like want more than a message
             error = Exception(message)
         self.raised = error, verdict_of(nearest, own, message)
         return error
+
+
+def _built_in(name: str) -> type[BaseException] | None:
+    kind = getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 
 def verdict_of(nearest: str, own: str, message: str, loading: bool = False) -> Verdict:
@@ -218,27 +282,39 @@ def _ending(how: Ended) -> Verdict:
         return "crashed", signal.Signals(how.signal).name
     if how.exit == OUT_OF_MEMORY:
         return "memory", ""
+    if how.exit == FORBIDDEN_FORK:
+        return "forbidden", "fork"
     return "crashed", f"exit {how.exit}"
 
 
 def _update(mine: Any, theirs: Any) -> None:
-    """Make my lists, dicts and sets what they became at the program, keeping each object where the two still match."""
-    if type(mine) is dict and type(theirs) is dict:
+    """Make what I hold of lists, dicts, sets and their like what it became at the program, keeping each object where the two still match."""
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        for one, other in zip(mine, theirs, strict=False):
+            _update(one, other)
+    elif type(mine) is not type(theirs):
+        return
+    elif isinstance(mine, dict):
         kept = {key: _merged(mine[key], value) if key in mine else value for key, value in theirs.items()}
         mine.clear()
         mine.update(kept)
-    elif type(mine) is set and type(theirs) is set:
+    elif isinstance(mine, set):
         mine.clear()
         mine.update(theirs)
-    elif type(mine) is list and type(theirs) is list:
+    elif isinstance(mine, list):
         mine[:] = [*map(_merged, mine, theirs), *theirs[len(mine) :]]
-    elif type(mine) is tuple and type(theirs) is tuple:
-        for one, other in zip(mine, theirs, strict=False):
-            _update(one, other)
+    elif isinstance(mine, bytearray):
+        mine[:] = theirs
+    elif isinstance(mine, collections.deque):
+        kept_items = [*map(_merged, mine, theirs), *itertools.islice(theirs, len(mine), None)]
+        mine.clear()
+        mine.extend(kept_items)
+    elif type(mine).__module__ == "numpy" and getattr(mine, "shape", ()) and mine.shape == theirs.shape:
+        mine[...] = theirs
 
 
 def _merged(mine: Any, theirs: Any) -> Any:
-    if type(mine) is type(theirs) and type(mine) in (dict, set, list):
+    if type(mine) is type(theirs) and isinstance(mine, dict | set | list | bytearray | collections.deque):
         _update(mine, theirs)
         return mine
     return theirs

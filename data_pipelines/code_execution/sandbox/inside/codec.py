@@ -1,25 +1,27 @@
 """Plain values as bytes, for two processes of which one may lie. Decoding builds plain values and nothing else: it executes no code.
 
-Plain are None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, iterators (as what they yield) and
-the views of a dict. A subclass of these arrives as its plain base. Anything else is handed to `opaque`, which may give it a token.
+Plain are None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, iterators (as what they yield), the
+views of a dict, and what standard.py takes apart. A subclass of these arrives as its plain base. Anything else is handed to `opaque`,
+which may give it a token.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import standard
+from .standard import TooLargeError
+
 MAX_DEPTH = 100
 MAX_BYTES = 16 << 20
+MAX_YIELDED = 10_000  # items that an iterator is asked for; one that has more stays where it is
 _LENGTH = struct.Struct(">I")
 _FLOAT = struct.Struct(">d")
 _COMPLEX = struct.Struct(">dd")
 _SMALL = struct.Struct(">q")
-
-
-class TooLargeError(ValueError):
-    """A value is nested too deep, or has too many bytes."""
 
 
 class MalformedError(ValueError):
@@ -68,16 +70,18 @@ def encode(value: Any, opaque: Callable[[Any], Token] | None = None, max_bytes: 
 def _write(out: bytearray, value: Any, opaque: Callable[[Any], Token] | None, room: int, depth: int) -> None:
     kind = type(value)
     write = _WRITERS.get(kind)
-    if write is None:
-        write = next((_WRITERS[base] for base in kind.__mro__ if base in _WRITERS), None)
     if len(out) > room:
         raise TooLargeError(f"more than {room} bytes")
     if depth == 0:
         raise TooLargeError(f"nested deeper than {MAX_DEPTH}")
+    if write is None:
+        if (parts := standard.reduced(value, room)) is not None:
+            return _write_items(b"x", out, parts, opaque, room, depth - 1)
+        write = next((_WRITERS[base] for base in kind.__mro__ if base in _WRITERS), None)
     if write is not None:
         write(out, value, opaque, room, depth - 1)
     elif issubclass(kind, Iterator):
-        _write_items(b"g", out, iter(value), opaque, room, depth - 1)
+        _write_iterator(out, value, opaque, room, depth)
     elif opaque is not None:
         _write_token(out, opaque(value), opaque, room, depth)
     else:
@@ -92,6 +96,16 @@ def _write_items(tag: bytes, out: bytearray, items: Any, opaque: Any, room: int,
         _write(out, item, opaque, room, depth)
         count += 1
     _LENGTH.pack_into(out, start + 1, count)
+
+
+def _write_iterator(out: bytearray, value: Iterator[Any], opaque: Callable[[Any], Token] | None, room: int, depth: int) -> None:
+    items = list(itertools.islice(value, MAX_YIELDED + 1))
+    if len(items) <= MAX_YIELDED:
+        _write_items(b"g", out, items, opaque, room, depth - 1)
+    elif opaque is not None:
+        _write_token(out, opaque(itertools.chain(items, value)), opaque, room, depth)
+    else:
+        raise TooLargeError(f"an iterator of more than {MAX_YIELDED} items")
 
 
 def _write_bytes(tag: bytes, out: bytearray, data: bytes, room: int) -> None:
@@ -162,26 +176,26 @@ _WRITERS: dict[type, Callable[..., None]] = {
 }
 
 
-def decode(data: bytes | memoryview, held: Callable[[int], Any] | None = None) -> Any:
+def decode(data: bytes | memoryview, token: Callable[[Token], Any] | None = None) -> Any:
     """The value that `encode` wrote.
 
     Args:
         data: bytes from anyone.
-        held: gives the value behind a token's number, at the process that holds it; elsewhere tokens stay tokens.
+        token: what stands for a token: the value behind it, at the process that holds that; left out, the token.
 
     Raises:
         MalformedError: anything that `encode` does not write.
     """
     try:
-        value, end = _read(bytes(data), 0, held, MAX_DEPTH + 1)
-    except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
+        value, end = _read(bytes(data), 0, token, MAX_DEPTH + 1)
+    except (struct.error, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ImportError, MemoryError) as error:
         raise MalformedError(f"not a value: {type(error).__name__}") from error
     if end != len(data):
         raise MalformedError("bytes after the value")
     return value
 
 
-def _read(data: bytes, at: int, held: Callable[[int], Any] | None, depth: int) -> tuple[Any, int]:
+def _read(data: bytes, at: int, token: Callable[[Token], Any] | None, depth: int) -> tuple[Any, int]:
     if depth == 0:
         raise MalformedError("nested too deep")
     tag = data[at]
@@ -205,14 +219,19 @@ def _read(data: bytes, at: int, held: Callable[[int], Any] | None, depth: int) -
         raise MalformedError("unknown kind of value")
     items = []
     for _ in range(count):
-        item, at = _read(data, at, held, depth - 1)
+        item, at = _read(data, at, token, depth - 1)
         items.append(item)
     value = build(items)
-    return (held(value.number) if held and tag == _TOKEN else value), at
+    return (token(value) if token and tag == _TOKEN else value), at
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _standard(items: list[Any]) -> Any:
+    name, parts = items
+    return standard.built(name, parts)
 
 
 def _token(items: list[Any]) -> Token:
@@ -234,4 +253,5 @@ _BUILDERS: dict[int, Callable[[list[Any]], Any]] = {
     ord("v"): lambda items: dict(enumerate(items)).values(),
     ord("m"): lambda items: dict(items).items(),
     ord("o"): _token,
+    ord("x"): _standard,
 }

@@ -1,7 +1,4 @@
-"""A program with what it needs, as bytes that go from process to process without being taken apart.
-
-Every page that a process touches after a fork is dear.
-"""
+"""A program with what it needs, kept as bytes so that the forked child does not copy pages by parsing them."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ class Order(NamedTuple):
     """A program to be run once.
 
     Attributes:
-        seconds, memory, output, file, files, threads: see ../results.py.
+        seconds, memory, output, file, files, threads: see ../results.py; seconds are of CPU time.
         script: run as a whole program, not to answer calls.
         stdin: what it reads, -1: nothing; else the number of bytes.
     """
@@ -29,6 +26,11 @@ class Order(NamedTuple):
     threads: int
     script: bool
     stdin: int
+
+
+def wall_seconds(cpu_seconds: float) -> float:
+    """How long a program may be there that does not get the CPU, or uses little of it."""
+    return 10.0 * cpu_seconds
 
 
 def pack(order: Order, source: bytes, text: bytes = b"") -> bytes:
@@ -54,6 +56,9 @@ def source_of(data: bytes, order: Order) -> str:
 OUT_OF_MEMORY = 71
 """The status of a program that had no memory left to say what became of it."""
 
+FORBIDDEN_FORK = 72
+"""The status of a program that wanted to start another process through `multiprocessing` (see processes.py)."""
+
 NOT_STARTED = ()
 """Said instead of how a program ended, where none was begun."""
 
@@ -67,6 +72,8 @@ class Ended(NamedTuple):
         overflow: whether it wrote too much.
         signal: that killed it, 0 where none did.
         exit: its status.
+        cpu: seconds of CPU time that it took.
+        idle: whether its time was over before it had used it up: it slept, waited, or did not get the CPU.
         output, errors: what it wrote.
     """
 
@@ -75,5 +82,7 @@ class Ended(NamedTuple):
     overflow: bool
     signal: int
     exit: int
+    cpu: float
+    idle: bool
     output: bytes
     errors: bytes

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import confinement, orders, wire
+from . import confinement, orders, surroundings, wire
 from .codec import MalformedError, Token, TooLargeError, decode, encode
 
 CHANNEL = 3  # the descriptor of the way to the tester; 0 to 2 are input and output
@@ -50,11 +50,10 @@ def rehearse() -> None:
     for _ in range(64):
         job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, False, -1), b"def f(x): return x")
         namespace = _load(orders.source_of(job, orders.head(job)), NAME)
-        functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("__")]
-        wire.send(ours, ("loaded", functions, []))
+        wire.send(ours, ("loaded", *_contents(namespace)))
         peer.receive()
         for value in (1, 1.5, "text", [1, 2], (1, "a"), {"a": 1}, True, None):
-            wire.send_bytes(ours, _answer(encode((1, "f", (value,), {})), namespace, []))
+            wire.send_bytes(ours, _answer(encode((1, "f", (value,), {})), namespace, _Held()))
             peer.receive()
     ours.close()
     theirs.close()
@@ -63,7 +62,7 @@ def rehearse() -> None:
 
 def _load(source: str, name: str) -> dict[str, Any]:
     """Run a program's text as a module."""
-    module = types.ModuleType(name)
+    module = surroundings.script_of(source, name)
     sys.modules[name] = module
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     return module.__dict__
@@ -74,9 +73,8 @@ def _run_script(source: str, channel: wire.Peer) -> None:
     ended: tuple[Any, ...] = ("ended",)
     try:
         _load(source, "__main__")
-    except SystemExit as error:
-        if error.code not in (None, 0):
-            ended = ("failed", *_description(error))
+    except SystemExit:  # with whatever status: what counts is what was written
+        pass
     except BaseException as error:
         ended = ("failed", *_description(error))
     for thread in threading.enumerate():
@@ -94,10 +92,8 @@ def _answer_calls(source: str, channel: wire.Peer) -> None:
     except BaseException as error:
         channel.send(encode(("failed", *_description(error))))
         return
-    functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("__")]
-    modules = [name for name, value in namespace.items() if isinstance(value, types.ModuleType)]
-    channel.send(encode(("loaded", functions, modules)))
-    held: list[Any] = []
+    channel.send(encode(("loaded", *_contents(namespace))))
+    held = _Held()
     while True:
         try:
             data = channel.receive()
@@ -106,19 +102,55 @@ def _answer_calls(source: str, channel: wire.Peer) -> None:
         channel.send(_answer(data, namespace, held))
 
 
-def _answer(data: bytes, namespace: dict[str, Any], held: list[Any]) -> bytes:
-    """Make the call that a frame asks for, and put what came of it into bytes."""
-    number, name, given, named = decode(data, held.__getitem__)
+def _contents(namespace: dict[str, Any]) -> tuple[list[str], list[str], list[str], list[list[str]]]:
+    """The names of a program's functions and classes, of its modules, of its other values, and its exceptions with their bases."""
+    functions, modules, values, exceptions = [], [], [], []
+    for name, value in namespace.items():
+        if name.startswith("__"):
+            continue
+        if isinstance(value, types.ModuleType):
+            modules.append(name)
+        elif isinstance(value, type) and issubclass(value, BaseException):
+            exceptions.append([name, *(base.__name__ for base in value.__mro__[1:])])
+        else:
+            (functions if callable(value) else values).append(name)
+    return functions, modules, values, exceptions
 
-    def hold(value: Any) -> Token:
-        held.append(value)
+
+class _Held:
+    """Values of the program that the tester knows by number only."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._numbers: dict[int, int] = {}  # by id: what is held stays alive
+
+    def token(self, value: Any) -> Token:
+        """The token of a value, the same each time."""
+        number = self._numbers.setdefault(id(value), len(self._values))
+        if number == len(self._values):
+            self._values.append(value)
         try:
             truth = bool(value)
         except Exception:
             truth = True
-        return Token(len(held) - 1, truth, type(value).__name__)
+        return Token(number, truth, type(value).__name__)
 
+    def value(self, token: Token) -> Any:
+        """The value behind a token."""
+        return self._values[token.number]
+
+
+def _answer(data: bytes, namespace: dict[str, Any], held: _Held) -> bytes:
+    """Make the call that a frame asks for, and put what came of it into bytes.
+
+    A frame is (number, function, arguments, named arguments); without arguments, a value's name; without a name, an iterator.
+    """
+    number, name, given, named = decode(data, held.value)
+    hold = held.token
     try:
+        if given is None:
+            value = namespace[name] if type(name) is str else next(name)
+            return encode(("returned", number, value, None), hold)
         result = _find(name, namespace)(*given, **named)
         unchanged = not named and all(type(value) in _FIXED for value in given)
         unchanged = unchanged or encode((number, name, given, named), hold) == data

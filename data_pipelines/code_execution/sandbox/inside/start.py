@@ -14,6 +14,9 @@ from . import confinement, landlock, namespaces, supervisor, tester, wire
 from .filters import Filter
 
 
+_KEPT = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}  # numpy's libraries start a thread per core otherwise
+
+
 def main() -> None:
     """Begin. The command line carries the configuration that `../isolation.py` wrote; sockets are open descriptors."""
     config = json.loads(sys.argv[1])
@@ -27,7 +30,8 @@ def main() -> None:
     confinement.give_up_privileges()
     if config["processes"]:
         resource.setrlimit(resource.RLIMIT_NPROC, (config["processes"],) * 2)
-    os.environ.clear()
+    for name in os.environ.keys() - _KEPT:
+        del os.environ[name]
     os.environ["HOME"] = config["scratch"]  # whoever asks for it would otherwise ask the system's user database
     sys.argv[1:] = []
     report = {"landlock": applied, "pid": os.getpid(), "python": sys.version.split()[0]}
@@ -57,4 +61,4 @@ def _test(config: dict[str, Any], report: dict[str, Any]) -> None:
     if config["filter"]:
         os.close(Filter().install())  # nobody listens: calls that would end a program fail here
     wire.send(host, {"tester": report, "server": wire.receive(control)})
-    tester.serve(host, control)
+    tester.serve(host, control, config["imports"])

@@ -10,16 +10,18 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from . import confinement, orders, wire, zygote
 from .filters import held_call, let_run
-from .orders import Ended, Order
+from .orders import Ended, Order, wall_seconds
 
 _TICK = 0.02  # seconds between two looks at processes and files, where no kernel filter holds them back
 _SIZE_TICK = 0.25  # seconds between two looks at how much a program has written
+_ASLEEP = 0.05  # share of a CPU below which a program is not being kept from it by others, but sleeps or waits
 
 
 def serve(control: socket.socket, config: dict[str, Any], report: dict[str, Any]) -> None:
@@ -54,7 +56,7 @@ def _serve(control: socket.socket, forker: _Forker, scratch: str) -> None:
             return _say(control, orders.NOT_STARTED)  # the zygote says nothing without being asked: it is gone
         data, descriptors = wire.receive_with_descriptors(control, 1)
         if descriptors:  # otherwise a program is told to end that has ended by itself
-            wire.send(control, _run(data, descriptors[0], control, forker, scratch))
+            wire.send(control, tuple(_run(data, descriptors[0], control, forker, scratch)))
 
 
 class _Forker:
@@ -83,14 +85,15 @@ class _Forker:
             raise OSError("the zygote could not filter its system calls")
         self.listener = descriptors[0] if descriptors else -1
 
-    def status(self) -> int:
-        """The status of the program that ran.
+    def status(self) -> tuple[int, float]:
+        """The status of the program that ran, and its seconds of CPU time.
 
         Raises:
             ClosedError: the zygote is gone, perhaps before it has read the order.
         """
         try:
-            return _word(self.socket.recv(zygote.WORD.size))
+            status, seconds = _unpacked(zygote.STATUS, self.socket.recv(zygote.STATUS.size))
+            return status, seconds
         except ConnectionError as error:
             raise wire.ClosedError(str(error)) from error
 
@@ -151,7 +154,7 @@ class _Watched:
         self.texts = {output: bytearray(), errors: bytearray()}
         self.output, self.errors = output, errors
         self.threads = 1
-        self.ended = Ended("", False, False, 0, 0, b"", b"")
+        self.ended = Ended("", False, False, 0, 0, 0.0, False, b"", b"")
         self.poll = select.poll()
         for descriptor in (forker.socket.fileno(), output, errors):
             os.set_blocking(descriptor, descriptor == forker.socket.fileno())
@@ -167,12 +170,11 @@ class _Watched:
         """
         self.poll.register(control, select.POLLIN)
         looked = time.monotonic()
-        deadline = looked + self.order.seconds
+        clock = _Clock(looked, self.order.seconds)
         tick = _TICK if self.forker.listener < 0 else _SIZE_TICK
         status = None
         while status is None:
-            now = time.monotonic()
-            ready = dict(self.poll.poll(max(0.001, min(deadline - now, tick)) * 1000))
+            ready = dict(self.poll.poll(max(0.001, min(clock.next - time.monotonic(), tick)) * 1000))
             if self.forker.listener in ready:
                 self._held()
             if self.forker.socket.fileno() in ready:
@@ -183,18 +185,20 @@ class _Watched:
             for descriptor in self.texts.keys() & ready.keys():
                 self._read(descriptor)
             now = time.monotonic()
-            if now > deadline:
-                self.end(timeout=True)
+            if status is None and now > clock.next and clock.is_over(now, self._process()):
+                self.end(timeout=True, idle=clock.idle)
             if now - looked > tick:
                 looked = now
                 self._look(scratch)
         self._process()  # which leaves nothing unread for the next program
         for descriptor in list(self.texts):
             self._read(descriptor)
+        status, seconds = status
         killed = os.WIFSIGNALED(status)
         self.ended = self.ended._replace(
             signal=os.WTERMSIG(status) if killed else 0,
             exit=0 if killed else os.WEXITSTATUS(status),
+            cpu=seconds,
             output=bytes(self.texts[self.output]),
             errors=bytes(self.texts[self.errors][-4000:]),
         )
@@ -214,7 +218,7 @@ class _Watched:
     def _process(self) -> int:
         """The program's process id; waits until the zygote has forked."""
         if not self.pid:
-            self.pid = _word(os.read(self.forker.pids, zygote.WORD.size))
+            (self.pid,) = _unpacked(zygote.WORD, os.read(self.forker.pids, zygote.WORD.size))
         return self.pid
 
     def _held(self) -> None:
@@ -251,10 +255,42 @@ class _Watched:
             self.end(overflow=True)
 
 
-def _word(data: bytes) -> int:
-    if len(data) < zygote.WORD.size:
+class _Clock:
+    """When a program's time is over: as soon as it has used up its CPU time, and in any case after a while.
+
+    Attributes:
+        next: when to look again, on the monotonic clock.
+        idle: whether it was over without the CPU time being used up.
+    """
+
+    def __init__(self, started: float, seconds: float) -> None:
+        self._started, self._seconds = started, seconds
+        self.next = started + seconds  # on one core, nobody uses up CPU time faster than time passes
+        self.idle = False
+
+    def is_over(self, now: float, pid: int) -> bool:
+        """Whether the time of a process is over."""
+        used = _cpu_seconds(pid)
+        if used >= self._seconds:
+            return True
+        passed = now - self._started
+        self.idle = passed >= wall_seconds(self._seconds) or used < _ASLEEP * passed
+        self.next = min(now + self._seconds - used, self._started + wall_seconds(self._seconds))
+        return self.idle
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process with all its threads; none where it is gone. Its clock has its id in its number: see clock_getcpuclockid(3)."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+def _unpacked(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
+    if len(data) < form.size:
         raise wire.ClosedError("the zygote is gone")
-    return int(zygote.WORD.unpack(data)[0])
+    return form.unpack(data)
 
 
 def _written(folder: str, enough: int) -> int:

@@ -6,13 +6,11 @@ import builtins
 import contextlib
 import gc
 import importlib
-import math
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,6 +18,10 @@ from . import wire
 from .assertions import UNIT, prepare
 from .candidate import Candidate, NotStartedError, StopError, Verdict
 from .codec import TooLargeError
+from .comparison import same_output, same_value
+from .opaque import Proxy
+from .orders import wall_seconds
+from .standard import OpaqueError
 
 Limits = tuple[float, int, int, int, int, int]
 """As in `Order`: seconds first."""
@@ -28,17 +30,23 @@ PASS: Verdict = ("pass", "")
 WRONG: Verdict = ("wrong_answer", "")
 _ALARM_AGAIN = 0.05  # seconds: tests may catch the first alarm
 _GRACE = 0.25  # seconds after the program's own deadline, which is to strike first
-_HARD_STOP = 2.0  # seconds of computing after which this process ends itself: one call into C that no alarm interrupts
+_HARD_STOP = 2.0  # seconds of computing beyond that after which this process ends itself: one call into C that no alarm interrupts
 
 
-def serve(host: socket.socket, control: socket.socket) -> None:
+def serve(host: socket.socket, control: socket.socket, imports: list[str]) -> None:
     """Judge programs as the host asks for it, until it is gone.
 
     Args:
         host: (program, tests, limits) in; verdict, tests, seconds and output out.
         control: the candidates' server.
+        imports: packages to have ready.
     """
+    sys.set_int_max_str_digits(0)
+    for name in imports:  # the tests need them at once, and importing them must not count as the tests' own time
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     signal.signal(signal.SIGALRM, _alarm)
+    signal.signal(signal.SIGVTALRM, _alarm)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     gc.collect()
     gc.freeze()
@@ -58,7 +66,15 @@ def serve(host: socket.socket, control: socket.socket) -> None:
 
 
 class _TooSlowError(BaseException):
-    """The tests themselves take too long with what the program answered."""
+    """The tests themselves take too long with what the program answered.
+
+    Attributes:
+        idle: whether they took long without computing.
+    """
+
+    def __init__(self, idle: bool) -> None:
+        super().__init__()
+        self.idle = idle
 
 
 _armed = False
@@ -66,15 +82,17 @@ _armed = False
 
 def _alarm(number: int, frame: FrameType | None) -> None:
     if _armed:
-        raise _TooSlowError
+        raise _TooSlowError(idle=number == signal.SIGALRM)
 
 
 @contextlib.contextmanager
 def _alarm_at(seconds: float) -> Iterator[None]:
-    """Raise _TooSlowError once the time is over, again and again; end the process if that is to no avail."""
+    """Raise _TooSlowError once the tests' CPU time is over, or much more time has passed, again and again; end the process if that is to
+    no avail."""
     global _armed
     _armed = True
-    signal.setitimer(signal.ITIMER_REAL, seconds, _ALARM_AGAIN)
+    signal.setitimer(signal.ITIMER_REAL, wall_seconds(seconds), _ALARM_AGAIN)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _ALARM_AGAIN)
     signal.setitimer(signal.ITIMER_PROF, seconds + _HARD_STOP)
     try:
         yield
@@ -85,16 +103,17 @@ def _alarm_at(seconds: float) -> Iterator[None]:
 def _disarm() -> None:
     global _armed
     _armed = False
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.setitimer(signal.ITIMER_PROF, 0)
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
 
 
 class _Assertions:
     """What became of each guarded statement."""
 
-    def __init__(self, candidate: Candidate, lines: list[int]) -> None:
+    def __init__(self, candidate: Candidate, lines: list[int], reaches: str) -> None:
         self._candidate = candidate
         self._lines = lines
+        self._reaches = reaches
         self._found: dict[int, Verdict] = {}
         self._current = 0
         self._answered = 0
@@ -102,6 +121,7 @@ class _Assertions:
     def __call__(self, index: int) -> _Assertions:
         self._current = index
         self._answered = self._candidate.answered
+        self._candidate.in_doubt.clear()
         return self
 
     def __enter__(self) -> None:
@@ -120,14 +140,24 @@ class _Assertions:
     def verdict(self, error: BaseException) -> Verdict:
         """What an exception in the tests says about the program: its own, or the tests' reaction to what it answered."""
         raised = self._candidate.raised
+        if isinstance(error, OpaqueError):
+            return "harness_error", str(error)
+        if self._reaches:
+            return "harness_error", f"the tests change what the program would see: {self._reaches}"
         if raised is not None and raised[0] is error:
             return raised[1]
+        if self._candidate.in_doubt:
+            return "harness_error", next(iter(self._candidate.in_doubt.values())).reason
         if isinstance(error, AssertionError):
             return WRONG
+        if isinstance(error, ImportError):
+            return "harness_error", f"import_error: {error.name or error}"
         if isinstance(error, TooLargeError):
             return "harness_error", f"an argument is too large: {error}"
         if isinstance(error, MemoryError):
             return "memory", "in the tests"
+        if isinstance(error, TypeError) and str(error).startswith("catching classes"):
+            return "harness_error", "the tests catch a class of the program that is no exception"
         if self._candidate.answered > self._answered:
             return "wrong_answer", type(error).__name__
         if isinstance(error, NameError) and error.name is not None:
@@ -141,10 +171,13 @@ class _Assertions:
 
 def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Run test code that calls the program's functions by name, or a `check` that is handed the entry point."""
-    code, lines, names = prepare(tests["code"])
+    code, lines, names, reaches = prepare(tests["code"])
+    if "seed" in names and "random" in source:
+        reaches = reaches or "seed"
     candidate = Candidate(control, source, limits)
-    found = _Assertions(candidate, lines)
+    found = _Assertions(candidate, lines, reaches)
     stopped: Verdict | None = None
+    idle = False
     try:
         with _alarm_at(limits[0] + _GRACE):
             candidate.load()
@@ -153,13 +186,13 @@ def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limi
             exec(code, namespace)
     except StopError:
         pass
-    except _TooSlowError:
+    except _TooSlowError as error:
         _disarm()  # once more: the alarm may have struck while it was being disarmed
-        stopped = ("timeout", "in the tests")
+        stopped, idle = ("timeout", "in the tests"), error.idle
     except BaseException as error:
         stopped = found.verdict(error)
     fatal = candidate.finish() or stopped
-    return _outcome(fatal, found.results(), len(lines), candidate)
+    return _outcome(fatal, found.results(), len(lines), candidate) | {"idle": idle or candidate.idle}
 
 
 def _namespace(candidate: Candidate, tests: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
@@ -167,19 +200,36 @@ def _namespace(candidate: Candidate, tests: dict[str, Any], names: frozenset[str
 
     A program's function never takes the place of a built-in or of a helper that the problem brings, unless it is the entry point.
     """
-    namespace: dict[str, Any] = {"__name__": "tests"}
+    namespace: dict[str, Any] = _Namespace(candidate, names & candidate.values) if names & candidate.values else {}
+    namespace["__name__"] = "tests"
     if tests["support"]:
         exec(_compiled(tests["support"]), namespace)
     entry = tests["entry_point"]
     for name in names & candidate.functions:
         if name == entry or not (hasattr(builtins, name) or name in namespace):
-            namespace[name] = _proxy(candidate, name)
+            namespace[name] = Proxy(name, candidate.call)
+    for name in names & candidate.exceptions.keys():
+        if not (hasattr(builtins, name) or name in namespace):
+            namespace[name] = candidate.exceptions[name]
     for name in names & candidate.modules:
         if name in sys.stdlib_module_names and name not in namespace:
             namespace[name] = importlib.import_module(name)
     if tests["candidate"]:
-        namespace["candidate"] = _proxy(candidate, entry)
+        namespace["candidate"] = Proxy(entry, candidate.call)
     return namespace
+
+
+class _Namespace(dict[str, Any]):
+    """What the tests see, where they also ask for values of the program: these are asked for each time, as they may change."""
+
+    def __init__(self, candidate: Candidate, names: frozenset[str]) -> None:
+        super().__init__()
+        self._candidate, self._names = candidate, names
+
+    def __missing__(self, name: str) -> Any:
+        if name not in self._names or hasattr(builtins, name):
+            raise KeyError(name)
+        return self._candidate.read(name)
 
 
 _supports: dict[str, Any] = {}
@@ -193,61 +243,59 @@ def _compiled(code: str) -> Any:
     return _supports[code]
 
 
-def _proxy(candidate: Candidate, name: str) -> Callable[..., Any]:
-    def call(*arguments: Any, **named: Any) -> Any:
-        return candidate.call(name, arguments, named)
-
-    call.__name__ = name
-    return call
-
-
 def _outcome(fatal: Verdict | None, results: list[tuple[int, Verdict]], count: int, candidate: Candidate) -> dict[str, Any]:
-    """Put a program's result together. It passes only if something was tested, everything held, and nothing was wrong at its end."""
+    """Put a program's result together. It passes only if something was tested, everything held, and nothing was wrong at its end.
+
+    The first test that does not hold decides: a program that a test has shown to be wrong stays so, whatever it makes the next one say.
+    """
     failed = [verdict for _, verdict in results if verdict != PASS]
-    verdict = fatal or (failed[0] if failed else PASS)
+    first = failed[0] if failed else PASS
+    verdict = fatal or first
     if verdict == PASS and not results:
         verdict = ("harness_error", "no test was reached")
-    if any(kind == "harness_error" for kind, _ in failed):
-        verdict = next(one for one in failed if one[0] == "harness_error")
-    return {"verdict": verdict, "tests": results, "count": count, "output": candidate.output[-4000:], "errors": candidate.errors}
+    if first[0] == "harness_error" and verdict[0] != "forbidden":  # what comes after may follow from it
+        verdict = first
+    output = candidate.output[-4000:]
+    return {"verdict": verdict, "tests": results, "count": count, "output": output, "errors": candidate.errors, "cpu": candidate.cpu}
 
 
 def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """Call the entry point with each case's arguments; what it returns must be equal, lists and tuples taken as the same."""
+    """Call the entry point with each case's arguments, and compare what it returns."""
     candidate = Candidate(control, source, limits)
     results: list[tuple[int, Verdict]] = []
     stopped: Verdict | None = None
+    idle = False
     try:
         with _alarm_at(limits[0] + _GRACE):
             candidate.load()
             for number, (arguments, expected) in enumerate(tests["cases"]):
-                results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected)))
+                results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected, tests)))
     except StopError:
         pass
-    except _TooSlowError:
+    except _TooSlowError as error:
         _disarm()  # once more: the alarm may have struck while it was being disarmed
-        stopped = ("timeout", "in the tests")
-    return _outcome(candidate.finish() or stopped, results, len(tests["cases"]), candidate)
+        stopped, idle = ("timeout", "in the tests"), error.idle
+    return _outcome(candidate.finish() or stopped, results, len(tests["cases"]), candidate) | {"idle": idle or candidate.idle}
 
 
-def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected: Any) -> Verdict:
+def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected: Any, tests: dict[str, Any]) -> Verdict:
+    candidate.in_doubt.clear()
     try:
-        return PASS if _listed(candidate.call(name, arguments, {})) == _listed(expected) else WRONG
+        value = candidate.call(name, arguments, {})
+        if same_value(value, expected, tests["tolerance"]):
+            return PASS
+        if tests["rule"] == "apps" and isinstance(expected, list) and len(expected) == 1:
+            if same_value(value, expected[0], tests["tolerance"]):
+                return PASS
     except (StopError, _TooSlowError):
         raise
+    except OpaqueError as error:
+        return "harness_error", str(error)
     except BaseException as error:
         if candidate.raised is not None and candidate.raised[0] is error:
             return candidate.raised[1]
         return "wrong_answer", type(error).__name__
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, as in the JSON that expected values come from."""
-    if type(value) in (list, tuple):
-        return [_listed(item) for item in value]
-    if type(value) is dict:
-        return {key: _listed(item) for key, item in value.items()}
-    return value
+    return ("harness_error", next(iter(candidate.in_doubt.values())).reason) if candidate.in_doubt else WRONG
 
 
 def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
@@ -255,41 +303,24 @@ def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits:
     results: list[tuple[int, Verdict]] = []
     fatal: Verdict | None = None
     candidate = None
+    cpu, idle = 0.0, False
     for number, (given, expected) in enumerate(tests["cases"]):
-        candidate = Candidate(control, source, limits, given)
+        enough = max(limits[2], 2 * len(expected.encode("utf-8", "surrogatepass")))
+        candidate = Candidate(control, source, (*limits[:2], enough, *limits[3:]), given.replace("\r\n", "\n"))
         with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits[0] + _GRACE):
             candidate.ended()
         _disarm()
         verdict = candidate.finish()
+        cpu, idle = max(cpu, candidate.cpu), idle or candidate.idle
         if verdict is None:
-            verdict = PASS if same_output(candidate.output.decode("utf-8", "replace"), expected) else WRONG
+            same = same_output(candidate.output.decode("utf-8", "replace"), expected, tests["tolerance"])
+            verdict = PASS if same else WRONG
         results.append((number, verdict))
         if verdict[0] in ("timeout", "forbidden", "syntax_error"):
             fatal = verdict
             break
     assert candidate is not None
-    return _outcome(fatal, results, len(tests["cases"]), candidate)
-
-
-def same_output(written: str, expected: str) -> bool:
-    """Whether two outputs are the same line by line, spaces at the ends aside, numbers by their value.
-
-    >>> same_output("1.0  2\\n", "1 2"), same_output("1\\n2", "1 2")
-    (True, False)
-    """
-    mine, theirs = ([line.strip() for line in text.strip().splitlines()] for text in (written, expected))
-    return len(mine) == len(theirs) and all(one == other or _same_numbers(one, other) for one, other in zip(mine, theirs, strict=True))
-
-
-def _same_numbers(one: str, other: str) -> bool:
-    mine, theirs = one.split(), other.split()
-    if len(mine) != len(theirs):
-        return False
-    try:
-        pairs = [(Decimal(a), Decimal(b)) for a, b in zip(mine, theirs, strict=True)]
-    except InvalidOperation:
-        return False
-    return all(a == b and not math.isnan(a) for a, b in pairs)
+    return _outcome(fatal, results, len(tests["cases"]), candidate) | {"cpu": cpu, "idle": idle}
 
 
 _KINDS: dict[str, Callable[..., dict[str, Any]]] = {"assertions": _assertions, "calls": _calls, "outputs": _outputs}

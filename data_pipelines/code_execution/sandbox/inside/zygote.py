@@ -11,10 +11,11 @@ import socket
 import struct
 from typing import Any
 
-from . import program, wire
+from . import program, surroundings, wire
 from .filters import Filter
 
 WORD = struct.Struct("=q")
+STATUS = struct.Struct("=qd")  # as waitpid gives it, and the seconds of CPU time that the program took
 
 STANDARD = (
     "bisect", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math", "operator", "random", "re",
@@ -31,7 +32,7 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     """Start programs, one at a time, until the supervisor is gone.
 
     Args:
-        supervisor: a job with four descriptors in (input, output, errors, channel), the program's status out.
+        supervisor: a job with four descriptors in (input, output, errors, channel), the program's status and CPU time out.
         pids: where process ids are written to.
         config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
     """
@@ -44,6 +45,7 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
         os.close(listener)
     else:
         supervisor.send(b".")
+    surroundings.prepare()
     program.rehearse()
     gc.collect()
     gc.freeze()
@@ -58,4 +60,5 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
         os.write(pids, WORD.pack(pid))
         for descriptor in descriptors:
             os.close(descriptor)
-        supervisor.send(WORD.pack(os.waitpid(pid, 0)[1]))
+        _, status, usage = os.wait4(pid, 0)
+        supervisor.send(STATUS.pack(status, usage.ru_utime + usage.ru_stime))

@@ -1,0 +1,97 @@
+"""What a program finds around it that Python gives to every script, and that an interpreter without `site`, /proc and /dev lacks.
+
+What costs something, or can be seen, is there only for programs whose text asks for it.
+"""
+
+from __future__ import annotations
+
+import _sitebuiltins
+import builtins
+import contextlib
+import io
+import os
+import resource
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import processes
+
+_STREAMS = {
+    f"{folder}/{name}": number
+    for number, stream in enumerate(("stdin", "stdout", "stderr"))
+    for folder, name in (("/dev", stream), ("/dev/fd", number), ("/proc/self/fd", number))
+}
+_LARGEST_STACKS = 4  # threads with stacks as large as their program likes that fit into its memory
+
+
+def prepare() -> None:
+    """Do once, in the process that programs are forked from, what holds for all of them."""
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    builtins.help = _sitebuiltins._Helper()  # type: ignore[assignment]
+    sys.set_int_max_str_digits(0)  # a program's time bounds what long integers cost
+    sys.modules.update(processes.modules())
+
+
+def script_of(source: str, name: str) -> types.ModuleType:
+    """The module that a program's text becomes, with what its text asks for.
+
+    Args:
+        source: the program.
+        name: of the module.
+    """
+    module = types.ModuleType(name)
+    path = os.path.join(os.getcwd(), "program.py")
+    module.__file__ = path
+    sys.argv[:] = [path]
+    if "__file__" in source or "getsource" in source:
+        with contextlib.suppress(OSError, ValueError), open(path, "w", encoding="utf-8") as file:
+            file.write(source)
+    if "/dev/" in source or "/proc/" in source:
+        _open_streams_by_path()
+    if "stack_size" in source:
+        _bound_stacks()
+    if "RLIMIT_STACK" in source:
+        _let_stack_be_set()
+    return module
+
+
+def _open_streams_by_path() -> None:
+    """Let /dev/stdin and its like be opened where there is no such file: they are descriptors of the process itself."""
+    opens, system_opens = io.open, os.open
+
+    def open_(file: Any, *arguments: Any, **named: Any) -> Any:
+        number = _STREAMS.get(os.fspath(file)) if isinstance(file, str | os.PathLike) else None
+        return opens(file if number is None else os.dup(number), *arguments, **named)
+
+    def open_descriptor(path: Any, *arguments: Any, **named: Any) -> int:
+        number = _STREAMS.get(path) if isinstance(path, str) else None
+        return system_opens(path, *arguments, **named) if number is None else os.dup(number)
+
+    builtins.open = io.open = open_  # type: ignore[assignment]
+    os.open = open_descriptor
+
+
+def _bound_stacks() -> None:
+    """Let a thread ask for any stack: what it asks for is address space, which the memory limit counts though nothing lies there."""
+    sets: Callable[..., int] = threading.stack_size
+    most = resource.getrlimit(resource.RLIMIT_AS)[0] // _LARGEST_STACKS
+
+    def stack_size(size: int = 0, /) -> int:
+        return sets(size if most <= 0 else min(size, most & ~0xFFFF))
+
+    threading.stack_size = stack_size
+
+
+def _let_stack_be_set() -> None:
+    """Let the stack's limit be set to anything: it is as high as it can be."""
+    sets = resource.setrlimit
+
+    def setrlimit(what: int, limits: tuple[int, int], /) -> None:
+        if what != resource.RLIMIT_STACK:
+            sets(what, limits)
+
+    resource.setrlimit = setrlimit
