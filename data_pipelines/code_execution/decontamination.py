@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from data_pipelines.code_execution.extraction import normalised
 from data_pipelines.code_execution.problems import Problem
+from data_pipelines.code_execution.syntax import normalised
 
 WORDS = 10
 

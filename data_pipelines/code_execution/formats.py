@@ -13,10 +13,11 @@ from io import BytesIO
 from typing import Any
 
 from align.errors import AlignError, nearest
-from data_pipelines.code_execution.extraction import parses
+from data_pipelines.code_execution.evalplus import helpers, hub_tests, test_code
 from data_pipelines.code_execution.problems import Problem
 from data_pipelines.code_execution.sandbox.inside.assertions import definitions, parse, read_json
 from data_pipelines.code_execution.sandbox.tests import TOLERANCE, Assertions, Calls, Outputs, Tests
+from data_pipelines.code_execution.syntax import parses
 
 _COMPLETE = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}```"
 _WRITE = "{}\n\nAnswer with the program in one ```python block. It must pass tests such as:\n\n```python\n{}\n```"
@@ -27,7 +28,7 @@ def humaneval(record: Mapping[str, Any]) -> Problem:
     """HumanEval (arXiv 2107.03374), and HumanEval+ as it stands on the hub: `prompt`, `test` with a `check`, `entry_point`."""
     prompt, entry = _text(record, "prompt"), _text(record, "entry_point")
     support = _helpers(prompt, entry)
-    tests = Assertions(f"{_text(record, 'test')}\n\ncheck(candidate)\n", entry, support, candidate=True)
+    tests = Assertions(f"{hub_tests(_text(record, 'test'))}\n\ncheck(candidate)\n", entry, support, candidate=True)
     solution = record.get("canonical_solution")
     whole = None if solution is None else prompt + str(solution)
     return Problem(_id(record, "HumanEval"), _COMPLETE.format(prompt), prompt, tests, entry, support, whole, prompt)
@@ -37,40 +38,12 @@ def evalplus(record: Mapping[str, Any]) -> Problem:
     """HumanEval+ and MBPP+ as evalplus releases them: inputs, and a reference solution that says what is right (arXiv 2305.01210)."""
     prompt, entry = _text(record, "prompt"), _text(record, "entry_point")
     reference = prompt + _text(record, "canonical_solution")
-    inputs = [list(case) for kind in ("base_input", "plus_input") for case in record.get(kind) or []]
-    if not inputs:
+    base, plus = (list(record.get(column) or []) for column in ("base_input", "plus_input"))
+    if not base and not plus:
         raise AlignError(f"the problem '{record.get('task_id')}' has no inputs")
-    code = _PLUS.format(inputs=f"_decoded({json.dumps(json.dumps(inputs))})", tolerance=record.get("atol") or 0)
-    helper = f"{reference}\n\n_reference = {entry}\ndel {entry}\n{_PLUS_HELPERS}"
-    return Problem(
-        _id(record, "plus"), _COMPLETE.format(prompt), prompt, Assertions(code, entry, helper, candidate=True), entry,
-        _helpers(prompt, entry), reference, prompt,
-    )  # fmt: skip
-
-
-_PLUS_HELPERS = """
-import copy as _copy, json as _json, math as _math
-
-def _decoded(text):
-    return _json.loads(text)
-
-def _same(one, other, tolerance):
-    if isinstance(one, float) or isinstance(other, float):
-        if not (isinstance(one, (int, float)) and isinstance(other, (int, float))):
-            return False
-        return _math.isclose(one, other, rel_tol=1e-07 if tolerance == 0 else 0.0, abs_tol=tolerance or 1e-06)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_same(a, b, tolerance) for a, b in zip(one, other))
-    return one == other
-"""
-_PLUS = """
-for _case in {inputs}:
-    try:
-        _expected = _reference(*_copy.deepcopy(_case))
-    except Exception:  # JSON has no tuples and sets: on what the reference cannot take there is nothing to compare
-        continue
-    assert _same(candidate(*_copy.deepcopy(_case)), _expected, {tolerance})
-"""
+    code = test_code(entry, str(record.get("task_id")), base, plus, record.get("atol") or 0)
+    tests = Assertions(code, entry, helpers(reference, entry), candidate=True)
+    return Problem(_id(record, "plus"), _COMPLETE.format(prompt), prompt, tests, entry, _helpers(prompt, entry), reference, prompt)
 
 
 def mbpp(record: Mapping[str, Any]) -> Problem:
@@ -82,7 +55,7 @@ def mbpp(record: Mapping[str, Any]) -> Problem:
     code = record.get("code")
     entry = _called(shown, code, record)
     setup = "\n".join([*(record.get("test_imports") or []), record.get("test_setup_code") or ""]).strip()
-    hidden = [record["test"]] if record.get("test") else [*shown, *(record.get("challenge_test_list") or [])]
+    hidden = [hub_tests(str(record["test"]), shown)] if record.get("test") else [*shown, *(record.get("challenge_test_list") or [])]
     tests = Assertions("\n".join(hidden), entry, setup)
     prefix = f'"""\n{description}\n' + "\n".join(shown) + '\n"""\n'
     return Problem(_id(record, "Mbpp"), _WRITE.format(description, "\n".join(shown)), prefix, tests, entry, "", code, description)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from align.errors import AlignError, nearest
 from align.trees import Rejected, check_rejected, read_records
-from data_pipelines.code_execution.sandbox.tests import Tests
+from data_pipelines.code_execution.sandbox.inside.assertions import prepare
+from data_pipelines.code_execution.sandbox.tests import Assertions, Tests
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,38 @@ def read_problems(
     if not found:
         raise AlignError(f"{source}: there is no problem in it")
     return list(found.values())
+
+
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w., \t]+))", re.MULTILINE)
+
+
+def packages_of(problems: Sequence[Problem]) -> list[str]:
+    """The packages beyond the standard library that the tests of problems import, each once.
+
+    Raises:
+        AlignError: one is not installed; says which problem needs it.
+    """
+    needed: dict[str, str] = {}
+    for problem in problems:
+        for name in _imported_by(problem.tests):
+            needed.setdefault(name, problem.id)
+    for name, id in needed.items():
+        if importlib.util.find_spec(name) is None:
+            count = sum(name in _imported_by(problem.tests) for problem in problems)
+            raise AlignError(
+                f"the tests of {count} problems, '{id}' the first, import {name}, which is not installed here: pip install {name}"
+            )
+    return list(needed)
+
+
+def _imported_by(tests: Tests | None) -> list[str]:
+    if not isinstance(tests, Assertions):
+        return []
+    found = []
+    for code in (tests.code, tests.support):
+        written = [part.strip() for match in _IMPORT.finditer(code) for part in (match[1] or match[2]).split(",")]
+        if written:
+            names = prepare(code)[2]  # what only looks like an import, in a string, is none of the names that the code uses
+            modules = [part.split()[0] for part in written if part]
+            found += [module.partition(".")[0] for module in modules if module in names]
+    return [name for name in dict.fromkeys(found) if name and name not in sys.stdlib_module_names]

@@ -16,10 +16,11 @@ from align.runs import Journal, Progress, Task, own_batches, read_journal, write
 from align.trees import PreferenceTree, only_trained, write_jsonl, write_pairs, write_trees
 from data_pipelines.code_execution.decontamination import overlaps
 from data_pipelines.code_execution.edges import EdgeRules, statistics, with_edges
-from data_pipelines.code_execution.extraction import normalised, program_of
+from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.formats import FORMATS
-from data_pipelines.code_execution.problems import Problem, TestMaker, read_problems
+from data_pipelines.code_execution.problems import Problem, TestMaker, packages_of, read_problems
 from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, ExecutionResult, Limits, Sandbox, Tests
+from data_pipelines.code_execution.syntax import normalised
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.samples import read_samples
 
@@ -43,6 +44,7 @@ def choose_problems(task: Task) -> None:
     report = {"compared_with": [task.inputs[name] for name in names], "benchmark_problems": len(benchmarks), "problems": len(problems)}
     write_json(task.folder / "decontamination.json", {**report, "left_out": [asdict(overlap) for overlap in left_out.values()]})
     kept = [problem for problem in problems if problem.id not in left_out]
+    packages_of([*kept, *benchmarks])  # one that is missing is said now, not after the sampling
     reasons = _unfit(kept, settings)
     write_jsonl(({"where": id, "reason": reason} for id, reason in reasons.items()), task.folder / "set-aside.jsonl")
     kept = [problem for problem in kept if problem.id not in reasons]
@@ -111,7 +113,7 @@ def _unfit(problems: Sequence[Problem], settings: Mapping[str, Any]) -> dict[str
             reasons[problem.id] = f"asked in the same words as {first}"
     known = [problem for problem in problems if problem.solution is not None and problem.id not in reasons]
     if settings["check_solutions"] and known:
-        with open_sandbox(settings["sandbox"]) as sandbox:
+        with open_sandbox(settings["sandbox"], known) as sandbox:
             jobs = ((str(problem.solution), _tests(problem)) for problem in known)
             for problem, result in zip(known, sandbox.run_batch(jobs, limits_of(settings["sandbox"])), strict=True):
                 if not result.passed:
@@ -119,10 +121,15 @@ def _unfit(problems: Sequence[Problem], settings: Mapping[str, Any]) -> dict[str
     return reasons
 
 
-def open_sandbox(settings: Mapping[str, Any]) -> Sandbox:
-    """The sandbox of a recipe."""
+def open_sandbox(settings: Mapping[str, Any], problems: Sequence[Problem]) -> Sandbox:
+    """The sandbox of a recipe, with the packages that it names and those that the tests of problems import.
+
+    Raises:
+        AlignError: a package is not installed, or the machine does not have the isolation that is required.
+    """
+    packages = dict.fromkeys([*settings["packages"], *packages_of(problems)])
     tolerance = settings.get("tolerance", TOLERANCE)
-    return Sandbox(settings["isolation"], packages=settings["packages"], confirm=settings["confirm"], tolerance=tolerance)
+    return Sandbox(settings["isolation"], packages=tuple(packages), confirm=settings["confirm"], tolerance=tolerance)
 
 
 def limits_of(settings: Mapping[str, Any]) -> Limits:
@@ -149,7 +156,7 @@ def execute(task: Task) -> None:
         return
     progress = Progress(task, sum(len(batch) for batch in batches), unit="problems")
     journal = Journal(task.folder / "verdicts", task.shard)
-    with open_sandbox(task.settings["sandbox"]) as sandbox:
+    with open_sandbox(task.settings["sandbox"], list(problems.values())) as sandbox:
         for batch in tqdm(batches, desc=task.name, unit="batch"):
             asked_for = [problems[str(tree.id)] for tree in batch]
             records = _judged(batch, asked_for, sandbox, limits_of(task.settings["sandbox"]), task.settings["chat"])

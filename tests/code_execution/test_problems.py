@@ -9,8 +9,7 @@ import pytest
 
 from align.errors import AlignError
 from data_pipelines.code_execution.decontamination import overlaps
-from data_pipelines.code_execution.extraction import normalised, program_of
-from data_pipelines.code_execution.formats import FORMATS, own
+from data_pipelines.code_execution.formats import own
 from data_pipelines.code_execution.problems import read_problems
 from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, Calls, Outputs
 
@@ -24,7 +23,7 @@ HUMANEVAL = {
 }  # fmt: skip
 PLUS = {**{k: v for k, v in HUMANEVAL.items() if k != "test"}, "base_input": [[[4]]], "plus_input": [[[9]], [[-3]]], "atol": 0}
 MBPP_PLUS = {
-    "task_id": "Mbpp/6", "prompt": '"""\nAdd the first two.\nassert f((1, 2)) == 3\n"""\n', "entry_point": "f", "atol": 0,
+    "task_id": "Mbpp/2", "prompt": '"""\nAdd the first two.\nassert f((1, 2)) == 3\n"""\n', "entry_point": "f", "atol": 0,
     "canonical_solution": "\ndef f(t):\n    return len({t}) and t[0] + t[1]", "base_input": [["ab"], [[1, 2]]], "plus_input": [["xyz"]],
 }  # fmt: skip
 MBPP = {
@@ -151,35 +150,6 @@ def test_tests_can_be_made_for_problems_without(read):
     bare = {key: value for key, value in OWN.items() if key != "tests"}
     (problem,) = read(bare, make_tests=lambda record: Assertions("assert f(2) == 4", record["entry_point"]))
     assert problem.tests.code == "assert f(2) == 4"
-
-
-@pytest.mark.parametrize(
-    ("response", "program"),
-    [
-        ("```python\ndef f(x): return 1\n```", "def f(x): return 1"),
-        ("First:\n```\nprint(\n```\nthen\n```python\ndef f(x):\n    return 2\n```\nDone.", "def f(x):\n    return 2"),
-        ("```python\ndef f(x): return 1\n```\nbetter:\n```py\ndef f(x): return 3\n```", "def f(x): return 3"),
-        ("```python\ndef f(x):\n    return 4", "def f(x):\n    return 4"),  # cut off before the fence closes
-        ("Sure! Here it is:\ndef f(x):\n    return 5\n\nThis halves it.", "def f(x):\n    return 5\n"),
-        ("def f(x): return (", "def f(x): return ("),
-        ("I cannot do that.", "I cannot do that."),
-    ],
-)
-def test_the_program_in_a_response(response, program):
-    assert program_of(response, own({**OWN, "tests": "assert f(1)"}), chat=True) == program
-
-
-def test_a_continued_program_ends_where_it_stops_to_parse():
-    problem = FORMATS["humaneval"](HUMANEVAL)
-    text = "    return half(x[0])\n\nprint(f([1]))\n\nNow let me explain: it"
-    assert program_of(text, problem, chat=False) == PROMPT + "    return half(x[0])\n\nprint(f([1]))\n"
-    whole = program_of("```python\ndef f(x: List[int]) -> int:\n    return half(x[0])\n```", problem, chat=True)
-    assert whole.startswith("from typing import List\n\ndef half")
-
-
-def test_equal_programs_are_equal_texts():
-    assert normalised("def f( x ):\n    # why\n    return (x)") == normalised("def f(x): return x")
-    assert normalised("def f(x) return") == "def f(x) return"
 
 
 def test_problems_of_a_benchmark_are_found(read):
