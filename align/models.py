@@ -41,7 +41,8 @@ def load_model(
             from peft import PeftModel
 
             base = json.loads((Path(source) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-            return PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+            merged = PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+            return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
