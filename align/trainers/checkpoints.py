@@ -92,8 +92,8 @@ def newest_to_resume(folder: Path) -> Path | None:
 def _from_its_model(checkpoint: Path) -> str:
     """What one can do with a checkpoint without optimizer."""
     return (
-        f"No training goes on from it, but a new one can begin with its model: model.name_or_path={checkpoint}, with model.reference set to "
-        "the model that the training began with, and another training.output_dir"
+        f"No training goes on from it, but a new one can begin with its model: model.name_or_path={checkpoint}, with model.reference set "
+        "to the model that the training began with, and another training.output_dir"
     )
 
 
@@ -122,12 +122,8 @@ def check_resume(checkpoint: Path, now: Distribution) -> None:
     if why := fault(checkpoint):
         other = last_whole(checkpoint.parent)
         hint = f"the last whole one is {other}" if other else "there is no whole one beside it"
-        begin_with = (
-            f". {_from_its_model(checkpoint)}"
-            if checkpoint.is_dir() and why == _missing_optimizer(checkpoint, read_record(checkpoint))
-            else ""
-        )
-        raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}{begin_with}")
+        model_alone = checkpoint.is_dir() and why == _missing_optimizer(checkpoint, read_record(checkpoint))
+        raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}" + (f". {_from_its_model(checkpoint)}" if model_alone else ""))
     then = read_record(checkpoint)
     if then is None:
         return

@@ -78,7 +78,8 @@ class RankedTrainer(DPOTrainer):
         """As Trainer's. True goes on from the newest checkpoint that is whole, and begins anew where there is none.
 
         Raises:
-            AlignError: the checkpoint is not whole or holds no optimizer, or was written by a training spread out in a way that this one cannot take up.
+            AlignError: the checkpoint is not whole, holds no optimizer, or was written by a training spread out in a way that this one
+                cannot take up.
             InterruptedRunError: the stop file was made; the training has saved a checkpoint, and can go on from it.
         """
         if resume_from_checkpoint is True:

@@ -250,6 +250,10 @@ class ReferenceTrainer(RankedTrainer):
         Raises:
             AlignError: it is another model.
         """
+        if self._resumed_from is not None and self.args.sync_ref_model and sharding(self.args) != "none":
+            raise AlignError(
+                f"with sync_ref_model under {sharding(self.args)} no checkpoint holds the reference: such a training cannot go on"
+            )
         if not (self.args.check_reference and self.objective.needs_reference) or self._reference_sample is not None:
             return
         self._check_trained_weights()
@@ -329,15 +333,14 @@ class ReferenceTrainer(RankedTrainer):
             load_adapters(self.model, Path(resume_from_checkpoint), optional=self._reference_adapter)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.args.sync_ref_model:
+        if self.args.sync_ref_model and sharding(self.args) == "none":
             self._load_synced_reference(Path(resume_from_checkpoint) / _SYNCED_REFERENCE)
 
     def _load_synced_reference(self, folder: Path) -> None:
         """A reference that follows the policy is a part of the training's state."""
-        if sharding(self.args) != "none" or not folder.is_dir():
+        if not folder.is_dir():
             raise AlignError(
-                f"'{folder}' is not there: a training with sync_ref_model goes on only from a checkpoint that holds its reference, which is "
-                "written where no weights are sharded (one process, or plain data parallelism)"
+                f"'{folder}' is not there: with sync_ref_model a training goes on only from a checkpoint that holds its reference"
             )
         reference = self.accelerator.unwrap_model(self.ref_model)
         reference.load_state_dict(type(reference).from_pretrained(folder, dtype=reference.dtype).state_dict())
