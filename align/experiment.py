@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback
 from align import recipes
 from align.card import model_card
 from align.errors import AlignError
-from align.models import load_model, load_tokenizer
+from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
@@ -48,7 +48,7 @@ def run(recipe: Recipe) -> list[Outcome]:
 def train(recipe: Recipe, name: str = "run") -> Outcome:
     """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
     path = start_model.resolve(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
-    trainer = make_trainer(recipe, path, name)
+    trainer = make_trainer(recipe, path, name, Path(recipe.training.get("output_dir") or "runs/train"))
     before = _evaluate(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
@@ -75,7 +75,7 @@ def train_stage(task: Task) -> None:
     training = {**task.settings["training"], **task.resources["training"], "output_dir": str(checkpoints)}
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
-    trainer = make_trainer(recipe, path, task.name)
+    trainer = make_trainer(recipe, path, task.name, task.folder)
     trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
@@ -113,22 +113,24 @@ def _put(scratch: Path, target: Path) -> None:
     os.replace(scratch, target)
 
 
-def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
+def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> PreferenceTrainer:
     """The trainer of a recipe, ready to train.
 
     Args:
         recipe: without variants.
         path: the policy's folder or name, resolved.
         label: in front of the progress bar.
+        folder: where the model goes that a new adapter is trained on, if it has to be made from another adapter and its base first.
 
     Raises:
         AlignError: models or data cannot be had, or settings contradict each other.
     """
     assert recipe.data.train is not None
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
+    start = whole_model(path, folder, **_model_options(recipe)) if recipe.model.lora else path  # before weights are spread over ranks
     args = _arguments(recipe)
     tokenizer = _tokenizer(recipe, path)
-    model = _load(recipe, path)
+    model = _load(recipe, start)
     trainer = PreferenceTrainer(
         model=model,
         ref_model=_load(recipe, recipe.model.reference, "model.reference") if recipe.model.reference else None,
@@ -159,11 +161,13 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
 
 
 def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:
-    model = recipe.model
-    return load_model(
-        source, dtype=model.dtype, revision=model.revision if key == "model.name_or_path" else None,
-        trust_remote_code=model.trust_remote_code, attn_implementation=model.attn_implementation, quantization=model.quantization, key=key,
-    )  # fmt: skip
+    options = _model_options(recipe)
+    return load_model(source, **{**options, "revision": options["revision"] if key == "model.name_or_path" else None}, key=key)
+
+
+def _model_options(recipe: Recipe) -> dict[str, Any]:
+    names = ("dtype", "revision", "trust_remote_code", "attn_implementation", "quantization")
+    return {name: getattr(recipe.model, name) for name in names}
 
 
 def _tokenizer(recipe: Recipe, source: str) -> PreTrainedTokenizerBase:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -41,10 +44,41 @@ def load_model(
             from peft import PeftModel
 
             base = json.loads((Path(source) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-            return PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+            merged = PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+            return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+
+
+def whole_model(source: str, folder: Path, **options: Any) -> str:
+    """A model that a new adapter can be trained on and refer to: `source` itself, or what its adapter and base make together.
+
+    An adapter that is trained on a merged model and saved names a base, and is right on that base alone. So the merged model is written
+    down; processes that start together wait for the first of them.
+
+    Args:
+        source: a folder, or a name on the hub.
+        folder: where a merged model goes, named for its adapter's content.
+        options: as for `load_model`; quantization waits until the merged model is loaded.
+
+    Raises:
+        AlignError: as `load_model`.
+    """
+    adapter = Path(source)
+    if not (adapter / "adapter_config.json").exists():
+        return source
+    digest = hashlib.sha256(str(sorted(options.items())).encode())
+    for path in sorted(adapter.glob("adapter_*")):
+        digest.update(path.read_bytes())
+    target = folder / f"base-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "base.lock"):
+        if not target.exists():
+            scratch = target.with_name(f"{target.name}.tmp")
+            load_model(source, **{**options, "quantization": None}).save_pretrained(scratch)
+            os.replace(scratch, target)
+    return str(target.resolve())
 
 
 def _quantized(kind: str, dtype: str) -> BitsAndBytesConfig:

@@ -49,6 +49,8 @@ def fault(checkpoint: Path) -> str | None:
         if not _is_whole(path):
             return f"{path.relative_to(checkpoint)} is cut off"
     then = read_record(checkpoint)
+    if missing := _missing_optimizer(checkpoint, then):
+        return missing
     if then is None:
         return None
     states = len(list(checkpoint.glob("rng_state*.pth")))
@@ -60,6 +62,39 @@ def fault(checkpoint: Path) -> str | None:
         if parts < then.processes:
             return f"only {parts} of its {then.processes} processes have written their optimizer states"
     return None
+
+
+def _missing_optimizer(checkpoint: Path, record: Distribution | None) -> str | None:
+    """What of optimizer and schedule is not there; DeepSpeed's, which lie elsewhere, are counted by `fault`."""
+    if record is not None and record.sharding.startswith("zero") and (checkpoint / "latest").exists():
+        return None
+    optimizer = any(path.name.startswith("optimizer") for path in checkpoint.iterdir())  # .pt, .bin, or FSDP's folder
+    if not optimizer and not any(checkpoint.glob("rng_state*.pth")):
+        return "it holds the model alone (training.save_only_model): the states of optimizer, schedule and random numbers are not there"
+    missing = [name for name, there in (("optimizer.pt", optimizer), ("scheduler.pt", (checkpoint / "scheduler.pt").exists())) if not there]
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, so its optimizer would begin anew" if missing else None
+
+
+def newest_to_resume(folder: Path) -> Path | None:
+    """The newest whole checkpoint below a folder; None where there is nothing to go on from, so that a training begins anew.
+
+    Raises:
+        AlignError: there are trained models, but none can be gone on from: a training that began anew would overwrite them.
+    """
+    if (path := last_whole(folder)) is not None:
+        return path
+    for path in _newest_first(folder):
+        if all(_is_whole(file) for file in path.rglob("*")) and (path / STATE).exists() and _missing_optimizer(path, read_record(path)):
+            raise AlignError(f"checkpoint '{path}': {fault(path)}. {_from_its_model(path)}; or move the checkpoints away to begin anew")
+    return None
+
+
+def _from_its_model(checkpoint: Path) -> str:
+    """What one can do with a checkpoint without optimizer."""
+    return (
+        f"No training goes on from it, but a new one can begin with its model: model.name_or_path={checkpoint}, with model.reference set "
+        "to the model that the training began with, and another training.output_dir"
+    )
 
 
 def last_whole(folder: Path) -> Path | None:
@@ -87,7 +122,8 @@ def check_resume(checkpoint: Path, now: Distribution) -> None:
     if why := fault(checkpoint):
         other = last_whole(checkpoint.parent)
         hint = f"the last whole one is {other}" if other else "there is no whole one beside it"
-        raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}")
+        model_alone = checkpoint.is_dir() and why == _missing_optimizer(checkpoint, read_record(checkpoint))
+        raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}" + (f". {_from_its_model(checkpoint)}" if model_alone else ""))
     then = read_record(checkpoint)
     if then is None:
         return

@@ -43,6 +43,11 @@ class PreferenceConfig(DPOConfig):
     )
     cache_reference: bool = _setting(True, "Keep the reference's log-probs by content, so that later epochs do not compute them again.")
     reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
+    check_reference: bool = _setting(
+        True,
+        "Stop before the first step if the reference is not the policy as it is then (unless `ref_model` is given), and on resuming if it "
+        "is not what it was.",
+    )
     resume_from_checkpoint: str | bool | None = _setting(
         None, "Go on from this checkpoint; true: from the newest whole one in `output_dir`, if there is any."
     )

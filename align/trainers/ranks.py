@@ -15,7 +15,7 @@ from trl import DPOTrainer
 from align.errors import InterruptedRunError
 from align.runs import stop_file
 from align.trainers.batches import BalancedBatches, DealtStream, TokenBudgetBatches, tree_size
-from align.trainers.checkpoints import Distribution, begin, check_resume, last_whole
+from align.trainers.checkpoints import Distribution, begin, check_resume, newest_to_resume
 from align.trainers.collator import collate, token_tree
 from align.trainers.sharding import sharding
 from align.trainers.stopping import StopWhenAsked
@@ -26,6 +26,8 @@ torch.serialization.register_package(11, lambda storage: None, lambda storage, p
 
 class RankedTrainer(DPOTrainer):
     """Deals trees so that ranks have about as many tokens, each tree once an epoch; saves and takes up checkpoints that are whole."""
+
+    _resumed_from: Path | None = None
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, is_training: bool = False, dataloader_key: Any = None
@@ -76,14 +78,16 @@ class RankedTrainer(DPOTrainer):
         """As Trainer's. True goes on from the newest checkpoint that is whole, and begins anew where there is none.
 
         Raises:
-            AlignError: the checkpoint is not whole, or was written by a training spread out in a way that this one cannot take up.
+            AlignError: the checkpoint is not whole, holds no optimizer, or was written by a training spread out in a way that this one
+                cannot take up.
             InterruptedRunError: the stop file was made; the training has saved a checkpoint, and can go on from it.
         """
         if resume_from_checkpoint is True:
-            found = last_whole(Path(self.args.output_dir))
+            found = newest_to_resume(Path(self.args.output_dir))
             resume_from_checkpoint = str(found) if found else None
         if resume_from_checkpoint:
             check_resume(Path(resume_from_checkpoint), self._distribution())
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if not stop_file.watched():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         stopping = StopWhenAsked(self.accelerator)

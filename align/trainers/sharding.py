@@ -43,19 +43,21 @@ def is_sharded(args: PreferenceConfig) -> bool:
     return sharding(args) in ("fsdp", "zero3")
 
 
-def reference_identity(model: nn.Module, whole: str) -> str:
+def reference_identity(model: nn.Module, whole: str, described: str = "") -> str:
     """What a reference's log-probs are filed under, the same on every rank.
 
     Args:
         model: the reference.
         whole: a hash of its weights as this rank sees them. Good for all ranks if it is the main process's (FSDP may load weights
             there alone); under ZeRO-3 no rank sees whole weights, and what each holds of them is hashed instead.
+        described: what else decides its log-probs (`starting_point.description`).
     """
     held = [parameter.ds_tensor for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
     if not held:
-        return str(gather_object([whole])[0])
-    digest = hashlib.sha256()
+        return str(gather_object([hashlib.sha256(f"{whole} {described}".encode()).hexdigest()])[0])
+    digest = hashlib.sha256(described.encode())
     for shard in held:
+        digest.update(str(shard.dtype).encode())
         digest.update(shard.detach().float().cpu().numpy().tobytes())
     return hashlib.sha256("".join(gather_object([digest.hexdigest()])).encode()).hexdigest()
 

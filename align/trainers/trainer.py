@@ -6,18 +6,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, is_peft_model
-from accelerate.utils.memory import clear_device_cache
-from datasets import IterableDataset
+from accelerate.utils import is_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
-from trl.models import prepare_deepspeed
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import use_adapter
 
 from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
 from align.engine.generate import sample_responses
@@ -36,14 +30,13 @@ from align.trainers.config import PreferenceConfig
 from align.trainers.data import Preparation, StreamSummary, as_dataset
 from align.trainers.monitor import ThreeDMonitor
 from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
-from align.trainers.ranks import RankedTrainer
-from align.trainers.reference import ReferenceStore, default_cache_dir
-from align.trainers.sharding import check_fsdp, is_fsdp, is_sharded, reference_from_main_process, reference_identity
+from align.trainers.reference_trainer import ReferenceTrainer
+from align.trainers.sharding import check_fsdp, is_sharded
 
 logger = logging.getLogger(__name__)
 
 
-class PreferenceTrainer(RankedTrainer):
+class PreferenceTrainer(ReferenceTrainer):
     """Trains on preference pairs and trees; constructor and data formats of `trl.DPOTrainer`.
 
     Beyond those, `train_dataset` and `eval_dataset` may be data sets of tree records (`align.trees`) or lists of
@@ -55,8 +48,6 @@ class PreferenceTrainer(RankedTrainer):
 
     loss_is_scaled_for_ga = True
     _tag_names = ["trl", "dpo", "align"]
-    _precompute_engine: Any  # trl's: the DeepSpeed engine of reference forwards before training
-    ref_model: Any  # trl's: the reference, where it is a model of its own
 
     def __init__(
         self,
@@ -72,16 +63,15 @@ class PreferenceTrainer(RankedTrainer):
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
             args = PreferenceConfig(f"{name.split('/')[-1]}-DPO")
         self._backend: str | None = None
-        self._reference_store = ReferenceStore()
-        self._reference_released = False
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
+        self._evaluated = "eval"  # with the data set's name, where there are several
         self._monitor: ThreeDMonitor | None = None
         self._preparations: list[Preparation] = []
         check_fsdp(args)
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
-        with _settings_trl_does_not_know(args), reference_from_main_process():
+        with _settings_trl_does_not_know(args):
             super().__init__(
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
             )
@@ -91,14 +81,6 @@ class PreferenceTrainer(RankedTrainer):
         if args.monitor_3d and args.monitor_prompts > 0:
             self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
             self.add_callback(self._monitor)
-
-    def _must_precompute(self, args: PreferenceConfig, model: Any, dataset: Any, peft_config: Any) -> bool:
-        """Where weights are sharded, a rank that knows a batch's reference must not leave the others to gather the weights alone."""
-        adapter_alone = is_fsdp(args) and (peft_config is not None or is_peft_model(model))  # not whole before the training begins
-        if args.precompute_ref_log_probs and adapter_alone:
-            raise ValueError("`precompute_ref_log_probs` does not work with an adapter under FSDP: leave it out, or use ZeRO.")
-        known = args.cache_reference and not args.sync_ref_model and not isinstance(dataset, IterableDataset)
-        return is_sharded(args) and known and self.objective.needs_reference and not adapter_alone
 
     # Data
 
@@ -114,6 +96,11 @@ class PreferenceTrainer(RankedTrainer):
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As trl's; lists of `PreferenceTree` are data sets, too."""
         return super().evaluate(as_dataset(eval_dataset), *args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As Trainer's; the metrics of one data set are named for it and do not run into another's."""
+        self._evaluated, self._batch_metrics["eval"] = metric_key_prefix, metric_sums.MetricSums()
+        return super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
 
     # Engine
 
@@ -143,98 +130,11 @@ class PreferenceTrainer(RankedTrainer):
         assert self._backend is not None
         return tree_scores(model, batch, self._backend, want)
 
-    @contextlib.contextmanager
-    def _reference_model(self) -> Iterator[Any]:
-        """The model that gives the reference's log-probs, ready to be called."""
-        trained_away = self.ref_model is None and not is_peft_model(self.model) and self.state.global_step > 0
-        if self._reference_released or (self.precompute_ref_logps and trained_away):
-            raise RuntimeError(
-                "A batch has no precomputed reference log-probs, and the reference is gone: the data changed after the start."
-            )
-        with (
-            torch.no_grad(),
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
-            self.accelerator.autocast(),
-        ):
-            if self.ref_model is not None:
-                yield self.ref_model
-            elif is_peft_model(self.model):
-                policy = self.accelerator.unwrap_model(self.model)
-                with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
-                    yield self._precompute_engine or self.model
-            else:
-                yield self._precompute_engine or self.model
-
-    def release_reference(self) -> None:
-        """Give back the memory of a reference model whose log-probs are all computed. Other data cannot be scored afterwards."""
-        if self.ref_model is None or not self.precompute_ref_logps:
-            return
-        self.accelerator._models = [model for model in self.accelerator._models if model is not self.ref_model]
-        if self.is_deepspeed_enabled:
-            self.ref_model.destroy()
-        self.ref_model = None
-        self._reference_released = True
-        clear_device_cache(garbage_collection=True)
-
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The reference's log-probs of the chosen and rejected end of every edge: two of `[E]`."""
         batch = self._tree_batch(inputs)
         edges = edge_tensors(self._reference_logps(batch), None, batch, self.objective)
         return edges["chosen_logps"], edges["rejected_logps"]
-
-    def _reference_logps(self, batch: TreeBatch) -> Tensor:
-        """`[S]`, from the store where the trees are known."""
-        if batch.idle and self.precompute_ref_logps:
-            return torch.zeros_like(batch.labels, dtype=torch.float32)
-        known = self._reference_store.lookup(batch)
-        if known is not None:
-            return known
-        with self._reference_model() as reference:
-            logps = self._scores(reference, batch).logps
-        assert logps is not None
-        if self._keeps_reference:
-            self._reference_store.add(batch, logps)
-        return logps
-
-    @property
-    def _keeps_reference(self) -> bool:
-        if self.precompute_ref_logps:
-            return True
-        several_epochs = self.args.num_train_epochs > 1 and self.args.max_steps <= 0
-        return self.args.cache_reference and not self.args.sync_ref_model and several_epochs and not is_sharded(self.args)
-
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        if isinstance(dataset, IterableDataset):
-            raise ValueError(
-                "`precompute_ref_log_probs=True` is not supported with IterableDataset. Please use a map-style "
-                "Dataset or set `precompute_ref_log_probs=False`."
-            )
-        self._install_engine()
-        if self.ref_model is None and self.is_deepspeed_enabled and self._precompute_engine is None:
-            self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)  # Trainer wraps the model only later
-        folder = Path(self.args.reference_cache_dir or default_cache_dir())
-        identity = reference_identity(self.ref_model or self.model, self._precompute_model_hash)
-        path = folder / f"{identity}-{self.accelerator.mixed_precision}.npz"
-        self._reference_store.load(path)
-        trees = [token_tree(example) for example in dataset]
-        missing = [t for t in trees if self._collator.pack([t]).keys[0] not in self._reference_store]
-        mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
-        keys: list[bytes] = []
-        rounds = -(-len(missing) // (batch_size * self.accelerator.num_processes)) if missing else 0
-        for number in range(rounds):  # every rank takes part in every round, if need be with a tree done before
-            part = mine[number * batch_size : (number + 1) * batch_size] or missing[:1]
-            batch = self._collator.pack(part).to(self.accelerator.device)
-            with self._reference_model() as reference:
-                logps = self._scores(reference, batch).logps
-            assert logps is not None
-            self._reference_store.add(batch, logps)
-            keys += batch.keys
-        for entries in gather_object([self._reference_store.items(keys)]):
-            self._reference_store.update(entries)
-        if missing and self.accelerator.is_main_process:
-            self._reference_store.save(path)
-        self.accelerator.wait_for_everyone()
-        return dataset
 
     # Loss
 
@@ -305,7 +205,7 @@ class PreferenceTrainer(RankedTrainer):
             means["num_tokens"] = tokens
         if mode == "eval" and means:
             self._exact_evaluation_loss(logs, means)
-        prefix = "eval_" if mode == "eval" else ""
+        prefix = f"{self._evaluated}_" if mode == "eval" else ""
         logs.update({f"{prefix}{name}": value for name, value in means.items()})
         if self._monitor is not None and mode == "train":
             logs.update(self._monitor.take())
@@ -338,18 +238,6 @@ class PreferenceTrainer(RankedTrainer):
             logps = self._scores(model, batch).logps
         assert logps is not None
         return batch, node_sums(logps, batch)
-
-    @contextlib.contextmanager
-    def _quiet_model(self) -> Iterator[Any]:
-        """The policy in evaluation mode, without gradients and checkpointing, as it was afterwards."""
-        model = self.model_wrapped if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.model
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-                yield model
-        finally:
-            self.model.train(training)
 
 
 def _objective(args: PreferenceConfig) -> Objective:
