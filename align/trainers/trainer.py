@@ -42,6 +42,7 @@ from align.trainers.sharding import check_fsdp, is_fsdp, is_sharded, reference_f
 from align.trees import is_tree_record
 
 logger = logging.getLogger(__name__)
+TRL_BETA = 0.1  # trl's default, whatever the loss
 
 
 class PreferenceTrainer(RankedTrainer):
@@ -86,6 +87,9 @@ class PreferenceTrainer(RankedTrainer):
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
             )
         self.f_divergence_type = args.f_divergence_type
+        self.beta = self.objective.reward_scale
+        if args.beta is None and any(beta != TRL_BETA for beta in args.betas().values()):
+            logger.warning("`beta` is not set, the losses take their authors' (trl: %g): %s.", TRL_BETA, args.described_losses())
         self._install_engine()
         if args.monitor_3d and args.monitor_prompts > 0:
             self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
@@ -268,7 +272,7 @@ class PreferenceTrainer(RankedTrainer):
         edges = edge_tensors(scores.logps, ref_logps, batch, self.objective)
         if self.objective.wpo:
             assert scores.log_sum_sq_probs is not None
-            edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch)
+            edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch, self.objective.wpo_max_weight)
         sums = loss_sums(edges, batch, self.objective, self._beta_rejected())
         if step_counts is None or mode == "eval":
             loss = normalize(sums, counts(batch))
@@ -372,6 +376,7 @@ def _objective(args: PreferenceConfig) -> Objective:
         f_alpha=args.f_alpha_divergence_coef,
         ld_alpha=args.ld_alpha,
         wpo=args.use_weighting,
+        wpo_max_weight=args.wpo_max_weight,
     )
 
 
