@@ -57,7 +57,7 @@ def test_too_few_valid_responses_everywhere_is_one_sentence(tmp_path):
 
 PAIR = {
     "scorers": [{"name": "implicit", "weight": 1.0}], "quantile": 0.85, "length_unit": "characters", "length_alpha": 0.0, "pairing": "best_worst",
-    "replay": 0.0, "offline_split": "train", "max_rejected_share": 0.1, "seed": 0,
+    "replay": 0.0, "offline_split": "train", "max_rejected_share": 0.1, "seed": 0, "round": 1,
 }  # fmt: skip
 TEXTS = {"a": ["short", "a longer response", "middling"], "b": ["one", "one", "three"]}
 REWARDS = {"a": [0.5, 1.0, -1.0], "b": [0.0, 0.0, 0.0]}
@@ -107,14 +107,14 @@ def test_all_responses_equal_is_one_sentence(tmp_path):
         pair(Task("pair", tmp_path / "out", PAIR, scored(tmp_path, same)))
 
 
-def test_the_references_response_joins_as_a_leaf_without_an_edge(tmp_path):
+def test_the_policys_greedy_response_joins_as_a_leaf_without_an_edge(tmp_path):
     third = PreferenceTree(
-        "prompt a", (Node("what the reference says", token_ids=(9,), metadata={"logps": [-1.0]}),), id="a", prompt_token_ids=(1,)
+        "prompt a", (Node("what the policy says", token_ids=(9,), metadata={"logps": [-1.0]}),), id="a", prompt_token_ids=(1,)
     )
     inputs = scored(tmp_path) | {"exploration": sampled(tmp_path / "explore", [third])["samples"]}
     pair(Task("pair", tmp_path / "out", PAIR, inputs))
     (tree,), _ = read_trees(tmp_path / "out" / "pairs.jsonl")
-    assert tree.nodes[2].text == "what the reference says"
+    assert tree.nodes[2].text == "what the policy says"
     assert len(tree.edges) == 1
 
 
@@ -124,12 +124,12 @@ def pairs(prompts, text):
 
 def test_replay_takes_no_prompt_twice_and_keeps_its_share():
     generated = pairs([f"p{i}" for i in range(20)], "new")
-    offline = pairs([f"p{i % 40}" for i in range(200)], "old")
-    for share, expected in ((0.5, 20), (0.2, 5), (0.0, 0), (0.9, 20)):
+    offline = pairs([f"p{i % 40}" for i in range(200)], "old")  # 40 prompts
+    for share, kept, replayed in ((0.5, 20, 20), (0.2, 20, 5), (0.0, 20, 0), (0.75, 10, 30)):
         mixed = mix(generated, offline, share, 0)
-        assert len(mixed) == 20 + expected
+        assert len(mixed) == kept + replayed
         assert len({tree.prompt for tree in mixed}) == len(mixed)
-        assert sum(tree in generated for tree in mixed) == 20
+        assert sum(tree in generated for tree in mixed) == kept
     assert mix(generated, offline, 0.5, 0) == mix(generated, offline, 0.5, 0) != mix(generated, offline, 0.5, 1)
     with pytest.raises(AlignError, match="expected a share of offline preferences from 0 to below 1"):
         mix(generated, offline, 1.0, 0)
@@ -138,6 +138,11 @@ def test_replay_takes_no_prompt_twice_and_keeps_its_share():
 def test_a_text_prompt_and_its_message_are_the_same_prompt():
     generated = [PreferenceTree([{"role": "user", "content": "p0"}], (Node("a"), Node("b")), (Edge(0, 1),))]
     assert [tree.prompt for tree in mix(generated, pairs(["p0", "p1"], "old"), 0.5, 0) if isinstance(tree.prompt, str)] == ["p1"]
+
+
+def test_too_few_offline_preferences_are_one_sentence():
+    with pytest.raises(AlignError, match=r"rounds.replay is 0.5, but data.train has 1 prompts, too few to keep that share"):
+        mix(pairs(["p0", "p1"], "new"), pairs(["p2", "p2"], "old"), 0.5, 0)
 
 
 def test_prompts_are_read_once_each_from_any_set(tmp_path):
