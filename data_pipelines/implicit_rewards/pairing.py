@@ -12,7 +12,7 @@ from align.rewards.combination import combined
 from align.rewards.length import LengthFit, fit_alpha, mean_difference, shaped
 from align.rewards.pairing import pairs_of
 from align.runs import Task, read_journal, write_json
-from align.trees import Edge, PreferenceTree, Rejected, check_rejected, locate_trees, write_pairs, write_trees
+from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, locate_trees, write_pairs, write_trees
 from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix
 from data_pipelines.implicit_rewards.responses import characters, length
@@ -111,10 +111,17 @@ def _fit(settings: Mapping[str, Any], rewards: list[list[float]], lengths: list[
 
 
 def _with_edges(tree: PreferenceTree, rewards: list[float], rule: str) -> PreferenceTree | None:
-    """The tree with its pairs as edges; None where no response is better than another. A pair of equal texts is none."""
-    edges = [Edge(c, r) for c, r in pairs_of(rewards, rule) if tree.nodes[c].token_ids != tree.nodes[r].token_ids]
+    """The tree with its pairs as edges; None where no response is better than another. Two equal responses are no pair."""
+    edges = [Edge(c, r) for c, r in pairs_of(rewards, rule) if not _equal(tree.nodes[c], tree.nodes[r])]
     nodes = tuple(replace(node, score=reward) for node, reward in zip(tree.nodes, rewards, strict=True))
     return replace(tree, nodes=nodes, edges=tuple(edges)) if edges else None
+
+
+def _equal(one: Node, other: Node) -> bool:
+    """Whether two responses say the same, but for white space around it."""
+    if isinstance(one.text, str) and isinstance(other.text, str):
+        return one.text.strip() == other.text.strip()
+    return one.text == other.text
 
 
 def _only_used(tree: PreferenceTree) -> PreferenceTree:

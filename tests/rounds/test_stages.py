@@ -1,6 +1,7 @@
 """Filter, pair, replay: each rule of the round on small made-up samples."""
 
 import json
+import math
 
 import pytest
 
@@ -99,6 +100,29 @@ def test_shaping_turns_the_preference_of_long_responses(tmp_path):
     pair(Task("pair", tmp_path / "out", PAIR | {"length_alpha": 0.1}, scored(tmp_path)))
     trees, _ = read_trees(tmp_path / "out" / "pairs.jsonl")
     assert trees[0].nodes[trees[0].edges[0].chosen].text == "short"
+
+
+def test_several_scorers_are_centred_on_the_rewards_of_the_references_responses(tmp_path):
+    """u = log σ(r − r_ref), r_ref the 0.85-quantile of the reference's rewards, summed by weight; DPO's reward is β times the ratio."""
+    texts = {"a": ["one", "two", "three"]}
+    trees = [PreferenceTree("p", tuple(Node(t, token_ids=tuple(t.encode())) for t in texts["a"]), id="a", prompt_token_ids=(1,))]
+    write_trees(trees, tmp_path / "trees.jsonl")
+    given = {"implicit": [3.0, -1.0, 8.0], "reward_model": [0.5, 0.1, -0.4]}
+    reference = {"implicit": [0.0, -4.0, -2.0, 1.0, -9.0], "reward_model": [0.3, 0.0, -1.0, 0.2, 0.9]}
+    for name, scores in (("scores", given), ("baseline", reference)):
+        Journal(tmp_path / name).append([("a", {key: [{"reward": r} for r in values] for key, values in scores.items()})])
+    scorers = [{"name": "implicit", "weight": 2.0}, {"name": "reward_model", "weight": 1.0}]
+    settings = PAIR | {"scorers": scorers, "beta": 0.05, "quantile": 0.85}
+    inputs = {name: str(tmp_path / file) for name, file in (("trees", "trees.jsonl"), ("scores", "scores"), ("baseline", "baseline"))}
+    pair(Task("pair", tmp_path / "out", settings, inputs))
+    (tree,), _ = read_trees(tmp_path / "out" / "scored.jsonl")
+    centres = (0.05 * (0.0 + 0.4 * 1.0), 0.3 + 0.4 * 0.6)  # of five values, the 0.85-quantile is 0.4 of the way from the 4th to the 5th
+    for node, implicit, model in zip(tree.nodes, given["implicit"], given["reward_model"], strict=True):
+        wanted = -2.0 * math.log1p(math.exp(-(0.05 * implicit - centres[0]))) - math.log1p(math.exp(-(model - centres[1])))
+        assert node.metadata["reward"] == pytest.approx(wanted)
+    Journal(tmp_path / "other").append([("b", {key: [{"reward": 0.0}] for key in given})])
+    with pytest.raises(AlignError, match="prompt a has no response of the reference"):
+        pair(Task("pair", tmp_path / "again", settings, inputs | {"baseline": str(tmp_path / "other")}))
 
 
 def test_all_responses_equal_is_one_sentence(tmp_path):
