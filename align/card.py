@@ -32,6 +32,8 @@ def model_card(recipe: Recipe, args: Any, log: list[dict[str, Any]], examples: i
     if not Path(base).exists() and ":" not in base:
         head["base_model"] = base
     settings = "".join(f"| {name} | {_plain(getattr(args, name, None))} |\n" for name in SHOWN if getattr(args, name, None) is not None)
+    if (betas := getattr(args, "betas", dict)()) and args.beta is None:
+        settings += f"| beta | {', '.join(f'{name} {beta:g}' for name, beta in betas.items())} |\n"
     last: dict[str, Any] = {}
     for entry in log:
         last |= {key: value for key, value in entry.items() if key in NUMBERS or key.startswith("3d/")}

@@ -123,7 +123,9 @@ def check_filter(share: float, by: str) -> None:
     if by not in SCORES:
         raise AlignError(f"--by {by}: {nearest(by, SCORES)}")
     if not 0 < share < 1:
-        raise AlignError(f"--filter {share}: expected a share of the pairs between 0 and 1, such as 0.05")
+        raise AlignError(
+            f"--filter {share}: expected a share of the pairs between 0 and 1 to drop, such as 0.95, which keeps the lowest 5%"
+        )
 
 
 def write_filtered(trees: Sequence[PreferenceTree], edges: Sequence[Inspected], share: float, by: str, path: Path) -> tuple[int, int]:

@@ -63,7 +63,7 @@ and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.0884
     diagnose.add_argument("--max-length", type=int, default=4096, help="tokens of prompt and response; longer ones are cut (default 4096)")
     diagnose.add_argument("--dtype", default="auto", help="of the weights (default auto: as they were saved)")
     diagnose.add_argument("--top", type=int, default=5, help="displacing pairs to list (default 5)")
-    diagnose.add_argument("--filter", type=float, metavar="SHARE", help="drop this share of the pairs, those that displace most")
+    diagnose.add_argument("--filter", type=float, metavar="SHARE", help="drop this share of the pairs, the most displacing (paper: 0.95)")
     diagnose.add_argument("--by", default="ches_normalized", help="ches_normalized (default) or ches: what --filter goes by")
     diagnose.add_argument("--output", type=Path, help="where --filter writes the data set that is left: .jsonl or .parquet")
     diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")

@@ -132,7 +132,7 @@ def without_highest(
     Args:
         trees: the data set.
         edges: its inspection.
-        share: of all edges, to drop; 0 to 1.
+        share: of all edges, to drop; 0 to 1. 0.95 keeps the lowest 5%, as the paper of CHES does.
         by: one of `SCORES`.
     """
     ranked = sorted(edges, key=lambda edge: getattr(edge, by), reverse=True)

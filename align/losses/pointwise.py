@@ -33,11 +33,11 @@ def bco_pair(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: floa
     return -F.logsigmoid(beta * chosen_logratios) - F.logsigmoid(-beta * rejected_logratios)
 
 
-@register("sppo_hard", source="SPPO, arXiv 2405.00675, eq. 4.7 with P = 1 and 0")
-def sppo_hard(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float = 0.1) -> Tensor:
+@register("sppo_hard", source="SPPO, arXiv 2405.00675, eq. 4.7 with P = 1 and 0; β = 1/η = 0.001 as in its experiments")
+def sppo_hard(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float = 0.001) -> Tensor:
     """SPPO with hard labels: (r̂⁺ − 1/(2β))² + (r̂⁻ + 1/(2β))².
 
-    >>> sppo_hard(torch.tensor([5.0]), torch.tensor([-5.0])).item()
+    >>> sppo_hard(torch.tensor([5.0]), torch.tensor([-5.0]), beta=0.1).item()
     0.0
     """
     return (chosen_logratios - 0.5 / beta) ** 2 + (rejected_logratios + 0.5 / beta) ** 2
@@ -63,14 +63,17 @@ def apo_down(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: floa
     return torch.sigmoid(beta * chosen_logratios) + torch.sigmoid(-beta * (chosen_logratios - rejected_logratios))
 
 
-@register("cal_dpo", source="Cal-DPO, arXiv 2412.14516, eq. 10")
-def cal_dpo(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float = 0.1) -> Tensor:
-    """Cal-DPO: −log σ(r̂⁺ − r̂⁻) + (r̂⁺ − 1/(2β))² + (r̂⁻ + 1/(2β))²: rewards calibrated to a fixed scale.
+@register("cal_dpo", source="Cal-DPO, arXiv 2412.14516, eq. 10; the factor ½ and β = 0.001 as in its authors' code")
+def cal_dpo(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float = 0.001) -> Tensor:
+    """Cal-DPO: −log σ(r̂⁺ − r̂⁻) + ½ [(r̂⁺ − 1/(2β))² + (r̂⁻ + 1/(2β))²]: log-ratios are drawn to ±1/(2β).
 
-    >>> cal_dpo(torch.tensor([5.0]), torch.tensor([-5.0])).item() < 1e-4
-    True
+    The paper's equation has the calibration term without the ½.
+
+    >>> cal_dpo(torch.tensor([6.0]), torch.tensor([-5.0]), beta=0.1).item()
+    0.5000166893005371
     """
-    return -F.logsigmoid(chosen_logratios - rejected_logratios) + sppo_hard(chosen_logratios, rejected_logratios, beta=beta)
+    calibration = sppo_hard(chosen_logratios, rejected_logratios, beta=beta)
+    return -F.logsigmoid(chosen_logratios - rejected_logratios) + 0.5 * calibration
 
 
 @register("kto", source="KTO, arXiv 2402.01306, eq. 7; both ends of an edge as single examples", batchwise=True)

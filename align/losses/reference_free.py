@@ -43,7 +43,7 @@ def nll_sum(chosen_logps: Tensor) -> Tensor:
     return -chosen_logps
 
 
-@register("simpo", source="SimPO, arXiv 2405.14734, eq. 6")
+@register("simpo", source="SimPO, arXiv 2405.14734, eq. 6; β = 2 and γ = 0.5 as in its authors' SimPOConfig (γ/β = 0.25)")
 def simpo(
     chosen_logps: Tensor,
     rejected_logps: Tensor,
@@ -94,7 +94,8 @@ def optimism(free_logratios: Tensor, *, beta: float = 0.1, selm_alpha: float = 0
 def wpo_weights(logps: Tensor, log_sum_sq_probs: Tensor, lengths: Tensor) -> Tensor:
     """WPO's weight of one response (arXiv 2406.11827, eq. 2 with sampled alignment, sec. 3.3).
 
-    exp of the mean over tokens of log π(y_t) − log Σ_v π(v)²; an edge is weighted by the product of its ends'.
+    exp of the mean over tokens of log π(y_t) − log Σ_v π(v)²; an edge is weighted by the product of its ends', which the
+    authors' code clamps at 1 and trl does not (`PreferenceConfig.wpo_max_weight`).
 
     Args:
         logps: `[responses]`, sum of token log-probs.

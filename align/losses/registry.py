@@ -2,7 +2,8 @@
 
 A registered function takes tensors of shape `[edges]` by the names in `EDGE_TENSORS` (or `[free_nodes]` by
 `FREE_NODE_TENSORS`) and hyperparameters as keyword-only arguments, and returns one value an edge (or free node).
-`combine` passes each function what its signature asks for, so a new loss is one function and one decorator.
+`evaluate` passes each function what its signature asks for, so a new loss is one function and one decorator. The default of
+its `beta` is its authors': what a user gets who names the loss and no β.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Loss:
     def needs_reference(self) -> bool:
         """Whether it reads the reference's log-probs."""
         return not _REFERENCE_TENSORS.isdisjoint(self.tensors)
+
+    @property
+    def default_beta(self) -> float | None:
+        """β where the user names none, its authors' (`beta`'s default in its signature); None for a loss without β."""
+        return inspect.signature(self.fn).parameters["beta"].default if "beta" in self.hyperparameters else None
 
     @property
     def supports_f_divergence(self) -> bool:

@@ -88,6 +88,15 @@ def variant(recipe: Recipe, name: str | None, seed: int) -> Recipe:
     return parse({**raw, "variants": {}, "seeds": [seed]}, f"variant {name}")
 
 
+def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with dotted overrides applied, checked again; `where` names them in errors.
+
+    Raises:
+        AlignError: as `load`.
+    """
+    return parse(_with_changes(recipe.model_dump(), changes, where), where)
+
+
 def find(source: str | Path) -> Path:
     """The file of a recipe given by path or by name.
 

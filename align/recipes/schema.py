@@ -135,6 +135,9 @@ class Rollouts(_Section):
     chat: bool | None = None
     """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`
     and `code` prompts are texts to go on from, and stay so unless this is true."""
+    system: str | None = None
+    """System message in front of every conversation that has none; "" is an empty one, which many templates render in another
+    way than none."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
     """What samples."""
     url: str | None = None
@@ -165,9 +168,9 @@ class Filter(_Section):
     drop_truncated: bool = True
     """Drop responses that ended for length."""
     min_characters: int = 4
-    """Shortest response."""
+    """Shortest response, without white space around it."""
     max_characters: int = 6699
-    """Longest response."""
+    """Longest response, without white space around it."""
     max_tokens: int = 4095
     """Longest response with its prompt."""
     min_responses: int = 8
@@ -194,24 +197,33 @@ class Rounds(_Section):
     """Every round samples to all prompts, or to a part of its own."""
     filter: Filter = Filter()
     """Which samples are left out."""
+    candidates: Literal["samples", "samples_and_data", "data"] = "samples"
+    """What is ranked: the policy's samples, or these and the responses that `data.train` has to the same prompt (SELM). `data`: nothing
+    is sampled, the round trains on the pairs of `data.train` as they are."""
     scorers: list[ScorerChoice] = [ScorerChoice(name="implicit")]
-    """One, or several: then the weighted sum of their log-sigmoid-centred rewards."""
+    """One, or several: then the weighted sum of their log-sigmoid-centred rewards (arXiv 2402.00742)."""
     quantile: float = 0.85
-    """Of a prompt's rewards: where the log-sigmoid of each scorer is centred."""
+    """Of the rewards of the reference's responses to a prompt: where the log-sigmoid of each of several scorers is centred."""
+    reference_samples: int = 16
+    """With several scorers: responses of the round's reference to each prompt, which that quantile is of."""
     policy_scores: Literal["rescore", "sampler"] = "rescore"
     """The policy's log-probs: computed, or taken from the sampler and checked on one prompt in sixteen."""
     max_tokens_per_row: int = 16384
     """Tokens in a packed row when scoring."""
     length_unit: Literal["characters", "tokens"] = "characters"
-    """What |y| counts."""
+    """What |y| counts; characters without white space around the response."""
     length_alpha: float | Literal["fit"] = "fit"
     """α of s − α·|y|: fitted so that pairs are equally long on average, or a number; 0 is off."""
     pairing: str = "best_worst"
     """Which responses of a prompt become pairs: best_worst, best_median, best_second, quartiles, two_best_two_worst, best_rest."""
     replay: float = 0.5
     """γ, the share of offline preferences (`data.train`) in what is trained on; 0 is off."""
-    exploration: Literal["none", "reference"] = "none"
-    """`reference`: a response of the reference joins each tree as a leaf without an edge, for `loss_type: [selm]`."""
+    exploration: Literal["none", "policy"] = "none"
+    """`policy`: the greedy response of the policy at the start of the round, which is the round's reference, joins each tree as a leaf
+    without an edge, for `loss_type: [selm]`."""
+    overrides: list[dict[str, Any]] = []
+    """Dotted overrides of each round in turn, `[{}, {training.learning_rate: 3.0e-7}]`: keys of `training`, `rollouts` and `rounds`;
+    rounds beyond the list have none."""
 
 
 class JudgeChoice(_Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from align.rewards.pairing import rule_ranks
+from align.rewards.pairing import ranking, rule_ranks
 
 STEP = 0.001
 
@@ -41,7 +41,8 @@ def fit_alpha(scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[floa
     Which responses are paired depends on the order of the shaped rewards alone, and two responses change places at one α:
     (s_j − s_k)/(|y_j| − |y_k|). Between these points the mean is constant, so one look at every interval is a search of
     all of [0, 1]. The released code's sweep (α in steps of 0.001 up to the first rise of |mean|) is made as well, for the
-    sake of single points at which several prompts change at once: the result is never worse than that.
+    sake of single points at which several prompts change at once: the result is never worse than that, and it is that of
+    the released code wherever no other α is better.
 
     Args:
         scores: of each prompt, its responses' scores.
@@ -49,10 +50,10 @@ def fit_alpha(scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[floa
         rule: how pairs are made (`align.rewards.PAIRINGS`).
 
     Returns:
-        Of all best intervals the first, α in its middle.
+        The released code's α if it is among the best; else the middle of the first of the best intervals.
     """
     groups = _grouped(scores, lengths)
-    candidates = [_exact(groups, rule), _sweep(groups, rule)]
+    candidates = [_sweep(groups, rule), _exact(groups, rule)]
     alpha = min(candidates, key=lambda a: abs(_mean(groups, a, rule)))
     return LengthFit(alpha, _mean(groups, alpha, rule), _mean(groups, 0.0, rule))
 
@@ -71,7 +72,7 @@ def _grouped(scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[float
 
 def _differences(rewards: np.ndarray, lengths: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """The sum of |y⁺| − |y⁻| over each row's pairs, and their number: two of `[rows]` for `[rows, responses]`."""
-    order = np.argsort(-rewards, axis=-1, kind="stable")
+    order = ranking(rewards)
     ranks = rule_ranks(rule, rewards.shape[-1])
     chosen, rejected = order[:, [c for c, _ in ranks]], order[:, [r for _, r in ranks]]
     valid = np.take_along_axis(rewards, chosen, -1) > np.take_along_axis(rewards, rejected, -1)
@@ -118,11 +119,12 @@ def _crossings(score: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 
 def _sweep(groups: Groups, rule: str) -> float:
-    """The released code's search: steps of 0.001 from 0, up to the first rise."""
+    """The released code's search: steps of 0.001 from 0 to 0.999, up to the first rise; of equal values the first."""
     best, best_value = 0.0, abs(_mean(groups, 0.0, rule))
-    for step in range(1, round(1 / STEP) + 1):
-        value = abs(_mean(groups, step * STEP, rule))
+    for alpha in np.arange(0.0, 1.0, STEP)[1:]:
+        value = abs(_mean(groups, float(alpha), rule))
         if value > best_value:
             break
-        best, best_value = step * STEP, value
+        if value < best_value:
+            best, best_value = float(alpha), value
     return best

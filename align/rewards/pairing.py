@@ -35,7 +35,7 @@ def rule_ranks(rule: str, count: int) -> list[tuple[int, int]]:
 def pairs_of(rewards: Sequence[float], rule: str = "best_worst") -> list[tuple[int, int]]:
     """The pairs of one prompt as indices of its responses; none where the two rewards are equal.
 
-    Equal rewards keep the order in which the responses stand.
+    Of equal rewards the later response ranks higher, as in DICE's released code.
 
     Raises:
         AlignError: no such rule.
@@ -43,6 +43,17 @@ def pairs_of(rewards: Sequence[float], rule: str = "best_worst") -> list[tuple[i
     >>> pairs_of([0.5, 2.0, -1.0])
     [(1, 2)]
     """
-    order = np.argsort(-np.asarray(rewards, dtype=np.float64), kind="stable")
+    order = ranking(np.asarray(rewards, dtype=np.float64))
     pairs = [(int(order[chosen]), int(order[rejected])) for chosen, rejected in rule_ranks(rule, len(order))]
     return [(chosen, rejected) for chosen, rejected in pairs if rewards[chosen] > rewards[rejected]]
+
+
+def ranking(rewards: np.ndarray) -> np.ndarray:
+    """Indices of responses from the highest reward to the lowest, along the last axis: `[..., responses]`.
+
+    Of equal rewards the later response comes first: DICE's released code sorts upwards and reads from the end.
+
+    >>> ranking(np.array([1.0, 2.0, 1.0])).tolist()
+    [1, 2, 0]
+    """
+    return np.argsort(rewards, axis=-1, kind="stable")[..., ::-1]

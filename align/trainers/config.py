@@ -56,6 +56,10 @@ class PreferenceConfig(DPOConfig):
     )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
+    beta: float | None = _setting(  # type: ignore[assignment]  # trl's is a number, 0.1 whatever the loss
+        None,
+        "β, the reward's scale (IPO's τ). Left out, each loss has its authors': 0.1, but SimPO 2, DiscoPOP 0.05, SPPO and Cal-DPO 0.001.",
+    )
     beta_rejected: float | None = _setting(
         None, "Flex-DPO's β⁻, the reward scale of rejected responses; `beta` is β⁺. Works with any pairwise loss."
     )
@@ -68,7 +72,10 @@ class PreferenceConfig(DPOConfig):
     rpo_alpha: float = _setting(1.0, "RPO's weight of the NLL term.")
     bdpo_lambda: float = _setting(0.5, "BDPO's share of the policy in the rejected mixture, 0 to 1.")
     length_alpha: float = _setting(0.01, "R-DPO's reward a token of length difference.")
-    simpo_gamma: float = _setting(0.5, "SimPO's target margin γ.")
+    simpo_gamma: float = _setting(0.5, "SimPO's target margin γ, in units of reward; its authors tuned γ/β, mostly to 0.3 to 0.8.")
+    wpo_max_weight: float | None = _setting(
+        1.0, "With `use_weighting` (WPO): largest weight of a pair, 1 as its authors clamp it; None: not clamped, as in trl."
+    )
     orpo_lambda: float = _setting(0.1, "ORPO's weight of the odds-ratio term.")
     selm_alpha: float = _setting(0.001, "SELM's optimism α.")
     desirable_weight: float = _setting(1.0, "KTO's weight of chosen responses.")
@@ -92,6 +99,8 @@ class PreferenceConfig(DPOConfig):
             )
         if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
             raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
+        if self.wpo_max_weight is not None and self.wpo_max_weight <= 0:
+            raise ValueError(f"`wpo_max_weight` is {self.wpo_max_weight}: expected a number above 0, or None for no limit.")
 
     def _accumulate_to_global_batch(self) -> None:
         if self.global_batch_size is None:
@@ -123,6 +132,18 @@ class PreferenceConfig(DPOConfig):
         if self.sft_weight:
             losses += expand(["nll" if self.sft_normalization == "token" else "nll_sum"], [self.sft_weight])
         return losses
+
+    def betas(self) -> dict[str, float]:
+        """β of each loss of `loss_type` that has one, by name: the user's `beta`, else the loss's own default."""
+        own = {loss.name: loss.default_beta for loss, _ in self.losses() if loss.default_beta is not None}
+        return {name: default if self.beta is None else self.beta for name, default in own.items()}
+
+    def described_losses(self) -> str:
+        """The losses with their weights and the β in force, for people: "sigmoid (β = 0.1) + 0.2 · nll"."""
+        betas = self.betas()
+        names = [f"{loss.name} (β = {betas[loss.name]:g})" if loss.name in betas else loss.name for loss, _ in self.losses()]
+        weights = ["" if weight == 1 else f"{weight:g} · " for _, weight in self.losses()]
+        return " + ".join(weight + name for weight, name in zip(weights, names, strict=True))
 
     def beta_rejected_at(self, progress: float) -> float | None:
         """β⁻ at a share `progress` (0 to 1) of the training; None where Flex-DPO is off."""

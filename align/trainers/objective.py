@@ -20,10 +20,11 @@ class Objective:
 
     Attributes:
         losses: with their weights.
-        hyperparameters: by the losses' argument names; `beta` is β⁺.
+        hyperparameters: by the losses' argument names; `beta` is β⁺, None where each loss has its own default.
         f_divergence, f_alpha: see `f_divergence_score`.
         ld_alpha: LD-DPO's weight (arXiv 2409.06411) of tokens beyond the shorter response's length; None leaves it out.
         wpo: weigh edges by WPO.
+        wpo_max_weight: largest weight of an edge under WPO; None leaves it unclamped.
     """
 
     losses: list[tuple[Loss, float]]
@@ -32,6 +33,20 @@ class Objective:
     f_alpha: float = 0.5
     ld_alpha: float | None = None
     wpo: bool = False
+    wpo_max_weight: float | None = 1.0
+
+    def beta_of(self, loss: Loss) -> float:
+        """β⁺ of one of the losses: the user's, else the loss's own; for a loss without β, `reward_scale`."""
+        given = self.hyperparameters.get("beta")
+        own = given if given is not None else loss.default_beta
+        return self.reward_scale if own is None else own
+
+    @property
+    def reward_scale(self) -> float:
+        """β of the logged rewards: the user's, else that of the first loss that has one, else trl's 0.1."""
+        given = self.hyperparameters.get("beta")
+        defaults = [loss.default_beta for loss, _ in self.losses if loss.default_beta is not None]
+        return given if given is not None else [*defaults, 0.1][0]
 
     @property
     def needs_reference(self) -> bool:
@@ -107,15 +122,13 @@ def loss_sums(tensors: Mapping[str, Tensor], batch: TreeBatch, objective: Object
     """
     weights = batch.weights * tensors["wpo_weights"] if objective.wpo else batch.weights
     totals = [torch.zeros((), device=batch.weights.device) for _ in NORMALIZERS]
-    beta = objective.hyperparameters["beta"]
     for loss, share in objective.losses:
         hyperparameters = dict(objective.hyperparameters)
         inputs = tensors
         if beta_rejected is not None:
-            assert beta is not None
             hyperparameters["beta_rejected"] = beta_rejected
             if "beta_rejected" not in loss.hyperparameters:
-                inputs = {k: v * (beta_rejected / beta) if k in _REJECTED else v for k, v in tensors.items()}
+                inputs = {k: v * (beta_rejected / objective.beta_of(loss)) if k in _REJECTED else v for k, v in tensors.items()}
         values = evaluate(loss, inputs, hyperparameters)
         place = NORMALIZERS.index(loss.per)
         totals[place] = totals[place] + share * (values.sum() if loss.per == "free_node" else (values * weights).sum())
@@ -125,10 +138,11 @@ def loss_sums(tensors: Mapping[str, Tensor], batch: TreeBatch, objective: Object
 _REJECTED = {"rejected_logps", "ref_rejected_logps", "rejected_logratios", "rejected_scores"}
 
 
-def edge_wpo_weights(logps: Tensor, log_sum_sq: Tensor, batch: TreeBatch) -> Tensor:
-    """`[E]`: WPO's weight of every edge, the product of its ends' (arXiv 2406.11827, eq. 2)."""
+def edge_wpo_weights(logps: Tensor, log_sum_sq: Tensor, batch: TreeBatch, max_weight: float | None) -> Tensor:
+    """`[E]`: WPO's weight of every edge, the product of its ends' (arXiv 2406.11827, eq. 2), at most `max_weight`."""
     weights = wpo_weights(node_sums(logps, batch), node_sums(log_sum_sq, batch), batch.node_lengths)
-    return weights[batch.chosen] * weights[batch.rejected]
+    products = weights[batch.chosen] * weights[batch.rejected]
+    return products if max_weight is None else products.clamp(max=max_weight)
 
 
 def normalize(sums: Tensor, step_counts: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
+from align.trainers.config import PreferenceConfig
+
 _SHOWN = {
     "loss": "loss",
     "rewards/accuracies": "accuracy",
@@ -28,6 +30,8 @@ class CompactProgress(ProgressCallback):
         super().on_train_begin(args, state, control, **kwargs)
         if self.training_bar is not None:
             self.training_bar.set_description(self._label)
+            if isinstance(args, PreferenceConfig):
+                self.training_bar.write(f"{self._label}: loss {args.described_losses()}")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         """Put the latest values behind the bar."""

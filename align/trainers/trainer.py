@@ -34,6 +34,7 @@ from align.trainers.reference_trainer import ReferenceTrainer
 from align.trainers.sharding import check_fsdp, is_sharded
 
 logger = logging.getLogger(__name__)
+TRL_BETA = 0.1  # trl's default, whatever the loss
 
 
 class PreferenceTrainer(ReferenceTrainer):
@@ -76,6 +77,9 @@ class PreferenceTrainer(ReferenceTrainer):
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
             )
         self.f_divergence_type = args.f_divergence_type
+        self.beta = self.objective.reward_scale
+        if args.beta is None and any(beta != TRL_BETA for beta in args.betas().values()):
+            logger.warning("`beta` is not set, the losses take their authors' (trl: %g): %s.", TRL_BETA, args.described_losses())
         self._install_engine()
         self.add_callback(StreamSummary(self._preparations))
         if args.monitor_3d and args.monitor_prompts > 0:
@@ -164,7 +168,7 @@ class PreferenceTrainer(ReferenceTrainer):
         edges = edge_tensors(scores.logps, ref_logps, batch, self.objective)
         if self.objective.wpo:
             assert scores.log_sum_sq_probs is not None
-            edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch)
+            edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch, self.objective.wpo_max_weight)
         sums = loss_sums(edges, batch, self.objective, self._beta_rejected())
         if step_counts is None or mode == "eval":
             loss = normalize(sums, counts(batch))
@@ -256,6 +260,7 @@ def _objective(args: PreferenceConfig) -> Objective:
         f_alpha=args.f_alpha_divergence_coef,
         ld_alpha=args.ld_alpha,
         wpo=args.use_weighting,
+        wpo_max_weight=args.wpo_max_weight,
     )
 
 

@@ -15,6 +15,8 @@ from align.runs import Task, read_journal, write_json
 from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, locate_trees, write_pairs, write_trees
 from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix
+from data_pipelines.implicit_rewards.responses import characters, length
+from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.samples import read_samples
 
 Scores = Mapping[str, Sequence[Mapping[str, float]]]  # by scorer, of each response
@@ -40,10 +42,10 @@ class Scored:
 def pair(task: Task) -> None:
     """Make the round's preferences.
 
-    Inputs: `trees`, `scores`; `offline` (a preference set), `exploration` (samples of the reference) where used. Settings:
-    `scorers`, `quantile`, `length_unit`, `length_alpha`, `pairing`, `replay`, `offline_split`, `offline_columns`, `max_rejected_share`,
-    `seed`.
-    Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer;
+    Inputs: `trees`, `scores`; where used, `offline` (a preference set), `exploration` (greedy responses of the policy), `baseline`
+    (scores of responses of the reference). Settings: `scorers`, with several of them `quantile` and `beta`; `length_unit`,
+    `length_alpha`, `pairing`, `replay`, `offline_split`, `offline_columns`, `offline_limit`, `max_rejected_share`, `system`, `seed`,
+    `round`. Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer;
     `scored.jsonl`, every response with its scores; `statistics.json`.
 
     Raises:
@@ -58,32 +60,47 @@ def pair(task: Task) -> None:
     ]
     if not generated:
         raise AlignError(f"no pair can be made of {len(scored)} prompts: in each, all responses have the same reward")
-    offline = _offline(task) if "offline" in task.inputs else []
-    trained = mix([_only_used(tree) for tree in generated], offline, settings["replay"], settings["seed"])
+    offline = read_offline(task) if "offline" in task.inputs else []
+    if any(tree.conversational for tree in generated):
+        offline = [_asked(tree, settings.get("system")) for tree in offline]
+    seed = seed_of(settings["seed"], settings["round"], "replay")
+    trained = mix([_only_used(tree) for tree in generated], offline, settings["replay"], seed)
     if "exploration" in task.inputs:
         trained = _with_exploration(trained, read_samples(task.path("exploration")))
     write_trees(trained, task.folder / "pairs.jsonl")
     write_pairs(trained, task.folder / "flat.jsonl")
     write_trees(_export(scored, fit), task.folder / "scored.jsonl")
-    write_json(task.folder / "statistics.json", _statistics(scored, generated, len(trained) - len(generated), fit, settings))
+    write_json(task.folder / "statistics.json", _statistics(scored, generated, trained, fit, settings))
 
 
 def _scored(task: Task) -> list[Scored]:
     journal = read_journal(task.path("scores"))
-    weights = {choice["name"]: choice["weight"] for choice in task.settings["scorers"]}
-    found = []
+    baseline = read_journal(task.path("baseline")) if "baseline" in task.inputs else {}
+    scored = []
     for _, tree in locate_trees(task.path("trees")):
         assert isinstance(tree, PreferenceTree)
         assert tree.id is not None
         scores: Scores = journal[tree.id]
-        by_scorer = {name: [entry["reward"] for entry in entries] for name, entries in scores.items()}
-        rewards = combined(by_scorer, by_scorer, weights, task.settings["quantile"])
-        found.append(Scored(tree, scores, rewards, [_length(node, task.settings["length_unit"]) for node in tree.nodes]))
-    return found
+        rewards = _rewards(tree.id, scores, baseline, task.settings)
+        scored.append(Scored(tree, scores, rewards, [length(node, task.settings["length_unit"]) for node in tree.nodes]))
+    return scored
 
 
-def _length(node: Node, unit: str) -> int:
-    return len(node.text) if unit == "characters" else len(node.token_ids or ())
+def _rewards(prompt: str, scores: Scores, baseline: Mapping[str, Scores], settings: Mapping[str, Any]) -> list[float]:
+    """One number a response: the scorer's, or of several, β r̂ for the implicit one, their combination against the reference's."""
+    if len(scores) == 1:
+        (only,) = scores.values()
+        return [entry["reward"] for entry in only]
+    if prompt not in baseline:
+        raise AlignError(f"prompt {prompt} has no response of the reference, against which several scorers are put on one scale")
+    weights = {choice["name"]: choice["weight"] for choice in settings["scorers"]}
+    ours, reference = (_by_scorer(given, settings["beta"]) for given in (scores, baseline[prompt]))
+    return combined(ours, reference, weights, settings["quantile"])
+
+
+def _by_scorer(scores: Scores, beta: float) -> dict[str, list[float]]:
+    """The rewards by scorer, all in units of reward: DPO's implicit reward is β times the log-ratio that its scorer gives."""
+    return {name: [(beta if name == "implicit" else 1.0) * entry["reward"] for entry in entries] for name, entries in scores.items()}
 
 
 def _fit(settings: Mapping[str, Any], rewards: list[list[float]], lengths: list[list[int]]) -> LengthFit:
@@ -94,10 +111,17 @@ def _fit(settings: Mapping[str, Any], rewards: list[list[float]], lengths: list[
 
 
 def _with_edges(tree: PreferenceTree, rewards: list[float], rule: str) -> PreferenceTree | None:
-    """The tree with its pairs as edges; None where no response is better than another. A pair of equal texts is none."""
-    edges = [Edge(c, r) for c, r in pairs_of(rewards, rule) if tree.nodes[c].token_ids != tree.nodes[r].token_ids]
+    """The tree with its pairs as edges; None where no response is better than another. Two equal responses are no pair."""
+    edges = [Edge(c, r) for c, r in pairs_of(rewards, rule) if not _equal(tree.nodes[c], tree.nodes[r])]
     nodes = tuple(replace(node, score=reward) for node, reward in zip(tree.nodes, rewards, strict=True))
     return replace(tree, nodes=nodes, edges=tuple(edges)) if edges else None
+
+
+def _equal(one: Node, other: Node) -> bool:
+    """Whether two responses say the same, but for white space around it."""
+    if isinstance(one.text, str) and isinstance(other.text, str):
+        return one.text.strip() == other.text.strip()
+    return one.text == other.text
 
 
 def _only_used(tree: PreferenceTree) -> PreferenceTree:
@@ -109,18 +133,33 @@ def _only_used(tree: PreferenceTree) -> PreferenceTree:
 
 
 def _with_exploration(trees: list[PreferenceTree], samples: list[PreferenceTree]) -> list[PreferenceTree]:
-    """Give every generated tree the reference's response as a leaf without an edge (SELM)."""
+    """Give every generated tree the policy's greedy response y_s as a leaf without an edge (SELM)."""
     extra = {sample.id: sample.nodes[0] for sample in samples}
     return [replace(t, nodes=(*t.nodes, replace(extra[t.id], metadata={}))) if t.id in extra else t for t in trees]
 
 
-def _offline(task: Task) -> list[PreferenceTree]:
-    offline = locate_trees(task.inputs["offline"], task.settings["offline_split"], task.settings.get("offline_columns"))
-    located = [item for _, item in offline]
+def _asked(tree: PreferenceTree, system: str | None) -> PreferenceTree:
+    """An offline preference asked as the policy is: a text prompt as a user's message, the recipe's system message before it."""
+    if tree.prompt_token_ids is not None:
+        return tree
+    prompt = [{"role": "user", "content": tree.prompt}] if isinstance(tree.prompt, str) else tree.prompt
+    if system is not None and prompt[0].get("role") != "system":
+        prompt = [{"role": "system", "content": system}, *prompt]
+    return replace(tree, prompt=prompt)
+
+
+def read_offline(task: Task, name: str = "offline") -> list[PreferenceTree]:
+    """The trees of a preference set, the input `name`; records that cannot be read are kept in `unreadable.jsonl`.
+
+    Raises:
+        AlignError: too large a share of them cannot be read.
+    """
+    located = [item for _, item in locate_trees(task.inputs[name], task.settings["offline_split"], task.settings.get("offline_columns"))]
     rejected = [item for item in located if isinstance(item, Rejected)]
     trees = [item for item in located if isinstance(item, PreferenceTree)]
     check_rejected(len(trees), rejected, task.folder / "unreadable.jsonl", task.settings["max_rejected_share"])
-    return [replace(tree, id=tree.id or "offline") for tree in trees]
+    limit = task.settings.get("offline_limit")
+    return [replace(tree, id=tree.id or "offline") for tree in trees[:limit]]
 
 
 def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
@@ -136,9 +175,11 @@ def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
 
 
 def _statistics(
-    scored: list[Scored], generated: list[PreferenceTree], replayed: int, fit: LengthFit, settings: Mapping[str, Any]
+    scored: list[Scored], generated: list[PreferenceTree], trained: list[PreferenceTree], fit: LengthFit, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a round's report shows: lengths and scores of all samples and of both ends of the pairs."""
+    prompts = {tree.id for tree in generated}
+    used = sum(tree.id in prompts for tree in trained)
     nodes = [node for s in scored for node in s.tree.nodes]
     ends = {
         name: [tree.nodes[getattr(edge, name)] for tree in generated for edge in tree.edges] for name in ("chosen", "rejected")
@@ -146,16 +187,16 @@ def _statistics(
     by_scorer = {name: [entry["reward"] for s in scored for entry in s.scores[name]] for name in (scored[0].scores if scored else ())}
     found: dict[str, Any] = {
         "prompts": len(scored), "responses": len(nodes), "pairs": sum(len(tree.edges) for tree in generated),
-        "prompts_without_pair": len(scored) - len(generated), "replayed": replayed,
+        "prompts_without_pair": len(scored) - len(generated), "generated": used, "replayed": len(trained) - used,
         "alpha": fit.alpha, "length_unit": settings["length_unit"], "mean_length_difference": fit.mean_difference,
         "mean_length_difference_unshaped": fit.unshaped_difference,
-        "characters": mean(len(node.text) for node in nodes), "tokens": mean(len(node.token_ids or ()) for node in nodes),
+        "characters": mean(characters(node) for node in nodes), "tokens": mean(len(node.token_ids or ()) for node in nodes),
         "rewards": {name: mean(values) for name, values in by_scorer.items()},
         "agreement": agreement([s.scores["implicit"] for s in scored if "implicit" in s.scores]),
     }  # fmt: skip
     for name, picked in ends.items():
         found[name] = {
-            "characters": mean(len(node.text) for node in picked), "tokens": mean(len(node.token_ids or ()) for node in picked),
+            "characters": mean(characters(node) for node in picked), "tokens": mean(len(node.token_ids or ()) for node in picked),
             "shaped_reward": mean(node.score or 0.0 for node in picked),
         }  # fmt: skip
     return found

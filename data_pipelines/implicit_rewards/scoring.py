@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from tqdm import tqdm
 from align.errors import AlignError
 from align.rewards.scorers import Scorer, ScorerSettings, open_scorer
 from align.runs import Journal, Progress, Task, own_batches, read_journal
-from align.trees import read_trees
+from align.trees import PreferenceTree, read_trees
 from data_pipelines.implicit_rewards.agreement import agreement, check_sampler
+from data_pipelines.rollouts.samples import read_samples
 
 BATCH = 32  # prompts between two writes
 
@@ -20,14 +22,14 @@ BATCH = 32  # prompts between two writes
 def score(task: Task) -> None:
     """Score all responses.
 
-    Inputs: `trees`, `policy`, `reference`. Settings: `scorers`, `policy_scores`, `dtype`, `max_tokens`. Output: `scores/`,
-    a journal: for each prompt, of each scorer, the rewards and details of its responses.
+    Inputs: `trees`, or `samples` of another model than the policy; `policy`, `reference`. Settings: `scorers`, `policy_scores`,
+    `dtype`, `max_tokens`. Output: `scores/`, a journal: for each prompt, of each scorer, the rewards and details of its responses.
 
     Raises:
         AlignError: a model cannot be loaded, the tokenizers differ, or the samples are not of this policy.
     """
     settings = task.settings
-    trees, _ = read_trees(task.path("trees"))
+    trees = _of_another_model(read_samples(task.path("samples"))) if "samples" in task.inputs else read_trees(task.path("trees"))[0]
     done = set(read_journal(task.folder / "scores"))
     batches = list(own_batches(trees, BATCH, done, task.shard))
     if not batches:
@@ -56,6 +58,11 @@ def score(task: Task) -> None:
             bar.update(len(batch))
             progress.advance(len(batch))
     journal.close()
+
+
+def _of_another_model(samples: Sequence[PreferenceTree]) -> list[PreferenceTree]:
+    """Samples without the sampler's log-probs, which are none of the policy's."""
+    return [replace(tree, nodes=tuple(replace(node, metadata={}) for node in tree.nodes)) for tree in samples]
 
 
 def _check_finite(records: Sequence[tuple[str, Mapping[str, Sequence[Mapping[str, Any]]]]]) -> None:

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
 from conftest import align, kill_at_random, open_page
-from tiny import WORDS, load, logps_of, write_models, write_recipe
+from tiny import OTHERS, WORDS, load, logps_of, write_models, write_recipe
 
 from align import recipes
 from align.estimate import TOKEN_BYTES, Workload, estimate
@@ -134,7 +135,9 @@ def test_pairs_are_best_over_worst_and_no_prompt_comes_twice(finished):
     assert len({tree.prompt for tree in pairs}) == len(pairs)
     generated = [tree for tree in pairs if tree.id in scored]
     assert len(generated) == len(scored)
-    assert [tree.prompt for tree in pairs if tree.id not in scored] == ["What of nothing?"]
+    replayed = {tree.prompt for tree in pairs if tree.id not in scored}
+    assert len(replayed) == 2  # a fifth of ten
+    assert replayed < {f"What of {word}?" for word in OTHERS}
     for tree in generated:
         scores = [node.score for node in scored[tree.id].nodes]
         chosen, rejected = (tree.nodes[getattr(tree.edges[0], end)].score for end in ("chosen", "rejected"))
@@ -213,9 +216,15 @@ def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finishe
     assert bytes_of(tmp_path / "run") == bytes_of(finished[0])
 
 
-def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_of_the_reference(models, tmp_path):
+def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_of_the_policy(models, tmp_path):
     scorers = [{"name": "length", "options": {"per_character": 1.0}}, {"name": "implicit", "weight": 0.5}]
-    changes = {"rounds__exploration": "reference", "rounds__prompts": "split", "rounds__scorers": scorers, "training__loss_type": ["selm"]}
+    changes = {
+        "rounds__exploration": "policy",
+        "rounds__reference_samples": 3,
+        "rounds__prompts": "split",
+        "rounds__scorers": scorers,
+        "training__loss_type": ["selm"],
+    }
     changes |= {"model__lora": {"r": 4, "dropout": 0.0}, "resources__processes": 2, "resources__accelerate": "cpu"}
     recipe = write_recipe(tmp_path, models, **changes)
     done = align("run", recipe)
@@ -227,12 +236,31 @@ def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_
         mine = [tree for tree in trees if len(tree.nodes) == 3]
         assert len(mine) == 4
         prompts += [tree.prompt for tree in mine]
-        reference = load(models / "reference") if number == 1 else load(models / "policy")
-        for tree in read_samples(tmp_path / "run" / f"round-{number}" / "explore" / "samples"):
-            torch.testing.assert_close(
-                torch.tensor(tree.nodes[0].metadata["logps"]), logps_of(reference, tree, tree.nodes[0]), atol=1e-4, rtol=0
-            )
+        before, policy = (load(models / "reference"), load(models / "policy"))
+        if number == 2:
+            before, policy = policy, load(tmp_path / "run" / "round-1" / "train" / "model")
+        for stage, model, count in (("explore", policy, 1), ("sample-reference", before, 3)):
+            for tree in read_samples(tmp_path / "run" / f"round-{number}" / stage / "samples"):
+                assert len(tree.nodes) == count
+                drawn = torch.tensor(tree.nodes[0].metadata["logps"])
+                torch.testing.assert_close(drawn, logps_of(model, tree, tree.nodes[0]), atol=1e-4, rtol=0)
+        _check_combined_rewards(tmp_path / "run" / f"round-{number}", before, policy)
     assert len(set(prompts)) == len(WORDS)
+
+
+def _check_combined_rewards(folder, before, policy):
+    """Rewards of the round from its samples and the reference's alone: u = log σ(r − 0.85-quantile), implicit rewards times β."""
+    references = {tree.id: tree for tree in read_samples(folder / "sample-reference" / "samples")}
+
+    def rewards(tree):
+        ratios = [(logps_of(policy, tree, node).sum() - logps_of(before, tree, node).sum()).item() for node in tree.nodes]
+        return np.array([len(node.text) for node in tree.nodes], dtype=float), 0.1 * np.array(ratios)
+
+    for tree in read_trees(folder / "pair" / "scored.jsonl")[0]:
+        wanted = np.zeros(len(tree.nodes))
+        for weight, ours, theirs in zip((1.0, 0.5), rewards(tree), rewards(references[tree.id]), strict=True):
+            wanted -= weight * np.log1p(np.exp(-(ours - np.quantile(theirs, 0.85))))
+        assert [node.metadata["reward"] for node in tree.nodes] == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(models, tmp_path):

@@ -1,6 +1,7 @@
 """Filter, pair, replay: each rule of the round on small made-up samples."""
 
 import json
+import math
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_too_few_valid_responses_everywhere_is_one_sentence(tmp_path):
 
 PAIR = {
     "scorers": [{"name": "implicit", "weight": 1.0}], "quantile": 0.85, "length_unit": "characters", "length_alpha": 0.0, "pairing": "best_worst",
-    "replay": 0.0, "offline_split": "train", "max_rejected_share": 0.1, "seed": 0,
+    "replay": 0.0, "offline_split": "train", "max_rejected_share": 0.1, "seed": 0, "round": 1,
 }  # fmt: skip
 TEXTS = {"a": ["short", "a longer response", "middling"], "b": ["one", "one", "three"]}
 REWARDS = {"a": [0.5, 1.0, -1.0], "b": [0.0, 0.0, 0.0]}
@@ -101,20 +102,43 @@ def test_shaping_turns_the_preference_of_long_responses(tmp_path):
     assert trees[0].nodes[trees[0].edges[0].chosen].text == "short"
 
 
+def test_several_scorers_are_centred_on_the_rewards_of_the_references_responses(tmp_path):
+    """u = log σ(r − r_ref), r_ref the 0.85-quantile of the reference's rewards, summed by weight; DPO's reward is β times the ratio."""
+    texts = {"a": ["one", "two", "three"]}
+    trees = [PreferenceTree("p", tuple(Node(t, token_ids=tuple(t.encode())) for t in texts["a"]), id="a", prompt_token_ids=(1,))]
+    write_trees(trees, tmp_path / "trees.jsonl")
+    given = {"implicit": [3.0, -1.0, 8.0], "reward_model": [0.5, 0.1, -0.4]}
+    reference = {"implicit": [0.0, -4.0, -2.0, 1.0, -9.0], "reward_model": [0.3, 0.0, -1.0, 0.2, 0.9]}
+    for name, scores in (("scores", given), ("baseline", reference)):
+        Journal(tmp_path / name).append([("a", {key: [{"reward": r} for r in values] for key, values in scores.items()})])
+    scorers = [{"name": "implicit", "weight": 2.0}, {"name": "reward_model", "weight": 1.0}]
+    settings = PAIR | {"scorers": scorers, "beta": 0.05, "quantile": 0.85}
+    inputs = {name: str(tmp_path / file) for name, file in (("trees", "trees.jsonl"), ("scores", "scores"), ("baseline", "baseline"))}
+    pair(Task("pair", tmp_path / "out", settings, inputs))
+    (tree,), _ = read_trees(tmp_path / "out" / "scored.jsonl")
+    centres = (0.05 * (0.0 + 0.4 * 1.0), 0.3 + 0.4 * 0.6)  # of five values, the 0.85-quantile is 0.4 of the way from the 4th to the 5th
+    for node, implicit, model in zip(tree.nodes, given["implicit"], given["reward_model"], strict=True):
+        wanted = -2.0 * math.log1p(math.exp(-(0.05 * implicit - centres[0]))) - math.log1p(math.exp(-(model - centres[1])))
+        assert node.metadata["reward"] == pytest.approx(wanted)
+    Journal(tmp_path / "other").append([("b", {key: [{"reward": 0.0}] for key in given})])
+    with pytest.raises(AlignError, match="prompt a has no response of the reference"):
+        pair(Task("pair", tmp_path / "again", settings, inputs | {"baseline": str(tmp_path / "other")}))
+
+
 def test_all_responses_equal_is_one_sentence(tmp_path):
     same = {id: [1.0] * 3 for id in TEXTS}
     with pytest.raises(AlignError, match="no pair can be made of 2 prompts: in each, all responses have the same reward"):
         pair(Task("pair", tmp_path / "out", PAIR, scored(tmp_path, same)))
 
 
-def test_the_references_response_joins_as_a_leaf_without_an_edge(tmp_path):
+def test_the_policys_greedy_response_joins_as_a_leaf_without_an_edge(tmp_path):
     third = PreferenceTree(
-        "prompt a", (Node("what the reference says", token_ids=(9,), metadata={"logps": [-1.0]}),), id="a", prompt_token_ids=(1,)
+        "prompt a", (Node("what the policy says", token_ids=(9,), metadata={"logps": [-1.0]}),), id="a", prompt_token_ids=(1,)
     )
     inputs = scored(tmp_path) | {"exploration": sampled(tmp_path / "explore", [third])["samples"]}
     pair(Task("pair", tmp_path / "out", PAIR, inputs))
     (tree,), _ = read_trees(tmp_path / "out" / "pairs.jsonl")
-    assert tree.nodes[2].text == "what the reference says"
+    assert tree.nodes[2].text == "what the policy says"
     assert len(tree.edges) == 1
 
 
@@ -124,12 +148,12 @@ def pairs(prompts, text):
 
 def test_replay_takes_no_prompt_twice_and_keeps_its_share():
     generated = pairs([f"p{i}" for i in range(20)], "new")
-    offline = pairs([f"p{i % 40}" for i in range(200)], "old")
-    for share, expected in ((0.5, 20), (0.2, 5), (0.0, 0), (0.9, 20)):
+    offline = pairs([f"p{i % 40}" for i in range(200)], "old")  # 40 prompts
+    for share, kept, replayed in ((0.5, 20, 20), (0.2, 20, 5), (0.0, 20, 0), (0.75, 10, 30)):
         mixed = mix(generated, offline, share, 0)
-        assert len(mixed) == 20 + expected
+        assert len(mixed) == kept + replayed
         assert len({tree.prompt for tree in mixed}) == len(mixed)
-        assert sum(tree in generated for tree in mixed) == 20
+        assert sum(tree in generated for tree in mixed) == kept
     assert mix(generated, offline, 0.5, 0) == mix(generated, offline, 0.5, 0) != mix(generated, offline, 0.5, 1)
     with pytest.raises(AlignError, match="expected a share of offline preferences from 0 to below 1"):
         mix(generated, offline, 1.0, 0)
@@ -138,6 +162,11 @@ def test_replay_takes_no_prompt_twice_and_keeps_its_share():
 def test_a_text_prompt_and_its_message_are_the_same_prompt():
     generated = [PreferenceTree([{"role": "user", "content": "p0"}], (Node("a"), Node("b")), (Edge(0, 1),))]
     assert [tree.prompt for tree in mix(generated, pairs(["p0", "p1"], "old"), 0.5, 0) if isinstance(tree.prompt, str)] == ["p1"]
+
+
+def test_too_few_offline_preferences_are_one_sentence():
+    with pytest.raises(AlignError, match=r"rounds.replay is 0.5, but data.train has 1 prompts, too few to keep that share"):
+        mix(pairs(["p0", "p1"], "new"), pairs(["p2", "p2"], "old"), 0.5, 0)
 
 
 def test_prompts_are_read_once_each_from_any_set(tmp_path):

@@ -9,12 +9,13 @@ from conftest import byte_level_tokenizer, random_model
 from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).parent.parent.parent
+OTHERS = ["nothing", "anything", "all", "some"]
 WORDS = ["apples", "answers", "sums", "questions", "courses", "looks", "sees", "leaves"]
 
 
 def write_recipe(folder, models, **changes):
     rows = [
-        {"prompt": f"What of {word}?", "chosen": " It is five.", "rejected": " It is six, of course."} for word in [*WORDS[:6], "nothing"]
+        {"prompt": f"What of {word}?", "chosen": " It is five.", "rejected": " It is six, of course."} for word in [*WORDS[:6], *OTHERS]
     ]
     (folder / "offline.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"What of {word}?"}) + "\n" for word in WORDS))
@@ -22,7 +23,7 @@ def write_recipe(folder, models, **changes):
         "model": {"name_or_path": str(models / "policy"), "reference": str(models / "reference"), "dtype": "float32"},
         "data": {"train": str(folder / "offline.jsonl")},
         "rollouts": {"prompts": str(folder / "prompts.jsonl"), "samples": 6, "max_new_tokens": 16, "batch": 12, "chat": False, "temperature": 0.9},
-        "rounds": {"count": 2, "replay": 0.1, "filter": {"drop_truncated": False, "min_characters": 1, "min_responses": 3}},
+        "rounds": {"count": 2, "replay": 0.2, "filter": {"drop_truncated": False, "min_characters": 1, "min_responses": 3}},
         "training": {
             "output_dir": str(folder / "run"), "max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "bf16": False,
             "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_prompts": 2,
