@@ -124,6 +124,9 @@ class Rollouts(_Section):
     chat: bool | None = None
     """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`
     and `code` prompts are texts to go on from, and stay so unless this is true."""
+    system: str | None = None
+    """System message in front of every conversation that has none; "" is an empty one, which many templates render in another
+    way than none."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
     """What samples."""
     url: str | None = None
@@ -144,6 +147,8 @@ class Rollouts(_Section):
     """Longest response."""
     stop: list[str] = []
     """Texts that end a response."""
+    stop_token_ids: list[int | str] = []
+    """Tokens that end a response beside the model's own end tokens: their ids, or their texts, such as "<|eot_id|>"."""
     batch: int = 64
     """Responses at a time (transformers; the others schedule by themselves)."""
 

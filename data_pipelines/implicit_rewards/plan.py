@@ -100,7 +100,7 @@ def _sampling(recipe: Recipe, number: int, seed: int) -> dict[str, Any]:
     part = {"part": number - 1, "parts": rounds.count} if rounds.prompts == "split" else {}
     return {
         "source": {"split": rollouts.prompts_split, "limit": rollouts.limit, "column": rollouts.prompts_column}, **part,
-        "chat": rollouts.chat, "samples": rollouts.samples, "seed": seed, "round": number,
+        "chat": rollouts.chat, "system": rollouts.system, "samples": rollouts.samples, "seed": seed, "round": number,
         "engine": engine_settings(recipe), "sampling": sampling_settings(rollouts),
     }  # fmt: skip
 

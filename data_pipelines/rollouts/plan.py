@@ -1,11 +1,14 @@
-"""A recipe's `rollouts` in the form that stages read."""
+"""A recipe's `rollouts` in the form that stages read, and what stages make of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from align.recipes import Recipe
 from align.recipes.schema import Rollouts
+from data_pipelines.rollouts.ends import stop_token_ids
+from data_pipelines.rollouts.protocol import Sampling
 
 
 def engine_settings(recipe: Recipe) -> dict[str, Any]:
@@ -19,6 +22,20 @@ def engine_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def sampling_settings(rollouts: Rollouts) -> dict[str, Any]:
-    """For `Sampling`."""
-    names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")
+    """For `sampling_of`."""
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids")
     return {name: getattr(rollouts, name) for name in names}
+
+
+def sampling_of(settings: Mapping[str, Any], tokenizer: Any) -> Sampling:
+    """The `Sampling` of a stage's settings: lists become tuples, tokens that are named by their texts become ids.
+
+    Args:
+        settings: fields of `Sampling`, in JSON types.
+        tokenizer: the model's.
+
+    Raises:
+        AlignError: a token of `stop_token_ids` is not in the vocabulary.
+    """
+    ends = stop_token_ids(settings.get("stop_token_ids", ()), tokenizer)
+    return Sampling(**{**settings, "stop": tuple(settings.get("stop", ())), "stop_token_ids": ends})
