@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import GenerationConfig
-
 from align.errors import AlignError, nearest
-from align.models import base_of, config_of
 
 KEY = "rollouts.stop_token_ids"
 
@@ -20,6 +17,10 @@ def end_token_ids(model: str, tokenizer: Any) -> tuple[int, ...]:
         model: a folder (an adapter's as well: then its base's settings count) or a name on the hub.
         tokenizer: the model's.
     """
+    from transformers import GenerationConfig
+
+    from align.models import base_of, config_of
+
     try:
         own = GenerationConfig.from_pretrained(base_of(model)).eos_token_id
     except (OSError, ValueError):  # a model may come without generation settings; then its configuration says it

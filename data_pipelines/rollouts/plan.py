@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from align.errors import AlignError
 from align.recipes import Recipe
 from align.recipes.schema import Rollouts
 from data_pipelines.rollouts.ends import stop_token_ids
@@ -12,12 +14,19 @@ from data_pipelines.rollouts.protocol import Sampling
 
 
 def engine_settings(recipe: Recipe) -> dict[str, Any]:
-    """For `EngineSettings`."""
-    rollouts = recipe.rollouts
+    """For `EngineSettings`.
+
+    Raises:
+        AlignError: the chat template's file does not exist.
+    """
+    rollouts, template = recipe.rollouts, recipe.model.chat_template
     assert rollouts is not None
+    if template is not None and not Path(template).is_file():
+        raise AlignError(f"model.chat_template '{template}': no such file")
     return {
         "engine": rollouts.engine, "dtype": recipe.model.dtype, "batch": rollouts.batch, "url": rollouts.url,
         "tensor_parallel": recipe.resources.tensor_parallel, "options": rollouts.options,
+        "chat_template": None if template is None else Path(template).read_text(encoding="utf-8"),
     }  # fmt: skip
 
 

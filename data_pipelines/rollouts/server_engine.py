@@ -138,7 +138,10 @@ def serve(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base, adapter = split_adapter(str(model))
-    settings = {"dtype": vllm_dtype(dtype, base), "tensor_parallel_size": tensor_parallel, "generation_config": "vllm", **cpu_defaults(), **(options or {})}
+    settings = {
+        "dtype": vllm_dtype(dtype, base), "tensor_parallel_size": tensor_parallel, "generation_config": "vllm", **cpu_defaults(),
+        **(options or {}),
+    }  # fmt: skip
     if adapter:
         settings |= {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), "lora_modules": f"{adapter}={adapter}"}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", "127.0.0.1", "--port", str(port)]

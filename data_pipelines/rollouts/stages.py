@@ -43,7 +43,8 @@ def sample(task: Task) -> None:
         journal = Journal(task.folder / "samples", task.shard)
         texts = {prompt.id: prompt.prompt for prompt in prompts}
         for rollouts in _watched(_rollouts(engine, requests, sampling, done, task), requests, done, task):
-            journal.append((rollout.id, to_record(tree_of(rollout, texts[rollout.id], engine.tokenizer))) for rollout in rollouts if rollout.id not in done)
+            trees = ((rollout.id, tree_of(rollout, texts[rollout.id], engine.tokenizer)) for rollout in rollouts if rollout.id not in done)
+            journal.append((id, to_record(tree)) for id, tree in trees)
         journal.close()
 
 

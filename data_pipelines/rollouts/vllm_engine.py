@@ -28,8 +28,8 @@ class VllmEngine:
 
     def __init__(self, model: str | Path, *, dtype: str = "auto", tensor_parallel: int = 1, options: dict[str, Any] | None = None) -> None:
         """Args: model, a folder (an adapter's as well: its base is loaded and the adapter applied) or a name on the hub;
-        dtype ("auto": as the weights were saved); tensor_parallel, GPUs a copy of the model; options, anything else that `vllm.LLM` takes, such as
-        `speculative_config` or `max_model_len`.
+        dtype ("auto": as the weights were saved); tensor_parallel, GPUs a copy of the model; options, anything else that `vllm.LLM`
+        takes, such as `speculative_config` or `max_model_len`.
 
         Raises:
             AlignError: vLLM is not installed, or the engine does not start.

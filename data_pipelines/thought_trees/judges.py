@@ -145,7 +145,8 @@ class SelfEvaluation:
         how = self._settings
         requests = tuple(
             Request(
-                f"{level.question.id}/judge/{c.node}", asked_as(how.task.judge_prompt(level.question, c.thoughts, c.final), how.chat, how.system),
+                f"{level.question.id}/judge/{c.node}",
+                asked_as(how.task.judge_prompt(level.question, c.thoughts, c.final), how.chat, how.system),
                 how.votes, seed_of(how.seed, "judge", level.question.id, c.node),
             )
             for c in level.candidates

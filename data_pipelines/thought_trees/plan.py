@@ -105,6 +105,6 @@ def _answer(recipe: Recipe, name: str, model: Input, tested: Input) -> Stage:
     settings = {
         "task": evaluation.questions_task or thoughts.task, "source": {"split": evaluation.questions_split, "limit": evaluation.problems},
         "form": "examples_in_chat" if rollouts.chat else "examples", "system": rollouts.system, "engine": engine_settings(recipe),
-        "stop_token_ids": rollouts.stop_token_ids,
+        "stop_token_ids": rollouts.stop_token_ids, "max_new_tokens": None,
     }  # fmt: skip
     return Stage(name, "eval.chain_of_thought:answer", settings, {"model": model, "questions": tested})

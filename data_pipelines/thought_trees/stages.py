@@ -44,9 +44,12 @@ def search_questions(task: Task) -> None:
         check_system(settings["system"], engine.tokenizer, settings["chat"])
         judge = open_judge(task, how)
         journal = Journal(task.folder / "searches", task.shard)
-        for batch, results in _watched(
-            batches, task, lambda batch: _searched([ask(one, how, engine, settings["chat"], settings["system"]) for one in batch], how, judge, width, sampling, engine)
-        ):
+
+        def run(batch: list[Question]) -> Mapping[str, PreferenceTree | AlignError]:
+            asked = [ask(question, how, engine, settings["chat"], settings["system"]) for question in batch]
+            return _searched(asked, how, judge, width, sampling, engine)
+
+        for batch, results in _watched(batches, task, run):
             records = [(question.id, _record(question, results[question.id])) for question in batch]
             journal.append((id, record) for id, record in records if id not in done)
         journal.close()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data_pipelines.thought_trees.chat_answers import AnswerKind, read_answer
+from data_pipelines.thought_trees.chat.reading import AnswerKind, read_answer
 from data_pipelines.thought_trees.graders import find_grader
 
 WORK = "She bakes 6 * 12 = 72 rolls and sells 58 of them.\n\n"

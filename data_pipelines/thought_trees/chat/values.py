@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import re
 
+from data_pipelines.thought_trees.chat.text import any_of
+
 AMBIGUOUS = "\0"
 """Stands for a claim that leaves a choice: "12 or 14"."""
 
+_CURRENCY = "$€£¥₹"
 _NUMBER = re.compile(
-    r"(?<![\w.^])(?P<sign>[-+]\s?)?(?P<currency>[$€£¥₹]\s?)?(?P<inner>-)?(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?P<decimals>\.\d+)?"
-    r"(?P<mixed>\s\d+/\d+(?![\d.]))?"
-    r"(?P<fraction>\s?/\s?\d+(?![\d.]))?(?P<magnitude>\s*%|\s+percent\b|\s+(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+    rf"(?<![\w.^])(?P<sign>[-+]\s?)?(?P<currency>[{_CURRENCY}]\s?)?(?P<inner>-)?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?P<decimals>\.\d+)?"
+    r"(?P<mixed>\s\d+/\d+(?![\d.]))?(?P<fraction>\s?/\s?\d+(?![\d.]))?"
+    r"(?P<magnitude>\s*%|\s+percent\b|\s+(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 )
-_EXPLAINED = re.compile(
-    r"\s*(?:[,;]\s*|\s|\()(?:because|since|which|as (?:he|she|it|they|we|the|there|this|that)|who|where|so that|assuming|given|if|when|after|before|rather than|instead of|not|and not|"
-    r"i\.e\.|that is|including|meaning)\b.*",
-    re.IGNORECASE | re.DOTALL,
+_EXPLAINS = (
+    "because", "since", "which", "as (?:he|she|it|they|we|the|there|this|that)", "who", "where", "so that", "assuming", "given", "if",
+    "when", "after", "before", "rather than", "instead of", "not", "and not", r"i\.e\.", "that is", "including", "meaning",
+)  # fmt: skip
+_EXPLAINED = re.compile(rf"\s*(?:[,;]\s*|\s|\()(?:{'|'.join(_EXPLAINS)})\b.*", re.IGNORECASE | re.DOTALL)
+_CHOICE = re.compile(r"\s*(?:[^\d\s,.;]+\s+){0,2}?(?:or|to|and|through|-|~)\s*(?:[^\d\s,.;]+\s+)?[$€£¥]?\d", re.IGNORECASE)
+_GOES_ON = re.compile(  # 1.2.3, 3:30, 25% of 40, 5 + 9, 1 000, 3 times as many
+    r"[.,]\d|:\d\d|(?<=[%t])\s+of\b|\s*(?:[-+*/×÷^]|x\b)\s*(?:[($]?\d|\(|[a-z]\b)|\s+\d|\s*times\s+(?:as|more|the|\w+er)\b", re.IGNORECASE
 )
-_CHOICE = re.compile(r"^\s*(?:[^\d\s,.;]+\s+){0,2}?(?:or|to|and|through|-|~)\s*(?:[^\d\s,.;]+\s+){0,1}?[$€£¥]?\d", re.IGNORECASE)
-_GOES_ON = re.compile(r"[.,]\d|:\d\d|(?<=[%t])\s+of\b|\s*(?:[-+*/×÷^]|x\b)\s*(?:[($]?\d|\(|[a-z]\b)|\s+\d|\s*times\s+(?:as|more|the|\w+er)\b", re.IGNORECASE)
-_RANGE = re.compile(r"^\W*(?:somewhere\s+)?(?:between|either|from|one of|at least|at most|(?:no |not )?(?:more|less|fewer|other|greater|larger|smaller) than|over|under|far from|anything but|near(?:ly)?)\b", re.IGNORECASE)
-_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-          "nineteen twenty").split()  # fmt: skip
-_FILLED = re.compile(
-    r"^(?:[^\w]|\b(?:a|an|the|about|approximately|around|exactly|just|simply|thus|therefore|then|indeed|now|only|total|sum|of|equal|equals|to|"
-    r"is|are|it|usd|rs)\b|\b[a-z]\b)*$",
+_RANGE = re.compile(
+    r"\W*(?:somewhere\s+)?" + any_of(
+        "between", "either", "from", "one of", "at least", "at most", "(?:no |not )?(?:more|less|fewer|other|greater|larger|smaller) than",
+        "over", "under", "far from", "anything but", "near(?:ly)?",
+    ),
     re.IGNORECASE,
-)
+)  # fmt: skip
+_WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
+    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]  # fmt: skip
+_FILLER = any_of(
+    "a", "an", "the", "about", "approximately", "around", "exactly", "just", "simply", "thus", "therefore", "then", "indeed", "now", "only",
+    "total", "sum", "of", "equal", "equals", "to", "is", "are", "it", "we", "get", "usd", "rs", "[a-z]",
+)  # fmt: skip
+_FILLED = re.compile(rf"(?:\W|{_FILLER})*", re.IGNORECASE)
 
 
 def number_in(claim: str) -> str | None:
@@ -47,13 +61,20 @@ def number_in(claim: str) -> str | None:
     return _word(text)
 
 
+def stands_first(claim: str) -> bool:
+    """Whether a claim begins with its number, filling words aside: "about 14 rolls", and not "the baker has 14 rolls"."""
+    text = _readable(claim)
+    first = _NUMBER.search(text)
+    return first is not None and _FILLED.fullmatch(text[: first.start()]) is not None
+
+
 def numbers_of(text: str) -> list[str]:
     """Every number of a text, in the writing in which equal ones are equal: without currency and thousands separators.
 
     >>> numbers_of("$1,250.50 in 3 days")
     ['1250.50', '3']
     """
-    return [_written(match).lstrip("$€£¥₹") for match in _NUMBER.finditer(_readable(text))]
+    return [_written(match).lstrip(_CURRENCY) for match in _NUMBER.finditer(_readable(text))]
 
 
 def _lone(piece: str, alone: bool) -> str | None:
@@ -67,14 +88,15 @@ def _lone(piece: str, alone: bool) -> str | None:
     if _GOES_ON.match(piece, first.end()) or _CHOICE.match(rest):
         return AMBIGUOUS
     several = len({_written(match) for match in matches}) > 1
-    if several and not _FILLED.match(piece[: first.start()]):
+    if several and not _FILLED.fullmatch(piece[: first.start()]):
         return AMBIGUOUS if alone else None
     return _written(first)
 
 
 def _written(match: re.Match[str]) -> str:
     sign = "-" if (match["sign"] or "").startswith("-") or match["inner"] else ""
-    whole = (match["digits"].replace(",", "") or "0") + (match["decimals"] or "") + (match["mixed"] or "") + (match["fraction"] or "").replace(" ", "")
+    whole = (match["digits"].replace(",", "") or "0") + (match["decimals"] or "")
+    whole += (match["mixed"] or "") + (match["fraction"] or "").replace(" ", "")
     return sign + (match["currency"] or "").strip() + whole + (match["magnitude"] or "")
 
 
