@@ -45,6 +45,7 @@ def check(run: Run) -> None:
     if recipe.code is not None:
         _check_code(run)
     _check_engine(run)
+    _check_responses(run)
     _check_tracker(run)
     _check_disk(run)
 
@@ -168,6 +169,26 @@ def _check_engine(run: Run) -> None:
             httpx.get(f"{rollouts.url.rstrip('/')}/v1/models", timeout=10).raise_for_status()
         except httpx.HTTPError as error:
             raise AlignError(f"rollouts.url '{rollouts.url}': no OpenAI-compatible server answers ({type(error).__name__})") from error
+
+
+def _check_responses(run: Run) -> None:
+    """Stop tokens that are in the vocabulary, and a system message that reaches the model."""
+    recipe, rollouts = run.recipe, run.recipe.rollouts
+    if rollouts is None or not (rollouts.stop_token_ids or rollouts.system is not None):
+        return
+    from align.models import load_tokenizer
+    from data_pipelines.rollouts.ends import stop_token_ids
+    from data_pipelines.rollouts.prompts import check_system
+
+    model = recipe.model
+    if model.name_or_path.startswith("micro:"):
+        return
+    tokenizer = load_tokenizer(
+        model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code, chat_template=model.chat_template
+    )
+    stop_token_ids(rollouts.stop_token_ids, tokenizer)
+    continued = recipe.thoughts is not None or recipe.code is not None  # prompts are texts there unless `chat` is true
+    check_system(rollouts.system, tokenizer, bool(rollouts.chat) if continued else rollouts.chat is not False)
 
 
 def _check_tracker(run: Run) -> None:

@@ -6,11 +6,12 @@ import hashlib
 import importlib.util
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from align.errors import AlignError
@@ -43,8 +44,7 @@ def load_model(
         if (Path(source) / "adapter_config.json").exists():
             from peft import PeftModel
 
-            base = json.loads((Path(source) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-            merged = PeftModel.from_pretrained(kind.from_pretrained(base, **options), source).merge_and_unload()
+            merged = PeftModel.from_pretrained(kind.from_pretrained(base_of(source), **options), source).merge_and_unload()
             return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
@@ -89,6 +89,45 @@ def _quantized(kind: str, dtype: str) -> BitsAndBytesConfig:
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = None if dtype == "auto" else dtype
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+
+
+def base_of(source: str) -> str:
+    """The model that an adapter's folder was trained on; of any other source, the source itself."""
+    adapter = Path(source) / "adapter_config.json"
+    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.exists() else source
+
+
+def config_of(source: str) -> dict[str, Any]:
+    """A model's configuration as plain data, an adapter's base's; empty where it cannot be read."""
+    try:
+        config: dict[str, Any] = PretrainedConfig.get_config_dict(base_of(source))[0]
+    except (OSError, ValueError):
+        return {}
+    return config | config["text_config"] if isinstance(config.get("text_config"), dict) else config
+
+
+def saved_dtype(source: str) -> str | None:
+    """The precision that a model's weights were saved in, such as "float32"; None where nothing says it.
+
+    Its configuration says it; else, as in `from_pretrained`, the first weights of a local folder do.
+
+    Args:
+        source: a folder (an adapter's as well: then its base's is meant) or a name on the hub.
+    """
+    config = config_of(source)
+    named = config.get("dtype") or config.get("torch_dtype")
+    if named is not None:
+        return str(named).removeprefix("torch.")
+    for file in sorted(Path(base_of(source)).glob("*.safetensors")):
+        with open(file, "rb") as weights:
+            header = json.loads(weights.read(struct.unpack("<Q", weights.read(8))[0]))
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["dtype"] in _SAFETENSORS:
+                return _SAFETENSORS[entry["dtype"]]
+    return None
+
+
+_SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 def load_tokenizer(

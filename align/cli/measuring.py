@@ -47,7 +47,11 @@ lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the 
     measure.add_argument("--no-chat", action="store_true", help="prompts as plain text, though the model has a chat template")
     measure.add_argument("--shots", type=int, help="examples in front of each question, in suites of lm: (default: as the task says)")
     measure.add_argument("--samples", type=int, default=1, help="programs a problem for pass@k, beside the greedy one")
-    measure.add_argument("--max-new-tokens", type=int, default=1024, help="of a program or response (default 1024)")
+    measure.add_argument("--max-new-tokens", type=int, help="of a response (default 1024; for questions in plain text as the task says)")
+    measure.add_argument("--system", metavar="TEXT", help='a system message; "" is an empty one (default: none of ours)')
+    measure.add_argument(
+        "--stop-token", action="append", default=[], metavar="TOKEN", help="ends a response, too: an id or a text; several times"
+    )
     measure.add_argument("--output", type=Path, help="the folder (default runs/eval/MODEL)")
     measure.add_argument("--against", type=Path, help="the folder of another model's evaluation")
     measure.set_defaults(command=_eval)
@@ -116,7 +120,7 @@ def _eval(options: argparse.Namespace) -> None:
     from align.plans import stopping_on_signals
     from align.runs import RunFolder, execute
     from align.tables import evaluation_table
-    from eval.suites import How, read_results, stages_of
+    from eval.suites import How, read_results, remarks, stages_of
 
     for given in options.data:
         if "=" not in given:
@@ -126,7 +130,8 @@ def _eval(options: argparse.Namespace) -> None:
     }  # fmt: skip
     how = How(
         engine, False if options.no_chat else None, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
-        options.max_new_tokens, shots=options.shots,
+        options.max_new_tokens, options.system, [int(token) if token.isdecimal() else token for token in options.stop_token],
+        shots=options.shots,
     )  # fmt: skip
     stages = stages_of(options.suite, options.model, how)
     others = read_results(options.suite, RunFolder(options.against)) if options.against else {}
@@ -134,7 +139,11 @@ def _eval(options: argparse.Namespace) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     with stopping_on_signals() as stop:
         execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
-    show(evaluation_table(read_results(options.suite, folder), others))
+    results = read_results(options.suite, folder)
+    show(evaluation_table(results, others))
+    if options.against:
+        for sentence in remarks(results, folder, others, RunFolder(options.against)):
+            print(sentence)
 
 
 def _diagnose(options: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ def _given_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> l
     runs = []
     for index, node in enumerate(tree.nodes):
         run = list(node.token_ids or ())
-        if tree.is_complete(index) and run[-1] != tokenizer.eos_token_id:
+        if tree.is_complete(index) and run[-1:] != [tokenizer.eos_token_id]:
             run.append(tokenizer.eos_token_id)
         runs.append(run)
     return [prompt, *runs]

@@ -158,6 +158,8 @@ class Rollouts(_Section):
     """Longest response."""
     stop: list[str] = []
     """Texts that end a response."""
+    stop_token_ids: list[int | str] = []
+    """Tokens that end a response beside the model's own end tokens: their ids, or their texts, such as "<|eot_id|>"."""
     batch: int = 64
     """Responses at a time (transformers; the others schedule by themselves)."""
 

@@ -47,8 +47,8 @@ def stages_of_code(recipe: Recipe, training: Stage) -> list[Stage]:
     inputs: dict[str, Input] = {"problems": problems} | {f"benchmark-{number}": source for number, source in enumerate(benchmarks)}
     stages.append(Stage("problems", f"{_HERE}.stages:choose_problems", choice, inputs))
     sampling = {
-        "source": {}, "chat": chat, "samples": rollouts.samples, "seed": seed, "round": 1, "engine": engine_settings(recipe),
-        "sampling": sampling_settings(rollouts),
+        "source": {}, "chat": chat, "system": rollouts.system, "samples": rollouts.samples, "seed": seed, "round": 1,
+        "engine": engine_settings(recipe), "sampling": sampling_settings(rollouts),
     }  # fmt: skip
     chosen = Output("problems", "problems.jsonl")
     shared = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
@@ -99,7 +99,8 @@ def _evaluation(recipe: Recipe, name: str, model: Input, tested: Input, sandbox:
     assert evaluation is not None
     settings = {
         "source": {"split": evaluation.questions_split, "limit": evaluation.problems}, "chat": bool(rollouts.chat), "seed": seed,
-        "engine": engine_settings(recipe), "sandbox": sandbox, "max_new_tokens": rollouts.max_new_tokens, "stop": rollouts.stop,
+        "system": rollouts.system, "engine": engine_settings(recipe), "sandbox": sandbox, "max_new_tokens": rollouts.max_new_tokens,
+        "stop": rollouts.stop, "stop_token_ids": rollouts.stop_token_ids,
         "samples": evaluation.samples, "temperature": evaluation.temperature, "pass_at": evaluation.pass_at,
     }  # fmt: skip
     return Stage(name, "eval.code:evaluate", settings, {"model": model, "problems": tested})

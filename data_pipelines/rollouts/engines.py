@@ -22,6 +22,7 @@ class EngineSettings:
         batch: responses at a time (transformers; vLLM schedules by itself).
         tensor_parallel: GPUs a copy of the model is spread over (vLLM).
         url: address of a running server; without one, the server engine starts its own.
+        chat_template: Jinja text that takes the place of the tokenizer's template; None: the tokenizer's own.
         options: passed on: to `vllm.LLM`, to `vllm serve`, to `from_pretrained`.
     """
 
@@ -30,18 +31,23 @@ class EngineSettings:
     batch: int = 64
     tensor_parallel: int = 1
     url: str | None = None
+    chat_template: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_engine(settings: EngineSettings, model: str) -> AbstractContextManager[Engine]:
+@contextlib.contextmanager
+def open_engine(settings: EngineSettings, model: str) -> Iterator[Engine]:
     """Open an engine on a model, as a context that closes it again.
 
     Raises:
-        AlignError: no such engine; on entering, it does not start.
+        AlignError: no such engine, or it does not start.
     """
     if settings.engine not in ENGINES:
         raise AlignError(f"rollouts.engine is '{settings.engine}': {nearest(settings.engine, ENGINES)}")
-    return ENGINES[settings.engine](settings, model)
+    with ENGINES[settings.engine](settings, model) as engine:
+        if settings.chat_template is not None:
+            engine.tokenizer.chat_template = settings.chat_template
+        yield engine
 
 
 @contextlib.contextmanager

@@ -62,9 +62,56 @@ def wants_chat(chat: bool | None, tokenizer: Any) -> bool:
     return bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
 
 
-def as_conversation(prompts: list[Prompt]) -> list[Prompt]:
-    """Text prompts as a user's message, for chat models."""
-    return [Prompt(p.id, [{"role": "user", "content": p.prompt}] if isinstance(p.prompt, str) else p.prompt) for p in prompts]
+def as_conversation(prompts: list[Prompt], system: str | None = None) -> list[Prompt]:
+    """Prompts as conversations, for chat models; see `conversation`."""
+    return [Prompt(p.id, conversation(p.prompt, system)) for p in prompts]
+
+
+def conversation(prompt: str | list[Message], system: str | None = None) -> list[Message]:
+    """A prompt as messages: text is a user's; the system message stands first, unless the prompt begins with one of its own.
+
+    Args:
+        prompt: text or messages.
+        system: the system message; "" is an empty one, None is none.
+
+    >>> conversation("hi", "")
+    [{'role': 'system', 'content': ''}, {'role': 'user', 'content': 'hi'}]
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if system is None or (messages and messages[0].get("role") in ("system", "developer")):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def asked_as(prompt: str | list[Message], chat: bool, system: str | None = None) -> str | list[Message]:
+    """A prompt as a model is asked it: text to go on from where `chat` is false, else messages. Messages stay messages."""
+    return conversation(prompt, system) if chat or not isinstance(prompt, str) else prompt
+
+
+def check_system(system: str | None, tokenizer: Any, chat: bool = True, key: str = "rollouts.system") -> None:
+    """See that a system message reaches the model.
+
+    Args:
+        system: the message, None where there is none to check.
+        tokenizer: the model's.
+        chat: whether text prompts go through its chat template.
+        key: where the user gave it, for errors.
+
+    Raises:
+        AlignError: there is no chat template, prompts are plain text, or the template refuses the message or leaves it out.
+    """
+    if system is None:
+        return
+    if not getattr(tokenizer, "chat_template", None):
+        raise AlignError(f"{key}: the model has no chat template, which a system message needs: leave it out, or give it a template")
+    if not chat:
+        raise AlignError(f"{key}: prompts are plain text here, which have no system message: leave it out, or set chat")
+    try:
+        text = tokenizer.apply_chat_template(conversation("?", system), tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises
+        raise AlignError(f"{key}: the model's chat template takes no system message ({' '.join(str(error).split())})") from error
+    if system.strip() not in text:
+        raise AlignError(f"{key}: the model's chat template leaves the system message out")
 
 
 def _prompt_of(record: Any, column: str, where: str) -> str | list[Message]:

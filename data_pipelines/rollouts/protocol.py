@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -103,9 +103,18 @@ def check_requests(requests: Sequence[Request], sampling: Sampling) -> None:
         raise AlignError("two requests have the same id: results could not be told apart")
 
 
-def completion_of(sample: Sample, tokenizer: Any, sampling: Sampling) -> Completion:
-    """A sample with its text, decoded the same way for every engine and cut at the first stop text."""
-    text = tokenizer.decode(sample.token_ids, skip_special_tokens=True)
+def completion_of(sample: Sample, tokenizer: Any, sampling: Sampling, ends: Collection[int] = ()) -> Completion:
+    """A sample with its text, decoded the same way for every engine and cut at the first stop text.
+
+    Args:
+        sample: as it was drawn.
+        tokenizer: the model's.
+        sampling: with the stop texts.
+        ends: the tokens that end a response; one at the sample's end is no part of its text.
+    """
+    ids = sample.token_ids
+    ended = sample.finish_reason == "stop" and ids and (ids[-1] in ends or ids[-1] in sampling.stop_token_ids)
+    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
     places = {stop: text.find(stop) for stop in sampling.stop if stop in text}
     if not places:
         return Completion(text, sample.token_ids, sample.logps, sample.finish_reason)

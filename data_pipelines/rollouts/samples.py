@@ -9,7 +9,7 @@ from align.runs import read_journal
 from align.trees import Node, PreferenceTree, from_record
 
 if TYPE_CHECKING:
-    from data_pipelines.rollouts.protocol import Rollout
+    from data_pipelines.rollouts.protocol import Completion, Rollout
 
 
 def read_samples(folder: Path) -> list[PreferenceTree]:
@@ -17,18 +17,22 @@ def read_samples(folder: Path) -> list[PreferenceTree]:
     return [from_record(record) for _, record in sorted(read_journal(folder).items())]
 
 
-def tree_of(rollout: Rollout, prompt: str | list[dict[str, Any]]) -> PreferenceTree:
+def tree_of(rollout: Rollout, prompt: str | list[dict[str, Any]], tokenizer: Any) -> PreferenceTree:
     """The samples of a prompt as a tree of leaves without edges.
 
-    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`) and `finish_reason`.
+    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`) and `finish_reason`. A response that ended on
+    an end token, whichever of the model's it was, has that token as its last. One that a stop text ended has the tokens before it,
+    and is trained with the tokenizer's end token behind them. One that ended for length has no end.
     """
-    nodes = tuple(
-        Node(
-            completion.text,
-            token_ids=completion.token_ids,
-            complete=False if completion.stop_text is None else None,  # its end token, if any, stands among its token ids
-            metadata={"finish_reason": completion.finish_reason, "logps": [round(logp, 6) for logp in completion.logps]},
-        )
-        for completion in rollout.completions
-    )
+    nodes = tuple(_node(completion, tokenizer) for completion in rollout.completions)
     return PreferenceTree(prompt, nodes, prompt_token_ids=rollout.prompt_token_ids, id=rollout.id)
+
+
+def _node(completion: Completion, tokenizer: Any) -> Node:
+    ids, stopped = completion.token_ids, completion.stop_text is not None
+    if stopped:  # a token that holds the text's end and the stop text's beginning stays: it is what was sampled
+        while len(ids) > 1 and len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) >= len(completion.text):
+            ids = ids[:-1]
+    logps = [round(logp, 6) for logp in completion.logps[: len(ids)]]
+    metadata = {"finish_reason": completion.finish_reason, "logps": logps}
+    return Node(completion.text, token_ids=ids, complete=stopped, metadata=metadata)

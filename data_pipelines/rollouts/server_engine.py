@@ -24,8 +24,9 @@ from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts import processes
 from data_pipelines.rollouts.concurrency import concurrently
+from data_pipelines.rollouts.ends import end_token_ids
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
-from data_pipelines.rollouts.vllm_engine import adapter_rank, cpu_defaults, import_vllm, split_adapter
+from data_pipelines.rollouts.vllm_engine import adapter_rank, cpu_defaults, import_vllm, split_adapter, vllm_dtype
 
 CONNECTIONS = 256
 ATTEMPTS = 4  # of a request that the server did not answer, with growing pauses between
@@ -44,6 +45,7 @@ class ServerEngine:
             AlignError: nobody answers at `url`, or the server serves another model.
         """
         self.tokenizer = load_tokenizer(str(model))
+        self._ends = end_token_ids(str(model), self.tokenizer)
         self._url, self._timeout = url.rstrip("/").removesuffix("/v1"), timeout
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         served = self._models()
@@ -76,7 +78,8 @@ class ServerEngine:
         body = {
             "model": self._name, "prompt": list(ids), "n": request.n, "seed": request.seed, "temperature": sampling.temperature,
             "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0,
-            "max_tokens": min(sampling.max_new_tokens, room), "stop": list(sampling.stop), "stop_token_ids": list(sampling.stop_token_ids),
+            "max_tokens": min(sampling.max_new_tokens, room), "stop": list(sampling.stop),
+            "stop_token_ids": [*self._ends, *sampling.stop_token_ids],
             "logprobs": 0, "return_token_ids": True,
         }  # fmt: skip
         for attempt in range(ATTEMPTS):
@@ -98,7 +101,8 @@ class ServerEngine:
         if answer.status_code != 200:
             raise AlignError(f"the server at {self._url} refused prompt {request.id}: {_message(answer)}")
         choices = sorted(answer.json()["choices"], key=lambda choice: choice["index"])
-        return Rollout(request.id, ids, tuple(completion_of(self._sample(choice), self.tokenizer, sampling) for choice in choices))
+        completions = (completion_of(self._sample(choice), self.tokenizer, sampling, self._ends) for choice in choices)
+        return Rollout(request.id, ids, tuple(completions))
 
     def _sample(self, choice: dict[str, Any]) -> Sample:
         if choice.get("token_ids") is None:
@@ -134,7 +138,10 @@ def serve(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base, adapter = split_adapter(str(model))
-    settings = {"dtype": dtype, "tensor_parallel_size": tensor_parallel, "generation_config": "vllm", **cpu_defaults(), **(options or {})}
+    settings = {
+        "dtype": vllm_dtype(dtype, base), "tensor_parallel_size": tensor_parallel, "generation_config": "vllm", **cpu_defaults(),
+        **(options or {}),
+    }  # fmt: skip
     if adapter:
         settings |= {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), "lora_modules": f"{adapter}={adapter}"}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", "127.0.0.1", "--port", str(port)]

@@ -13,7 +13,8 @@ from align.errors import AlignError
 from align.runs import Journal, Progress, Task, own_batches, read_journal
 from align.trees import to_record, write_jsonl
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
-from data_pipelines.rollouts.prompts import Prompt, as_conversation, read_prompts, wants_chat
+from data_pipelines.rollouts.plan import sampling_of
+from data_pipelines.rollouts.prompts import Prompt, asked_as, check_system, read_prompts, wants_chat
 from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling, seed_of
 from data_pipelines.rollouts.samples import tree_of
 
@@ -24,41 +25,56 @@ def sample(task: Task) -> None:
     """Sample responses to prompts.
 
     Inputs: `model`, `prompts`. Settings: `source` (see `read_prompts`), `part` and `parts` (which share of the prompts a
-    round takes), `chat`, `engine`, `sampling`, `samples`, `seed`, `round`. Output: `samples/`, a journal of tree records.
+    round takes), `chat`, `system`, `engine`, `sampling`, `samples`, `seed`, `round`. Outputs: `samples/`, a journal of tree records;
+    `rejected.jsonl`, prompts that cannot be sampled from and why.
     """
     settings = task.settings
     engine_settings = EngineSettings(**settings["engine"])
-    sampling = Sampling(**{**settings["sampling"], "stop": tuple(settings["sampling"]["stop"])})
     prompts = read_prompts(task.inputs["prompts"], **settings["source"])[settings.get("part", 0) :: settings.get("parts", 1)]
     done = set(read_journal(task.folder / "samples"))
     if all(prompt.id in done for prompt in prompts):
         return
     with open_engine(engine_settings, task.inputs["model"]) as engine:
-        if wants_chat(settings["chat"], engine.tokenizer):
-            prompts = as_conversation(prompts)
+        sampling = sampling_of(settings["sampling"], engine.tokenizer)
+        chat, system = wants_chat(settings["chat"], engine.tokenizer), settings.get("system")
+        check_system(system, engine.tokenizer, chat or not any(isinstance(prompt.prompt, str) for prompt in prompts))
+        prompts = [Prompt(prompt.id, asked_as(prompt.prompt, chat, system)) for prompt in prompts]
         requests = _requests(prompts, engine, sampling, settings, task.folder)
         journal = Journal(task.folder / "samples", task.shard)
         texts = {prompt.id: prompt.prompt for prompt in prompts}
         for rollouts in _watched(_rollouts(engine, requests, sampling, done, task), requests, done, task):
-            journal.append((rollout.id, to_record(tree_of(rollout, texts[rollout.id]))) for rollout in rollouts if rollout.id not in done)
+            trees = ((rollout.id, tree_of(rollout, texts[rollout.id], engine.tokenizer)) for rollout in rollouts if rollout.id not in done)
+            journal.append((id, to_record(tree)) for id, tree in trees)
         journal.close()
 
 
 def _requests(prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, settings: Mapping[str, Any], folder: Path) -> list[Request]:
-    """Requests in the order of prompt length; prompts that leave no room for a response are set aside."""
-    requests, too_long = [], []
+    """Requests in the order of prompt length; prompts that the template refuses or that leave no room for a response are set aside."""
+    requests, unusable = [], []
     for prompt in prompts:
-        ids = engine.prompt_ids(prompt.prompt)
-        if engine.context is not None and len(ids) >= engine.context:
-            reason = f"the prompt has {len(ids)} tokens, the model takes {engine.context} with the response"
-            too_long.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
+        ids, reason = _prompt_ids(prompt, engine)
+        if reason is not None:
+            unusable.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
             continue
         requests.append(Request(prompt.id, ids, settings["samples"], seed_of(settings["seed"], settings["round"], prompt.id)))
-    if too_long:
-        write_jsonl(too_long, folder / "rejected.jsonl")
+    if unusable:
+        write_jsonl(unusable, folder / "rejected.jsonl")
     if not requests:
-        raise AlignError(f"no prompt can be sampled from: {too_long[0]['reason']}")
+        raise AlignError(f"no prompt can be sampled from: {unusable[0]['reason']}")
     return sorted(requests, key=lambda request: (len(request.prompt), request.id))
+
+
+def _prompt_ids(prompt: Prompt, engine: Engine) -> tuple[tuple[int, ...], str | None]:
+    """A prompt's token ids, and why it cannot be sampled from, if so."""
+    try:
+        ids = engine.prompt_ids(prompt.prompt)
+    except Exception as error:  # whatever a chat template raises at these messages
+        return (), f"the model's chat template cannot render the prompt: {' '.join(str(error).split())}"
+    if not ids:
+        return (), "the prompt has no token"
+    if engine.context is not None and len(ids) >= engine.context:
+        return ids, f"the prompt has {len(ids)} tokens, the model takes {engine.context} with the response"
+    return ids, None
 
 
 def _rollouts(engine: Engine, requests: list[Request], sampling: Sampling, done: set[str], task: Task) -> Iterator[list[Rollout]]:

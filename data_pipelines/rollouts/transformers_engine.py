@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from align.engine.generate import Sampling, sample_responses
+from align.engine.generate import Sampling, end_tokens, sample_responses
 from align.engine.tokenize import prompt_token_ids
 from align.models import load_model, load_tokenizer
 from align.trees import Message
@@ -39,6 +39,7 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Sample batch by batch, prompts of like length together."""
         check_requests(requests, sampling)
+        ends = end_tokens(self.model, self.tokenizer)
         prompts = {request.id: self.prompt_ids(request.prompt) for request in requests}
         waiting = sorted(requests, key=lambda request: (request.n, len(prompts[request.id]), request.id))
         assert self.batch is not None
@@ -58,7 +59,8 @@ class TransformersEngine:
                 batch_size=self.batch,
             )
             for request, mine in zip(part, samples, strict=True):
-                yield Rollout(request.id, prompts[request.id], tuple(completion_of(sample, self.tokenizer, sampling) for sample in mine))
+                completions = tuple(completion_of(sample, self.tokenizer, sampling, ends) for sample in mine)
+                yield Rollout(request.id, prompts[request.id], completions)
 
     def close(self) -> None:
         """Forget the model."""

@@ -11,9 +11,11 @@ from typing import Any
 
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
+from align.models import saved_dtype
 from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts import processes
+from data_pipelines.rollouts.ends import end_token_ids
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 
 IN_FLIGHT = 4096  # samples handed to the scheduler at a time: enough to keep it full, few enough to stop soon
@@ -26,8 +28,8 @@ class VllmEngine:
 
     def __init__(self, model: str | Path, *, dtype: str = "auto", tensor_parallel: int = 1, options: dict[str, Any] | None = None) -> None:
         """Args: model, a folder (an adapter's as well: its base is loaded and the adapter applied) or a name on the hub;
-        dtype; tensor_parallel, GPUs a copy of the model; options, anything else that `vllm.LLM` takes, such as
-        `speculative_config` or `max_model_len`.
+        dtype ("auto": as the weights were saved); tensor_parallel, GPUs a copy of the model; options, anything else that `vllm.LLM`
+        takes, such as `speculative_config` or `max_model_len`.
 
         Raises:
             AlignError: vLLM is not installed, or the engine does not start.
@@ -40,12 +42,13 @@ class VllmEngine:
             settings = {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), **settings}
         before = processes.family()
         try:
-            self._llm = vllm.LLM(model=base, tokenizer=str(model), dtype=dtype, generation_config="vllm", **settings)
+            self._llm = vllm.LLM(model=base, tokenizer=str(model), dtype=vllm_dtype(dtype, base), generation_config="vllm", **settings)
         except Exception as error:  # whatever a model, a driver or an option makes of the start
             raise AlignError(f"vLLM does not start with {model}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
         self._processes = [process for process in processes.family() if process not in before]
         self._adapter = _lora_request(adapter) if adapter else None
         self.tokenizer = self._llm.get_tokenizer()
+        self._ends = end_token_ids(str(model), self.tokenizer)
         self.context: int | None = self._llm.model_config.max_model_len
 
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
@@ -68,14 +71,14 @@ class VllmEngine:
                 while waiting and (flying + waiting[-1].n <= IN_FLIGHT or not prompts):
                     request = waiting.pop()
                     ids = self.prompt_ids(request.prompt)
-                    parameters = sampling_parameters(sampling, request)
+                    parameters = sampling_parameters(sampling, request, self._ends)
                     engine.add_request(request.id, TokensPrompt(prompt_token_ids=list(ids)), parameters, lora_request=self._adapter)
                     prompts[request.id] = ids
                     flying += request.n
                 for output in engine.step():
                     flying -= len(output.outputs)
                     samples = [_sample(o) for o in sorted(output.outputs, key=lambda o: o.index)]
-                    completions = tuple(completion_of(sample, self.tokenizer, sampling) for sample in samples)
+                    completions = tuple(completion_of(sample, self.tokenizer, sampling, self._ends) for sample in samples)
                     yield Rollout(output.request_id, prompts.pop(output.request_id), completions)
         except VLLMServerError as error:
             raise AlignError(
@@ -137,14 +140,25 @@ def adapter_rank(adapter: str) -> int:
     return next(offered for offered in (8, 16, 32, 64, 128, 256, 320, 512) if offered >= rank)
 
 
-def sampling_parameters(sampling: Sampling, request: Request) -> Any:
-    """vLLM's form of the sampling parameters; it counts the seed up for a request's samples itself."""
+def vllm_dtype(dtype: str, model: str) -> str:
+    """The precision to ask vLLM for: its own "auto" would turn float32 into bfloat16 or float16, ours is the one that was saved."""
+    return saved_dtype(model) or dtype if dtype == "auto" else dtype
+
+
+def sampling_parameters(sampling: Sampling, request: Request, ends: Sequence[int]) -> Any:
+    """vLLM's form of the sampling parameters; it counts the seed up for a request's samples itself.
+
+    Args:
+        sampling: how tokens are drawn.
+        request: for its samples and seed.
+        ends: the model's end tokens.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         n=request.n, seed=request.seed, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
-        max_tokens=sampling.max_new_tokens, stop=list(sampling.stop), stop_token_ids=list(sampling.stop_token_ids), logprobs=0,
+        max_tokens=sampling.max_new_tokens, stop=list(sampling.stop), stop_token_ids=[*ends, *sampling.stop_token_ids], logprobs=0,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from align.errors import AlignError, nearest
 from align.registry import find
 from align.trees import ROOT, Message, Node, PreferenceTree
+from data_pipelines.rollouts.prompts import asked_as
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
 from data_pipelines.thought_trees.asks import Ask, Call, Sample
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
@@ -74,6 +75,7 @@ class JudgeSettings:
         temperature: of the judgements.
         seed: of the judgements.
         chat: put prompts into the chat template, as a user's message.
+        system: the system message in front of it, None where there is none.
         policy, reference: the models, for judges that score.
         dtype: precision of their weights.
         options: the judge's own.
@@ -84,6 +86,7 @@ class JudgeSettings:
     temperature: float = 0.4
     seed: int = 0
     chat: bool = False
+    system: str | None = None
     policy: str = ""
     reference: str = ""
     dtype: str = "auto"
@@ -117,10 +120,6 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     return find(name, judges | JUDGES, "thoughts.judge")
 
 
-def _as_prompt(text: str, chat: bool) -> str | list[Message]:
-    return [{"role": "user", "content": text}] if chat else text
-
-
 @register("self_evaluation")
 class SelfEvaluation:
     """The model judges each path by itself, m times, with the task's few-shot prompt (CPO, section 3.1; ToT's "value").
@@ -147,7 +146,8 @@ class SelfEvaluation:
         how = self._settings
         requests = tuple(
             Request(
-                f"{level.question.id}/judge/{c.node}", _as_prompt(how.task.judge_prompt(level.question, c.thoughts, c.final), how.chat),
+                f"{level.question.id}/judge/{c.node}",
+                asked_as(how.task.judge_prompt(level.question, c.thoughts, c.final), how.chat, how.system),
                 how.votes, seed_of(how.seed, "judge", level.question.id, c.node),
             )
             for c in level.candidates
@@ -229,7 +229,7 @@ class Vote:
         listed = "".join(f"{number}. {text}\n" for number, text in enumerate(shown, 1))
         text = f"{self._instruction}{how.task.question.format(**level.question.fields)}{before}{listed}{self._ask}"
         seed = seed_of(how.seed, "vote", level.question.id, level.step, parent)
-        return Request(f"{level.question.id}/vote/{level.step}/{parent}", _as_prompt(text, how.chat), how.votes, seed)
+        return Request(f"{level.question.id}/vote/{level.step}/{parent}", asked_as(text, how.chat, how.system), how.votes, seed)
 
 
 def _counted(family: Sequence[Candidate], rollout: Rollout) -> dict[int, Judgement]:

@@ -81,8 +81,8 @@ def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: dict[st
     assert rollouts is not None
     assert thoughts is not None
     settings = {
-        "task": task or thoughts.task, "source": source, "chat": bool(rollouts.chat), "engine": engine_settings(recipe),
-        "dtype": recipe.model.dtype, "together": thoughts.together, "judge": thoughts.judge.model_dump(),
+        "task": task or thoughts.task, "source": source, "chat": bool(rollouts.chat), "system": rollouts.system,
+        "engine": engine_settings(recipe), "dtype": recipe.model.dtype, "together": thoughts.together, "judge": thoughts.judge.model_dump(),
         "sampling": sampling_settings(rollouts),
         "search": {
             "thoughts": rollouts.samples, "keep": thoughts.keep, "keep_at_most": thoughts.keep_at_most, "min_value": thoughts.min_value,
@@ -107,6 +107,7 @@ def _answer(recipe: Recipe, name: str, model: Input, tested: Input) -> Stage:
     assert evaluation is not None
     settings = {
         "task": evaluation.questions_task or thoughts.task, "source": {"split": evaluation.questions_split, "limit": evaluation.problems},
-        "chat": bool(rollouts.chat), "engine": engine_settings(recipe),
+        "form": "examples_in_chat" if rollouts.chat else "examples", "system": rollouts.system, "engine": engine_settings(recipe),
+        "stop_token_ids": rollouts.stop_token_ids, "max_new_tokens": None,
     }  # fmt: skip
     return Stage(name, "eval.chain_of_thought:answer", settings, {"model": model, "questions": tested})

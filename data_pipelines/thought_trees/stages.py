@@ -16,6 +16,8 @@ from align.models import load_tokenizer
 from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
 from align.trees import PreferenceTree, from_record, only_trained, pairs_from_tree, to_record, write_jsonl, write_pairs, write_trees
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.plan import sampling_of
+from data_pipelines.rollouts.prompts import asked_as, check_system
 from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
 from data_pipelines.thought_trees.edges import EdgeRules, statistics, with_response_edges, with_step_edges
@@ -28,7 +30,7 @@ def search_questions(task: Task) -> None:
     """Search all questions, `together` of them at a time.
 
     Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings: `task`,
-    `source` (split, limit), `held_out` (task, split and limit of these), `chat`, `engine`, `sampling`, `search`, `judge`,
+    `source` (split, limit), `held_out` (task, split and limit of these), `chat`, `system`, `engine`, `sampling`, `search`, `judge`,
     `together`, `dtype`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
     questions of each process.
     """
@@ -40,13 +42,17 @@ def search_questions(task: Task) -> None:
     if not batches:
         return
     width = SearchSettings(**settings["search"])
-    sampling = Sampling(**{**settings["sampling"], "stop": tuple(settings["sampling"]["stop"])})
     with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
+        sampling = sampling_of(settings["sampling"], engine.tokenizer)
+        check_system(settings["system"], engine.tokenizer, settings["chat"])
         judge = open_judge(task, how)
         journal = Journal(task.folder / "searches", task.shard)
-        for batch, results in _watched(
-            batches, task, lambda batch: _searched(batch, how, judge, width, sampling, engine, settings["chat"])
-        ):
+
+        def run(batch: list[Question]) -> Mapping[str, PreferenceTree | AlignError]:
+            asked = [ask(question, how, engine, settings["chat"], settings["system"]) for question in batch]
+            return _searched(asked, how, judge, width, sampling, engine)
+
+        for batch, results in _watched(batches, task, run):
             records = [(question.id, _record(question, results[question.id])) for question in batch]
             journal.append((id, record) for id, record in records if id not in done)
         journal.close()
@@ -77,6 +83,7 @@ def open_judge(task: Task, how: ThoughtTask) -> Judge:
             how,
             seed=settings["search"]["seed"],
             chat=settings["chat"],
+            system=settings["system"],
             policy=task.inputs["model"],
             reference=task.inputs.get("reference", ""),
             dtype=settings["dtype"],
@@ -86,21 +93,19 @@ def open_judge(task: Task, how: ThoughtTask) -> Judge:
 
 
 def _searched(
-    batch: Sequence[Question], how: ThoughtTask, judge: Judge, width: SearchSettings, sampling: Sampling, engine: Engine, chat: bool
+    asked: Sequence[Asked], how: ThoughtTask, judge: Judge, width: SearchSettings, sampling: Sampling, engine: Engine
 ) -> dict[str, PreferenceTree | AlignError]:
-    asked = [ask(question, how, engine, chat) for question in batch]
     limited = Sampling(**{**vars(sampling), "max_new_tokens": min(sampling.max_new_tokens, how.max_new_tokens)})
     searches: dict[str, Search[PreferenceTree]] = {
         one.question.id: search(one, how, judge, width, limited, engine.tokenizer) for one in asked if _fits(one, how, limited, engine)
     }
     too_long = AlignError(f"the prompt leaves no room for {how.steps} thoughts: the model takes {engine.context} tokens")
-    return {question.id: too_long for question in batch if question.id not in searches} | dict(together(searches, engine))
+    return {one.question.id: too_long for one in asked if one.question.id not in searches} | dict(together(searches, engine))
 
 
-def ask(question: Question, how: ThoughtTask, engine: Engine, chat: bool) -> Asked:
-    """A question as the model is asked it."""
-    text = how.prompt(question)
-    prompt: Any = [{"role": "user", "content": text}] if chat else text
+def ask(question: Question, how: ThoughtTask, engine: Engine, chat: bool, system: str | None) -> Asked:
+    """A question as the model is asked it: behind worked examples, as text to go on from or as a user's message."""
+    prompt = asked_as(how.prompt(question), chat, system)
     return Asked(question, prompt, engine.prompt_ids(prompt))
 
 

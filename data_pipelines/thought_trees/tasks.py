@@ -17,6 +17,7 @@ from align.errors import AlignError, nearest
 from align.trees import read_records
 from align.validation import first_problem
 from data_pipelines.rollouts.prompts import prompt_id
+from data_pipelines.thought_trees.chat.form import ChatForm, label_texts
 from data_pipelines.thought_trees.graders import Grader, open_grader
 
 TASK_FILES = Path(__file__).parent / "task_files"
@@ -139,17 +140,22 @@ class ThoughtTask(_Section):
     """Begins the last thought of a search, so that every path states an answer; the model goes on from here. Empty: nothing does."""
     judge: JudgePrompts | None = None
     """Self-evaluation; without it the task needs another judge."""
+    chat: ChatForm = ChatForm()
+    """How a chat model is asked where it is measured, and how its answer is read."""
 
     @model_validator(mode="after")
     def _check(self) -> ThoughtTask:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: expected 1 or more")
-        asked = {name for _, name, _, _ in string.Formatter().parse(self.question) if name is not None}
+        asked = _placeholders(self.question)
         for name in sorted(asked - set(self.data.fields)):
             raise ValueError(f"the placeholder '{name}': `data.fields` does not say which column it is")
         for name in sorted(set(self.data.fields) - asked):
             raise ValueError(f"data.fields.{name}: `question` has no place for it")
-        for pattern in (self.answer, *([self.judge.verdict_line] if self.judge else [])):
+        if self.chat.question is not None and _placeholders(self.chat.question) != asked:
+            places = sorted(_placeholders(self.chat.question))
+            raise ValueError(f"chat.question has the placeholders {places}, but the question has {sorted(asked)}")
+        for pattern in (self.answer, *self.chat.answer, *([self.judge.verdict_line] if self.judge else [])):
             _check_pattern(pattern)
         assert self._grader is not None  # its name and options are right
         shown = [("examples", e.fields) for e in self.examples]
@@ -185,6 +191,12 @@ class ThoughtTask(_Section):
         shown = [self.question.format(**e.fields) + "".join(self.ended(e.thoughts)) + "\n" for e in self.examples]
         return self.instruction + "".join(shown) + self.question.format(**question.fields)
 
+    def chat_prompt(self, question: Question) -> str:
+        """What a chat model is asked: the question without worked examples, and how the answer is to be stated."""
+        asked = (self.instruction if self.chat.question is None else "").strip(), self.chat.question or self.question
+        parts = (asked[0], asked[1].format(**question.fields), self.chat.statement_for(self.grader))
+        return "\n\n".join(part.strip() for part in parts if part.strip())
+
     def judge_prompt(self, question: Question, thoughts: Sequence[str], final: bool) -> str:
         """Instruction, examples, question and path, ready for the verdict. What all share stands first, for prefix caches."""
         assert self.judge is not None
@@ -200,9 +212,15 @@ class ThoughtTask(_Section):
         return (*self.markers, *following, *self.end)
 
     def stated_answer(self, response: str) -> str | None:
-        """The answer that a response states: the last match of `answer`."""
-        found = self._answer.findall(response)
-        return found[-1].strip() or None if found else None
+        """The answer that a response states: the last match of `answer` that is not denied ("the final answer is not 12")."""
+        labels = tuple(label.lower() for label in label_texts(self.grader))
+        found = [text.strip() for text in self._answer.findall(response)]
+        found = [text for text in found if not _DENIED.match(text) or text.lower().startswith(labels)]
+        return found[-1] or None if found else None
+
+    def chat_answer(self, response: str, finish_reason: Literal["stop", "length"]) -> str | None:
+        """The answer that a chat model's response states, in the forms of `chat`."""
+        return self.chat.answer_in(response, finish_reason, self.grader)
 
     def canonical(self, response: str, question: Question) -> str | None:
         """The stated answer in the form in which equal answers are equal texts."""
@@ -211,7 +229,15 @@ class ThoughtTask(_Section):
 
     def is_right(self, response: str, question: Question) -> bool:
         """Whether the stated answer is the gold one."""
-        return self._grader.is_right(self.stated_answer(response), question.gold, question.fields)
+        return self.is_gold(self.stated_answer(response), question)
+
+    def is_gold(self, stated: str | None, question: Question) -> bool:
+        """Whether an answer, as it was stated, is the gold one."""
+        return self._grader.is_right(stated, question.gold, question.fields)
+
+    def is_readable(self, stated: str | None, question: Question) -> bool:
+        """Whether an answer, as it was stated, is one of the kind that the grader compares."""
+        return stated is not None and self._grader.canonical(stated, question.fields) is not None
 
     def agree(self, answer: str, other: str) -> bool:
         """Whether two answers in canonical form say the same."""
@@ -220,6 +246,13 @@ class ThoughtTask(_Section):
     def check_step(self, thoughts: Sequence[str], question: Question) -> bool | None:
         """Whether the last of these thoughts is right; None where the grader cannot see it."""
         return self._grader.check_step(thoughts, question.fields)
+
+
+_DENIED = re.compile(r"\W*(?:not|n't|never)\b", re.IGNORECASE)
+
+
+def _placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
 def _check_pattern(pattern: str) -> None:

@@ -1,0 +1,1 @@
+"""Asking chat models a task's questions, and reading their answers."""
