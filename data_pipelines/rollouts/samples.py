@@ -20,14 +20,15 @@ def read_samples(folder: Path) -> list[PreferenceTree]:
 def tree_of(rollout: Rollout, prompt: str | list[dict[str, Any]]) -> PreferenceTree:
     """The samples of a prompt as a tree of leaves without edges.
 
-    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`) and `finish_reason`.
+    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`, where it gave some) and `finish_reason`.
     """
     nodes = tuple(
         Node(
             completion.text,
             token_ids=completion.token_ids,
             complete=False if completion.stop_text is None else None,  # its end token, if any, stands among its token ids
-            metadata={"finish_reason": completion.finish_reason, "logps": [round(logp, 6) for logp in completion.logps]},
+            metadata={"finish_reason": completion.finish_reason}
+            | ({"logps": [round(logp, 6) for logp in completion.logps]} if completion.logps else {}),
         )
         for completion in rollout.completions
     )
