@@ -22,7 +22,7 @@ from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
-from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, to_record, trees_from_pairs, write_jsonl
+from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, tree_dataset, trees_from_pairs, write_jsonl
 from data_pipelines.micro import start_model
 
 
@@ -133,8 +133,8 @@ def make_trainer(recipe: Recipe, path: str, label: str) -> PreferenceTrainer:
         model=model,
         ref_model=_load(recipe, recipe.model.reference, "model.reference") if recipe.model.reference else None,
         args=args,
-        train_dataset=_dataset(recipe, recipe.data.train, recipe.data.train_split, model, tokenizer, args),
-        eval_dataset=_dataset(recipe, recipe.data.eval, recipe.data.eval_split, model, tokenizer, args) if recipe.data.eval else None,
+        train_dataset=_dataset(recipe, "train", model, tokenizer, args),
+        eval_dataset=_dataset(recipe, "eval", model, tokenizer, args) if recipe.data.eval else None,
         processing_class=tokenizer,
         peft_config=_lora(recipe),
     )
@@ -150,6 +150,8 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
     if not torch.cuda.is_available():
         settings.setdefault("use_cpu", True)
     settings.setdefault("max_rejected_share", recipe.data.max_rejected_share)
+    if settings.get("columns"):
+        raise AlignError("training.columns: in a recipe the columns are named in `data.columns`")
     try:
         return PreferenceConfig(**settings)
     except (ValueError, TypeError) as error:
@@ -182,29 +184,35 @@ def _lora(recipe: Recipe) -> Any:
     )  # fmt: skip
 
 
-def _dataset(recipe: Recipe, source: str, split: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> Dataset:
-    trees = read(recipe, source, split, model, tokenizer, args)
+def _dataset(recipe: Recipe, part: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> Dataset:
+    """The data set of a part of `data`, "train" or "eval"."""
+    trees = read(recipe, part, model, tokenizer, args)
     if recipe.data.merge_prompts:
         trees = trees_from_pairs(pair for tree in trees for pair in pairs_from_tree(tree))
-    return Dataset.from_list([to_record(tree) for tree in trees[: recipe.data.limit]])
+    return tree_dataset(trees[: recipe.data.limit])
 
 
-def read(recipe: Recipe, source: str, split: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> list[PreferenceTree]:
-    """The trees of a source; what cannot be read is kept aside in `unreadable.jsonl`.
+def read(recipe: Recipe, part: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> list[PreferenceTree]:
+    """The trees of `data.train` or `data.eval`; what cannot be read is kept aside in `unreadable.jsonl`, of eval `unreadable-eval.jsonl`.
 
     Raises:
         AlignError: too large a share cannot be read; names the first such record.
     """
+    source, split = getattr(recipe.data, part), getattr(recipe.data, f"{part}_split")
     if source == start_model.NAME:
         from data_pipelines.micro.preferences import sample_preferences
 
         return sample_preferences(model.eval(), tokenizer, count=recipe.data.limit or 400, seed=args.seed)
-    found = list(locate_trees(source, split))
-    rejected = [item for _, item in found if isinstance(item, Rejected)]
-    trees = [item if item.id else replace(item, id=where) for where, item in found if isinstance(item, PreferenceTree)]  # for later errors
-    check_rejected(len(trees), rejected, Path(args.output_dir or ".") / "unreadable.jsonl", recipe.data.max_rejected_share)
+    located = list(locate_trees(source, split, recipe.data.columns))
+    rejected = [item for _, item in located if isinstance(item, Rejected)]
+    trees = [
+        item if item.id else replace(item, id=where) for where, item in located if isinstance(item, PreferenceTree)
+    ]  # for later errors
+    aside = Path(args.output_dir or ".") / ("unreadable.jsonl" if part == "train" else f"unreadable-{part}.jsonl")
+    check_rejected(len(trees), rejected, aside if _is_main_process() else None, recipe.data.max_rejected_share)
     if not trees:
-        raise AlignError(f"{source}: there is no usable record")
+        first = f"; the first: {rejected[0].where}: {rejected[0].reason}" if rejected else ""
+        raise AlignError(f"{source}: there is no usable record{first}")
     return trees
 
 

@@ -31,7 +31,7 @@ def tokenize_tree(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> T
 
     Raises:
         AlignError: a node has no tokens of its own, only some nodes have token ids, or the tokenizer lacks a chat
-            template that the tree needs.
+            template that the tree needs, or has one that refuses it.
     """
     given = [node.token_ids is not None for node in tree.nodes]
     if any(given) and not all(given):
@@ -73,6 +73,18 @@ def truncate(tree: TokenTree, max_length: int | None, mode: str = "keep_start") 
         if depth >= max_length and tree.tokens[node]:
             raise AlignError(f"nodes[{node - 1}] begins at token {depth} and would be cut whole: `max_length` is {max_length}")
     return _with_tokens(tree, [list(run[: max_length - depth]) for depth, run in zip(depths, tree.tokens, strict=True)])
+
+
+def equal_edges(tree: TokenTree) -> list[int]:
+    """The numbers of the edges whose two ends are the same tokens: there is nothing to prefer."""
+    return [n for n, (chosen, rejected) in enumerate(tree.edges) if list(tree.tokens[chosen]) == list(tree.tokens[rejected])]
+
+
+def without_edges(tree: TokenTree, numbers: Sequence[int]) -> TokenTree:
+    """The tree without the edges of these numbers; its nodes stay."""
+    kept = [n for n in range(len(tree.edges)) if n not in numbers]
+    edges, weights, margins = ([values[n] for n in kept] for values in (tree.edges, tree.weights, tree.margins))
+    return TokenTree(tree.tokens, tree.parents, edges, weights, margins)
 
 
 def _keep_end(tree: TokenTree, excess: int) -> TokenTree:
@@ -132,11 +144,11 @@ def prompt_token_ids(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, metadat
         metadata: the tree's, for `tools` and `chat_template_kwargs`.
 
     Raises:
-        AlignError: messages, but no chat template.
+        AlignError: messages, but no chat template, or one that refuses them.
     """
     if isinstance(prompt, str):
         return _text_ids(prompt, tokenizer)
-    return tokenizer(_opening(prompt, tokenizer, metadata or {}), add_special_tokens=False)["input_ids"]
+    return _tokens(_opening(prompt, tokenizer, metadata or {}), tokenizer)
 
 
 def _render(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, index: int = ROOT) -> list[int]:
@@ -163,23 +175,46 @@ def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _render_chat(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> list[int]:
     if complete:
-        options = _template_options(tokenizer, tree.metadata)
         response = as_messages(tree.nodes[path[0]].text if len(path) == 1 else path_text(tree, path))
-        return tokenizer.apply_chat_template([*tree.prompt, *response], tokenize=True, return_dict=True, **options)["input_ids"]
+        return _tokens(render_chat([*tree.prompt, *response], tokenizer, tree.metadata), tokenizer)  # type: ignore[list-item]
     opening = _opening(tree.prompt, tokenizer, tree.metadata)  # type: ignore[arg-type]
-    return tokenizer(opening + path_text(tree, path), add_special_tokens=False)["input_ids"]
+    return _tokens(opening + path_text(tree, path), tokenizer)
+
+
+def _tokens(rendered: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 
 def _opening(prompt: list[Message], tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> str:
-    options = _template_options(tokenizer, metadata)
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+    return render_chat(prompt, tokenizer, metadata, add_generation_prompt=True)
 
 
-def _template_options(tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    if tokenizer.chat_template is None:
+def render_chat(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any] | None = None, **options: Any
+) -> str:
+    """Messages as text, by the tokenizer's chat template.
+
+    Args:
+        messages: of prompt and response.
+        tokenizer: with a chat template.
+        metadata: a tree's, for `tools` (schemas, or their JSON text) and `chat_template_kwargs`.
+        options: further arguments of `apply_chat_template`.
+
+    Raises:
+        AlignError: there is no template, or it refuses these messages; with what it says.
+    """
+    metadata = metadata or {}
+    tools, further = metadata.get("tools"), metadata.get("chat_template_kwargs") or {}
+    if tokenizer.chat_template is None and "chat_template" not in further:
         raise AlignError("`prompt` is a list of messages, but the tokenizer has no chat template to render it")
-    tools = metadata.get("tools")
-    return {"tools": json.loads(tools) if isinstance(tools, str) else tools, **(metadata.get("chat_template_kwargs") or {})}
+    try:
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, tools=tools, **further, **options))
+    except Exception as error:  # a template is a program: it may raise anything
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise AlignError(
+            f"the chat template does not take these messages ({', '.join(str(m.get('role')) for m in messages)}): {said}"
+        ) from error
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

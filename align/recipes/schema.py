@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from align.trees import check_targets
 
 
 class _Section(BaseModel):
@@ -78,12 +80,21 @@ class Data(_Section):
     """Like `train`, for evaluation during the training."""
     eval_split: str = "test"
     """Split of a hub data set."""
+    columns: dict[str, str | None] = {}
+    """The columns under the names that are read, `{prompt: q, chosen: good, rejected: bad}`, of all these sets and of what rounds replay;
+    null: the sets have no such column, even where one bears the name. Left out, the known forms are told apart by their columns."""
     limit: int | None = None
     """Use the first so many records only."""
     merge_prompts: bool = False
     """Make one tree of all pairs with the same prompt."""
     max_rejected_share: float = 0.1
     """Stop if a larger share of the records cannot be used; they are kept aside in any case."""
+
+    @field_validator("columns")
+    @classmethod
+    def _names_what_is_read(cls, columns: dict[str, str | None]) -> dict[str, str | None]:
+        check_targets(columns)
+        return columns
 
 
 class Evaluation(_Section):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from align.engine.tokenize import prompt_token_ids
+from align.engine.tokenize import prompt_token_ids, render_chat
 from align.errors import AlignError
 from align.models import load_model, load_tokenizer
 from align.registry import find, imported
@@ -188,7 +188,7 @@ class RewardModel:
         if self._tokenizer.chat_template is None:
             plain = tree.prompt if isinstance(tree.prompt, str) else "\n".join(str(m["content"]) for m in prompt) + "\n"
             return f"{plain}{response}"
-        return str(self._tokenizer.apply_chat_template([*prompt, *as_messages(response)], tokenize=False))
+        return render_chat([*prompt, *as_messages(response)], self._tokenizer, tree.metadata)
 
 
 @register("length")

@@ -20,7 +20,7 @@ def token_tree(example: Mapping[str, Any]) -> TokenTree:
     """A tokenized record, pair or tree, as a token tree."""
     if "prompt_ids" in example:
         runs = [example[column] for column in PAIR_COLUMNS]
-        return TokenTree(runs, [-1, 0, 0], [(1, 2)], [1.0], [0.0])
+        return TokenTree(runs, [-1, 0, 0], [(1, 2)], example.get("edge_weights") or [1.0], example.get("edge_margins") or [0.0])
     edges = [(chosen, rejected) for chosen, rejected in example["edges"]]
     return TokenTree(example["node_ids"], example["node_parents"], edges, example["edge_weights"], example["edge_margins"])
 
@@ -30,6 +30,12 @@ def record_of(tree: TokenTree) -> dict[str, Any]:
     edges = [list(edge) for edge in tree.edges]
     values = (tree.tokens, tree.parents, edges, tree.weights, tree.margins)
     return {column: list(value) for column, value in zip(TREE_COLUMNS, values, strict=True)}
+
+
+def pair_record_of(tree: TokenTree) -> dict[str, Any]:
+    """The token tree of a pair as a record in trl's columns, with its weight and margin."""
+    runs = {column: list(run) for column, run in zip(PAIR_COLUMNS, tree.tokens, strict=True)}
+    return {**runs, "edge_weights": list(tree.weights), "edge_margins": list(tree.margins)}
 
 
 @dataclass

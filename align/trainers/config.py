@@ -13,6 +13,7 @@ from align.engine import BACKENDS
 from align.engine.model import MODEL_LOGITS, UNSHARED
 from align.errors import nearest
 from align.losses import F_DIVERGENCES, Loss, expand
+from align.trees import check_targets
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -32,6 +33,8 @@ class PreferenceConfig(DPOConfig):
         ValueError: on construction, for an unknown name or a setting that its loss cannot use.
     """
 
+    _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "columns"]  # given as JSON text on a command line
+
     attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
     global_batch_size: int | None = _setting(
@@ -43,6 +46,9 @@ class PreferenceConfig(DPOConfig):
     reference_cache_dir: str | None = _setting(None, "Where precomputed reference log-probs are kept (default: under HF_HOME).")
     resume_from_checkpoint: str | bool | None = _setting(
         None, "Go on from this checkpoint; true: from the newest whole one in `output_dir`, if there is any."
+    )
+    columns: dict[str, str | None] | str | None = _setting(
+        None, "Column names by what is read from them, {prompt: q, chosen: good}; null: no such column (see align.trees.forms)."
     )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
@@ -71,6 +77,7 @@ class PreferenceConfig(DPOConfig):
     def __post_init__(self) -> None:
         self._accumulate_to_global_batch()
         super().__post_init__()
+        check_targets(self.columns)
         self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))
         self._check_name("beta_rejected_schedule", SCHEDULES)
         self._check_name("sft_normalization", ("token", "sum"))

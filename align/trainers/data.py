@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset, Features, IterableDataset, List, Value
+from torch.utils.data import get_worker_info
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from align.engine.tokenize import tokenize_tree, truncate
-from align.errors import AlignError, nearest
-from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, record_of, token_tree
+from align.engine import TokenTree
+from align.engine.tokenize import equal_edges, tokenize_tree, truncate, without_edges
+from align.errors import AlignError
+from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, pair_record_of, record_of
 from align.trainers.config import PreferenceConfig
-from align.trees import PreferenceTree, Rejected, check_rejected, from_record, is_tree_record, to_record
+from align.trees import PreferenceTree, Rejected, check_columns, check_rejected, from_arrow, from_row, is_tree_record, tree_dataset, tree_of
+from align.trees.files import LOOKED_AT
 
 logger = logging.getLogger(__name__)
 REASON = "_unusable"
+EQUAL = "_equal_edges"
+CHECKED_FROM = 100  # records of a stream: from then on its share of unusable ones is held against the limit
+_IDS, _NUMBERS = List(Value("int64")), List(Value("float64"))
+_TYPES = {
+    **dict.fromkeys(PAIR_COLUMNS, _IDS), "node_ids": List(_IDS), "node_parents": _IDS, "edges": List(_IDS),
+    "edge_weights": _NUMBERS, "edge_margins": _NUMBERS, REASON: Value("string"), EQUAL: Value("int64"),
+}  # fmt: skip
+_WEIGHTED_PAIR_COLUMNS = (*PAIR_COLUMNS, "edge_weights", "edge_margins")
 
 
 def as_dataset(data: Any) -> Any:
@@ -26,92 +39,214 @@ def as_dataset(data: Any) -> Any:
     if isinstance(data, dict):
         return type(data)({name: as_dataset(one) for name, one in data.items()})
     if isinstance(data, list) and data and isinstance(data[0], PreferenceTree):
-        return Dataset.from_list([to_record(tree) for tree in data])
+        return tree_dataset(data)
     return data
 
 
-def check_columns(example: Mapping[str, Any], name: str) -> None:
-    """See that the first record is a pair or a tree.
+@dataclass
+class Preparation:
+    """How a record becomes tokens.
 
-    Raises:
-        AlignError: a column is missing; names the nearest one there is.
+    Attributes:
+        tokenizer: of the policy.
+        args: the trainer's; `columns`, `max_length`, `truncation_mode`, `max_rejected_share` and `output_dir` are read.
+        name: of the data set, in messages and file names.
+        reads_margins: whether a loss reads the edges' margins.
+        counted: what has been read of a stream, once it is prepared.
     """
-    if is_tree_record(example) or set(PAIR_COLUMNS) <= set(example) or set(TREE_COLUMNS) <= set(example):
-        return
-    for column in ("chosen", "rejected"):
-        if column not in example:
+
+    tokenizer: PreTrainedTokenizerBase
+    args: PreferenceConfig
+    name: str
+    reads_margins: bool = True
+    counted: CountedConversion | None = None
+
+    def __call__(self, dataset: Any) -> Any:
+        """The data set with the columns of pairs (`PAIR_COLUMNS`) or trees (`TREE_COLUMNS`) and without the records that cannot be used.
+
+        Those are written to `rejected-<name>.jsonl` in the output folder with their reasons, and counted in a warning.
+        A data set that is tokenized already stays as it is.
+
+        Raises:
+            AlignError: the columns are those of no form that is read (see `align.trees.forms`), too large a share of the records
+                cannot be used, none can, or an edge has a margin that no loss reads.
+        """
+        first = next(iter(dataset), None)
+        if first is None:
+            raise AlignError(f"the {self.name} data set is empty")
+        if set(PAIR_COLUMNS) <= set(first) or set(TREE_COLUMNS) <= set(first):
+            return dataset
+        check_columns((from_arrow(row) for row in itertools.islice(dataset, LOOKED_AT)), self.args.columns, f"the {self.name} data set")
+        convert = Conversion(self.tokenizer, self.args.columns, self.args.max_length, self.args.truncation_mode, is_tree_record(first))
+        if isinstance(dataset, IterableDataset):
+            return self._stream(dataset, convert)
+        with self.args.main_process_first(desc=f"tokenizing the {self.name} data set"):
+            tokenized = dataset.map(
+                convert, num_proc=self.args.dataset_num_proc, desc=f"Tokenizing {self.name} dataset", features=convert.features(dataset),
+            )  # fmt: skip
+        self._check_margins(tokenized)
+        return self._usable(dataset, tokenized).remove_columns([REASON, EQUAL])
+
+    def _check_margins(self, tokenized: Dataset) -> None:
+        if not self.reads_margins and any(margin for margins in tokenized["edge_margins"] for margin in margins):
             raise AlignError(
-                f"The {name} data set has no column '{column}': {nearest(column, example)} A tree has 'prompt', 'nodes' and 'edges'."
+                f"the {self.name} data set: an edge has a `margin`, which none of the losses in `loss_type` reads: use sigmoid, flex or "
+                "hinge, or leave it out (`columns: {margin: null}`)"
             )
 
+    def _usable(self, dataset: Dataset, tokenized: Dataset) -> Dataset:
+        reasons = list(tokenized[REASON])
+        kept = [number for number, reason in enumerate(reasons) if not reason]
+        left_out = sum(tokenized[EQUAL])
+        if left_out and self._is_main:
+            logger.warning("%d edges of the %s data set join two equal responses and are left out", left_out, self.name)
+        if len(kept) == len(reasons):
+            return tokenized
+        rejected = [Rejected(self._where(number, dataset[number]), reason, from_row(dataset[number]))
+                    for number, reason in enumerate(reasons) if reason]  # fmt: skip
+        check_rejected(len(kept), rejected, self._aside if self._is_main else None, self.args.max_rejected_share)
+        if not kept:
+            raise AlignError(f"{rejected[0].where}: {rejected[0].reason} (no record is left; all are kept in {self._aside})")
+        if self._is_main:
+            logger.warning(
+                "%d of %d records cannot be used and are kept in %s; the first: %s",
+                len(rejected), len(reasons), self._aside, rejected[0].reason,
+            )  # fmt: skip
+        return tokenized.select(kept)
 
-def tokenize_trees(dataset: Any, tokenizer: PreTrainedTokenizerBase, num_proc: int | None) -> Any:
-    """Tokenize a data set of tree records; a tree that cannot be used gets its reason in the column `_unusable`."""
+    def _where(self, number: int, record: Mapping[str, Any]) -> str:
+        named = f" ({record['id']})" if record.get("id") else ""
+        return f"{self.name} data set, record {number}{named}"
 
-    def convert(example: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def _aside(self) -> Path:
+        return Path(self.args.output_dir or ".") / f"rejected-{self.name}.jsonl"
+
+    @property
+    def _is_main(self) -> bool:
+        return bool(self.args.process_index == 0)
+
+    def _stream(self, dataset: IterableDataset, convert: Conversion) -> IterableDataset:
+        self.counted = CountedConversion(convert, self.name, self._aside if self._is_main else None, self.args.max_rejected_share)
+        converted = dataset.map(self.counted, with_indices=True, features=convert.features(dataset))
+        return converted.filter(_is_usable).remove_columns([REASON, EQUAL])
+
+
+def _is_usable(example: Mapping[str, Any]) -> bool:
+    return not example[REASON]
+
+
+@dataclass
+class Conversion:
+    """A record, pair or tree, as token columns; one that cannot be used gets its reason in the column `_unusable`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    columns: Mapping[str, str | None] | None
+    max_length: int | None
+    truncation_mode: str
+    trees: bool
+
+    def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return {**record_of(tokenize_tree(from_record(example), tokenizer)), REASON: ""}
+            tree, equal = self.token_tree(from_arrow(record))
         except AlignError as error:
-            return {**{column: [] for column in TREE_COLUMNS}, REASON: str(error)}
+            return {**{name: [] for name in self.names}, REASON: str(error), EQUAL: 0}
+        return {**(record_of(tree) if self.trees else pair_record_of(tree)), REASON: "", EQUAL: equal}
 
-    if isinstance(dataset, IterableDataset):
-        return dataset.map(convert)
-    return dataset.map(convert, num_proc=num_proc, desc="Tokenizing trees")
+    def token_tree(self, record: Mapping[str, Any]) -> tuple[TokenTree, int]:
+        """The record's tokens, and how many of its edges were left out because both ends are the same tokens.
+
+        Raises:
+            AlignError: why it cannot be used.
+        """
+        tree = tokenize_tree(tree_of(record, self.columns), self.tokenizer)
+        if not tree.edges:
+            raise AlignError("the tree has no edge: nothing in it is preferred")
+        equal = equal_edges(truncate(tree, self.max_length, self.truncation_mode))
+        if len(equal) == len(tree.edges):
+            after = f" after truncation to `max_length` {self.max_length}" if len(equal_edges(tree)) < len(equal) else ""
+            raise AlignError(f"`chosen` and `rejected` are the same tokens{after}")
+        return (without_edges(tree, equal) if equal else tree), len(equal)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The token columns."""
+        return TREE_COLUMNS if self.trees else _WEIGHTED_PAIR_COLUMNS
+
+    def features(self, dataset: Any) -> Features | None:
+        """The types of the converted data set's columns; None where those of the data set are not known."""
+        if dataset.features is None:
+            return None
+        return Features({**dataset.features, **{name: _TYPES[name] for name in (*self.names, REASON, EQUAL)}})
 
 
-def drop_unusable(dataset: Any, args: PreferenceConfig, name: str) -> Any:
-    """Set aside the records that are empty after truncation, without an edge, or could not be tokenized.
+# Streams
 
-    They are written to `rejected.jsonl` in the output folder with their reasons, and counted in a warning.
 
-    Raises:
-        AlignError: their share is above `max_rejected_share`, or nothing is left.
+@dataclass
+class CountedConversion:
+    """The conversion of a stream's records, which counts the unusable ones and writes each to a file as it comes by.
+
+    Counts and file are those of the latest pass over the stream. A worker process of a data loader has a file of its own.
     """
-    reasons = _reason_of(args)
-    if isinstance(dataset, IterableDataset):
-        return dataset.filter(lambda example: reasons(example) is None)
-    rejected, kept = [], []
-    for number, example in enumerate(dataset):
-        reason = reasons(example)
-        if reason is None:
-            kept.append(number)
-        else:
-            record = {key: value for key, value in example.items() if key not in (*PAIR_COLUMNS, *TREE_COLUMNS, REASON)}
-            named = f" ({example['id']})" if example.get("id") else ""
-            rejected.append(Rejected(f"{name} data set, record {number}{named}", reason, record))
-    if not rejected:
-        return dataset
-    aside = Path(args.output_dir or ".") / f"rejected-{name}.jsonl"
-    main = args.process_index == 0
-    check_rejected(len(kept), rejected, aside if main else None, args.max_rejected_share)
-    if not kept:
-        raise AlignError(f"{rejected[0].where}: {rejected[0].reason} (no record is left; all are kept in {aside})")
-    if main:
-        logger.warning(
-            "%d of %d records cannot be used and are kept in %s; the first: %s", len(rejected), len(dataset), aside, rejected[0].reason
-        )
-    return dataset.select(kept)
+
+    convert: Conversion
+    name: str
+    aside: Path | None
+    limit: float
+    seen: int = 0
+    unusable: int = 0
+    _first: str = field(default="", repr=False)
+
+    def __call__(self, record: Mapping[str, Any], number: int) -> dict[str, Any]:
+        if number == 0:
+            self.seen = self.unusable = 0
+            if (path := self._path()) is not None:
+                path.unlink(missing_ok=True)
+        self.seen += 1
+        converted = self.convert(record)
+        if converted[REASON]:
+            self._keep(record, number, converted[REASON])
+        if self.seen >= CHECKED_FROM and self.unusable > self.limit * self.seen:
+            raise AlignError(f"{self._first} ({self.told()}; the limit is {self.limit:.0%})")
+        return converted
+
+    def told(self) -> str:
+        """How many could not be used, in words."""
+        kept = f", kept in {self._path()}" if self.aside is not None else ""
+        return f"{self.unusable} of the {self.seen} records of the {self.name} data set read so far cannot be used{kept}"
+
+    def _keep(self, record: Mapping[str, Any], number: int, reason: str) -> None:
+        where = f"{self.name} data set, record {number}"
+        self.unusable += 1
+        if self.unusable == 1:
+            self._first = f"{where}: {reason}"
+        path = self._path()
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as out:
+            line = {"where": where, "reason": reason, "record": from_row(record)}
+            out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        if str(self.unusable).strip("0") == "1":  # the first, the tenth, the hundredth, …
+            logger.warning("%s; the first: %s", self.told(), self._first)
+
+    def _path(self) -> Path | None:
+        worker = get_worker_info()
+        if self.aside is None or worker is None or worker.id == 0:
+            return self.aside
+        return self.aside.with_suffix(f".{worker.id}.jsonl")
 
 
-def _reason_of(args: PreferenceConfig) -> Callable[[Mapping[str, Any]], str | None]:
-    def reason(example: Mapping[str, Any]) -> str | None:
-        if example.get(REASON):
-            return str(example[REASON])
-        tree = token_tree(example)
-        for name, run in zip(("chosen", "rejected"), tree.tokens[1:], strict=False):
-            if "prompt_ids" in example and not run:
-                return f"`{name}` is empty"
-        try:
-            truncate(tree, args.max_length, args.truncation_mode)
-        except AlignError as error:
-            return str(error)
-        return None
+class StreamSummary(TrainerCallback):
+    """Says after every epoch how many of a stream's records could not be used."""
 
-    return reason
+    def __init__(self, preparations: list[Preparation]) -> None:
+        """Args: the preparations of the trainer's data sets, as they come."""
+        self._preparations = preparations
 
-
-def without_truncation(args: PreferenceConfig) -> PreferenceConfig:
-    """The same settings for trl's preparation of pairs, which would drop over-long prompts without a word."""
-    plain = copy.copy(args)
-    plain.max_length = None
-    return plain
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Warn, where there are any."""
+        for counted in [preparation.counted for preparation in self._preparations]:
+            if counted is not None and counted.unusable and counted.aside is not None:
+                logger.warning("%s", counted.told())

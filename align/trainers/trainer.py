@@ -33,13 +33,12 @@ from align.trainers.collator import (
     trees_from_padded_pairs,
 )
 from align.trainers.config import PreferenceConfig
-from align.trainers.data import as_dataset, check_columns, drop_unusable, tokenize_trees, without_truncation
+from align.trainers.data import Preparation, StreamSummary, as_dataset
 from align.trainers.monitor import ThreeDMonitor
 from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
 from align.trainers.ranks import RankedTrainer
 from align.trainers.reference import ReferenceStore, default_cache_dir
 from align.trainers.sharding import check_fsdp, is_fsdp, is_sharded, reference_from_main_process, reference_identity
-from align.trees import is_tree_record
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +76,7 @@ class PreferenceTrainer(RankedTrainer):
         self._reference_released = False
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
         self._monitor: ThreeDMonitor | None = None
+        self._preparations: list[Preparation] = []
         check_fsdp(args)
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
@@ -87,6 +87,7 @@ class PreferenceTrainer(RankedTrainer):
             )
         self.f_divergence_type = args.f_divergence_type
         self._install_engine()
+        self.add_callback(StreamSummary(self._preparations))
         if args.monitor_3d and args.monitor_prompts > 0:
             self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
             self.add_callback(self._monitor)
@@ -102,18 +103,13 @@ class PreferenceTrainer(RankedTrainer):
     # Data
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        first = next(iter(dataset))
-        check_columns(first, dataset_name)
-        if set(PAIR_COLUMNS) <= set(first) or set(TREE_COLUMNS) <= set(first):
-            return dataset
-        if is_tree_record(first):
-            dataset = tokenize_trees(dataset, self._tokenizer, args.dataset_num_proc)
-        else:
-            dataset = super()._prepare_dataset(dataset, processing_class, without_truncation(args), dataset_name)
-        return drop_unusable(dataset, args, dataset_name)
+        preparation = Preparation(self._tokenizer, args, dataset_name, self.objective.reads_margins)
+        prepared = preparation(dataset)
+        self._preparations.append(preparation)
+        return prepared
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]
+        self._signature_columns = [*PAIR_COLUMNS, *TREE_COLUMNS]  # a pair's weight and margin are columns of trees, too
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As trl's; lists of `PreferenceTree` are data sets, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
+from align.trees.forms import ColumnsError, check_targets
+from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
-from align.trees.records import from_record, is_tree_record, to_record
+from align.trees.records import from_record, is_tree_record, row_types, to_record, to_row
+
+LOOKED_AT = 20  # records at the beginning of a source: if all have columns that no form has, the source is refused
 
 
 @dataclass(frozen=True)
@@ -25,77 +30,159 @@ class Rejected:
     record: Any
 
 
-def tree_of(record: Mapping[str, Any]) -> PreferenceTree:
+def tree_of(record: Any, columns: Mapping[str, str | None] | None = None) -> PreferenceTree:
     """A tree record or a preference pair as a tree.
+
+    Args:
+        record: in any form of `align.trees.forms`, or a tree's.
+        columns: for pairs, our names → the data set's.
 
     Raises:
         AlignError: what is wrong with it.
     """
-    return from_record(record) if is_tree_record(record) else tree_from_pair(record)
+    if not isinstance(record, Mapping):
+        raise AlignError("the line is not JSON" if isinstance(record, str) else f"the record is {described(record)}: expected an object")
+    return from_record(record) if is_tree_record(record) else tree_from_pair(record, columns)
+
+
+def check_columns(records: Iterable[Any], columns: Mapping[str, str | None] | None, where: str) -> None:
+    """See that the first records of a source are in a form that is read.
+
+    Args:
+        records: some of the source's first.
+        columns: as for `tree_of`.
+        where: the source.
+
+    Raises:
+        AlignError: a mapping to a name that nothing has, or the columns of all of them hold no pair and no tree: names the columns.
+    """
+    check_targets(columns)
+    reason: ColumnsError | None = None
+    for record in records:
+        try:
+            if isinstance(record, Mapping):
+                tree_of(record, columns)
+                return
+        except ColumnsError as error:
+            reason = reason or error
+        except AlignError:
+            return
+    if reason is not None:
+        raise AlignError(f"{where}: {reason}") from reason
 
 
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
-    JSONL (also .jsonl.gz) is read line by line, so that a corrupt line is named by its number; Parquet, JSON and names on the hub
-    ("owner/name", or "owner/name:subset") go through `datasets`. A JSONL line that is no JSON is yielded as text.
+    JSONL (also .jsonl.gz) is read line by line, so that a corrupt line is named by its number, and a .json list item by item, so that
+    every record keeps its own keys and types; Parquet and names on the hub ("owner/name", or "owner/name:subset") go through
+    `datasets`, and lose the nulls of nested keys, which Arrow fills in. A JSONL line that is no JSON is yielded as text.
     """
     source = Path(path)
-    if source.suffix == ".jsonl" or source.suffixes[-2:] == [".jsonl", ".gz"]:
-        if not source.is_file():
-            raise AlignError(f"{source}: no such file")
-        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        yield f"{source} line {number}", json.loads(line)
-                    except json.JSONDecodeError:
-                        yield f"{source} line {number}", line.rstrip("\n")
+    lines = source.suffix == ".jsonl" or source.suffixes[-2:] == [".jsonl", ".gz"]
+    if (lines or source.suffix in (".json", ".parquet")) and not source.is_file():
+        raise AlignError(f"{source}: no such file")
+    if lines:
+        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as file:
+            yield from _json_lines(file, source)
+    elif source.suffix == ".json":
+        yield from _json_items(source)
+    else:
+        for number, row in enumerate(_rows(path, split)):
+            yield f"{path} row {number}", from_arrow(row)
+
+
+def _json_lines(lines: Iterable[str], source: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield f"{source} line {number}", json.loads(line)
+            except json.JSONDecodeError:
+                yield f"{source} line {number}", line.rstrip("\n")
+
+
+def _json_items(source: Path) -> Iterator[tuple[str, Any]]:
+    """The items of a JSON list, also where it is the only list of an object (`{"data": […]}`); else JSON lines in a .json file."""
+    text = source.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        yield from _json_lines(text.splitlines(), source)
         return
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        content = lists[0] if len(lists) == 1 and not {"chosen", "nodes"} & content.keys() else [content]
+    if not isinstance(content, list):
+        raise AlignError(f"{source}: it holds {described(content)}: expected a list of records")
+    for number, item in enumerate(content):
+        yield f"{source} row {number}", item
+
+
+def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
-    if source.suffix in (".parquet", ".json"):
-        if not source.is_file():
-            raise AlignError(f"{source}: no such file")
-        rows = datasets.load_dataset(source.suffix[1:], data_files=str(source), split="train")
-    elif source.is_dir() and (source / "dataset_info.json").exists():
-        rows = datasets.load_from_disk(str(source))
-    else:
-        try:
-            name, _, subset = str(path).partition(":")
-            rows = datasets.load_dataset(name, subset or None, split=split)
-        except Exception as error:
-            raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    for number, row in enumerate(rows):
-        yield f"{path} row {number}", row
+    source = Path(path)
+    try:
+        if source.suffix == ".parquet":
+            return datasets.load_dataset("parquet", data_files=str(source), split="train")
+        if source.is_dir() and (source / "dataset_info.json").exists():
+            return datasets.load_from_disk(str(source))
+        name, _, subset = str(path).partition(":")
+        return datasets.load_dataset(name, subset or None, split=split)
+    except Exception as error:
+        raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
-def locate_trees(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, PreferenceTree | Rejected]]:
+def locate_trees(
+    path: str | os.PathLike[str], split: str = "train", columns: Mapping[str, str | None] | None = None
+) -> Iterator[tuple[str, PreferenceTree | Rejected]]:
     """Every record of a source with its place: as a tree, or as rejected with the reason.
 
     Raises:
-        AlignError: the source does not exist.
+        AlignError: the source does not exist, or its columns are those of no form that is read (see `check_columns`).
     """
-    for where, record in read_records(path, split):
+    records = read_records(path, split)
+    first = list(itertools.islice(records, LOOKED_AT))
+    check_columns([record for _, record in first], columns, str(path))
+    for where, record in itertools.chain(first, records):
         try:
-            if isinstance(record, str):
-                raise AlignError("the line is not JSON")
-            yield where, tree_of(record)
+            yield where, tree_of(record, columns)
         except AlignError as error:
             yield where, Rejected(where, str(error), record)
 
 
-def read_trees(path: str | os.PathLike[str], split: str = "train") -> tuple[list[PreferenceTree], list[Rejected]]:
+def read_trees(
+    path: str | os.PathLike[str], split: str = "train", columns: Mapping[str, str | None] | None = None
+) -> tuple[list[PreferenceTree], list[Rejected]]:
     """Read a preference source: trees or pairs.
 
     Returns:
         The trees, and the records that could not be used, each with its place and one reason.
 
     Raises:
-        AlignError: the source does not exist.
+        AlignError: as `locate_trees`.
     """
-    found = [item for _, item in locate_trees(path, split)]
+    found = [item for _, item in locate_trees(path, split, columns)]
     return [item for item in found if isinstance(item, PreferenceTree)], [item for item in found if isinstance(item, Rejected)]
+
+
+def tree_dataset(trees: Iterable[PreferenceTree]) -> Any:
+    """Trees as a `datasets.Dataset`, whatever they hold, text prompts and messages side by side."""
+    import datasets
+
+    def feature(types: Any) -> Any:
+        if isinstance(types, str):
+            return datasets.Value(types)
+        if isinstance(types, list):
+            return datasets.List(feature(types[0]))
+        return {name: feature(entry) for name, entry in types.items()}
+
+    features = datasets.Features(feature(row_types()))
+    columns: dict[str, list[Any]] = {name: [] for name in features}
+    for tree in trees:
+        for name, value in to_row(tree).items():
+            columns[name].append(value)
+    return datasets.Dataset.from_dict(columns, features=features)
 
 
 def check_rejected(trees: int, rejected: list[Rejected], keep_aside: str | os.PathLike[str] | None, limit: float) -> None:
@@ -130,27 +217,34 @@ def write_trees(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -
     Raises:
         AlignError: another file type.
     """
-    records = (to_record(tree) for tree in trees)
-    _write(records, path)
+    if Path(path).suffix == ".parquet":
+        _write_parquet(tree_dataset(trees), path)
+    else:
+        _write_lines((to_record(tree) for tree in trees), path)
 
 
 def write_pairs(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -> None:
     """Write every edge as a prompt/chosen/rejected record, for any trainer."""
-    _write((pair for tree in trees for pair in pairs_from_tree(tree)), path)
-
-
-def _write(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    suffix = Path(path).suffix
-    if suffix == ".jsonl":
-        write_jsonl(records, path)
-    elif suffix == ".parquet":
+    pairs = (pair for tree in trees for pair in pairs_from_tree(tree))
+    if Path(path).suffix == ".parquet":
         import datasets
 
-        scratch = Path(path).with_suffix(".parquet.tmp")
-        datasets.Dataset.from_list(list(records)).to_parquet(str(scratch))
-        os.replace(scratch, path)
+        _write_parquet(datasets.Dataset.from_list(list(pairs)), path)
     else:
+        _write_lines(pairs, path)
+
+
+def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(path).with_suffix(".parquet.tmp")
+    dataset.to_parquet(str(scratch))
+    os.replace(scratch, path)
+
+
+def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    if Path(path).suffix != ".jsonl":
         raise AlignError(f"{path}: the file must end in .jsonl or .parquet")
+    write_jsonl(records, path)
 
 
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:

@@ -3,65 +3,75 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
+from align.trees.forms import Response, is_missing, renamed, split_record
+from align.trees.messages import described
 from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree, Prompt
 
-Response = str | list[Message]
 
-
-def tree_from_pair(pair: Mapping[str, Any]) -> PreferenceTree:
+def tree_from_pair(pair: Mapping[str, Any], columns: Mapping[str, str | None] | None = None) -> PreferenceTree:
     """One pair as a tree of two leaves and an edge.
 
-    Standard (text), conversational (messages) and implicit-prompt pairs (no `prompt`: the common prefix of both
-    responses) are told apart by their shape. `weight`, `margin`, `score_chosen` and `score_rejected` are taken over.
+    Args:
+        pair: a record in any form of `align.trees.forms`. `weight`, `margin`, `score_chosen`, `score_rejected`, `tools`,
+            `chat_template_kwargs` and `id` are taken over.
+        columns: our names → the record's, where they differ; null for a column that is not to be read.
 
     Raises:
-        AlignError: a missing column, an empty response, or the same response twice.
+        AlignError: no pair in its columns, no prompt, an empty response, or the same response twice.
 
     >>> tree_from_pair({"chosen": "Q: 1+1? A: 2", "rejected": "Q: 1+1? A: 3"}).prompt
     'Q: 1+1? A:'
+    >>> tree_from_pair({"question": "1+1?", "chosen": "2", "rejected": "3"}).prompt
+    [{'role': 'user', 'content': '1+1?'}]
     """
-    for key in ("chosen", "rejected"):
-        if pair.get(key) is None:
-            raise AlignError(f"`{key}` is missing: a pair has `chosen`, `rejected` and, unless it begins both, `prompt`")
-    prompt, chosen, rejected = _split_prompt(pair)
-    for key, response in (("chosen", chosen), ("rejected", rejected)):
-        if not response:
-            raise AlignError(f"`{key}` is empty: a response needs at least one character")
-    if chosen == rejected:
-        raise AlignError("`chosen` and `rejected` are the same response")
-    nodes = (Node(chosen, score=pair.get("score_chosen")), Node(rejected, score=pair.get("score_rejected")))
-    edge = Edge(0, 1, float(pair.get("weight") or 1.0), float(pair.get("margin") or 0.0))
-    metadata = {key: pair[key] for key in ("tools", "chat_template_kwargs") if pair.get(key) is not None}
-    return PreferenceTree(prompt, nodes, (edge,), id=pair.get("id"), metadata=metadata)
+    pair = renamed(pair, columns)
+    prompt, chosen, rejected = split_record(pair)
+    nodes = (Node(chosen, score=_score(pair.get("score_chosen"))), Node(rejected, score=_score(pair.get("score_rejected"))))
+    edge = Edge(0, 1, _number(pair, "weight", 1.0), _number(pair, "margin", 0.0))
+    identity = pair.get("id")
+    return PreferenceTree(prompt, nodes, (edge,), id=None if is_missing(identity) else str(identity), metadata=read_options(pair))
 
 
-def _split_prompt(pair: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
-    chosen, rejected = pair["chosen"], pair["rejected"]
-    if type(chosen) is not type(rejected):
-        raise AlignError(
-            f"`chosen` is {type(chosen).__name__} and `rejected` is {type(rejected).__name__}: expected both text or both messages"
-        )
-    if pair.get("prompt") is not None:
-        prompt = pair["prompt"]
-        if isinstance(prompt, str) and not isinstance(chosen, str):  # UltraFeedback: text prompt, full conversations
-            return _split_common(chosen, rejected)
-        return prompt, chosen, rejected
-    return _split_common(chosen, rejected)
+def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat template is told besides the messages: `tools` (a list, or its JSON text) and `chat_template_kwargs`.
+
+    Raises:
+        AlignError: one of them is no such thing.
+    """
+    options: dict[str, Any] = {}
+    for name, expected in (("tools", list), ("chat_template_kwargs", Mapping)):
+        value = record.get(name)
+        if is_missing(value):
+            continue
+        try:
+            read = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise AlignError(f"`{name}` is a text that is not JSON: {error}") from error
+        if not isinstance(read, expected):
+            raise AlignError(f"`{name}` is {described(read)}: expected {'a list of schemas' if name == 'tools' else 'an object'}")
+        options[name] = read
+    return options
 
 
-def _split_common(chosen: Response, rejected: Response) -> tuple[Prompt, Response, Response]:
-    """Cut the common beginning off two responses: at a message, or before the blank of a text."""
-    common = 0
-    while common < min(len(chosen), len(rejected)) and chosen[common] == rejected[common]:
-        common += 1
-    if isinstance(chosen, str) and common and chosen[common - 1] == " ":
-        common -= 1  # the blank belongs to the response's first token
-    return chosen[:common], chosen[common:], rejected[common:]
+def _score(value: Any) -> float | None:
+    """A score, where it is one: it says something about a pair, and is no reason to leave the pair out."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _number(pair: Mapping[str, Any], key: str, default: float) -> float:
+    value = pair.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise AlignError(f"`{key}` is {value!r}: expected a number")
+    return float(value)
 
 
 def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]:

@@ -41,7 +41,8 @@ def pair(task: Task) -> None:
     """Make the round's preferences.
 
     Inputs: `trees`, `scores`; `offline` (a preference set), `exploration` (samples of the reference) where used. Settings:
-    `scorers`, `quantile`, `length_unit`, `length_alpha`, `pairing`, `replay`, `offline_split`, `max_rejected_share`, `seed`.
+    `scorers`, `quantile`, `length_unit`, `length_alpha`, `pairing`, `replay`, `offline_split`, `offline_columns`, `max_rejected_share`,
+    `seed`.
     Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer;
     `scored.jsonl`, every response with its scores; `statistics.json`.
 
@@ -114,7 +115,8 @@ def _with_exploration(trees: list[PreferenceTree], samples: list[PreferenceTree]
 
 
 def _offline(task: Task) -> list[PreferenceTree]:
-    located = [item for _, item in locate_trees(task.inputs["offline"], task.settings["offline_split"])]
+    offline = locate_trees(task.inputs["offline"], task.settings["offline_split"], task.settings.get("offline_columns"))
+    located = [item for _, item in offline]
     rejected = [item for item in located if isinstance(item, Rejected)]
     trees = [item for item in located if isinstance(item, PreferenceTree)]
     check_rejected(len(trees), rejected, task.folder / "unreadable.jsonl", task.settings["max_rejected_share"])

@@ -86,7 +86,8 @@ def _round(recipe: Recipe, number: int, seed: int, policy: Any, reference: Any, 
     pairing = {
         "scorers": [{"name": c["name"], "weight": c["weight"]} for c in scorers], "quantile": rounds.quantile,
         "length_unit": rounds.length_unit, "length_alpha": rounds.length_alpha, "pairing": rounds.pairing, "replay": rounds.replay,
-        "offline_split": recipe.data.train_split, "max_rejected_share": recipe.data.max_rejected_share, "seed": seed,
+        "offline_split": recipe.data.train_split, "offline_columns": recipe.data.columns,
+        "max_rejected_share": recipe.data.max_rejected_share, "seed": seed,
     }  # fmt: skip
     stages.append(Stage(f"{name}/pair", f"{_HERE}.pairing:pair", pairing, inputs))
     stages.append(_with(training, f"{name}/train", {"model": policy, "data": Output(f"{name}/pair", "pairs.jsonl")}))

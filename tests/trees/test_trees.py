@@ -103,7 +103,7 @@ def test_implicit_prompts_are_found():
     assert (text.prompt, text.nodes[0].text, text.nodes[1].text) == ("Q: 1+1? A:", " two", " five")
     user, good, bad = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "assistant", "content": "No"}
     chat = tree_from_pair({"prompt": "Hi", "chosen": [user, good], "rejected": [user, bad]})  # UltraFeedback's shape
-    assert (chat.prompt, chat.nodes[0].text) == ([user], [good])
+    assert (chat.prompt, chat.nodes[0].text) == ([user], "Hello")
 
 
 def test_pairs_with_one_prompt_become_one_tree():

@@ -1,0 +1,366 @@
+"""The forms in which preference sets are found → prompt, chosen and rejected. The one reader of trainer, recipes and tools.
+
+| the record has | the prompt is |
+| --- | --- |
+| `prompt` text, both answers text | the text itself, untemplated (trl's standard form) |
+| `prompt` text, an answer of messages or an object | a user's message |
+| `prompt` text beside `system` | a system and a user's message |
+| `prompt` messages | these messages; answers that begin with them lose them |
+| `question` or `query`, or `instruction` with `input`, with or without `system` (or `system_prompt`) and `history` | the user's message (instruction and input with an empty line between), after the system's and the turns of the history |
+| `conversations`, `conversation` or `messages` | these messages, without an answer at their end that is one of the two |
+| two whole conversations | the turns that both begin with. A text prompt beside them must stand in them (UltraFeedback); a system message is put in front |
+| one whole conversation and one answer | the conversation without its last turn |
+| two texts alone that begin with "Human:" (HH-RLHF) | both up to the last "Assistant:" that they share |
+| two texts alone | what both begin with (trl's implicit prompt) |
+
+`chosen` and `rejected` (or `chosen_response` and `rejected_response`) are texts, messages, or one message as an object; messages
+have role and content, or from and value. A prompt or an answer without any text, numbers, and two equal answers cannot be used.
+Any other column names are given by a mapping (`data.columns` in a recipe, `columns` in `PreferenceConfig`).
+"""  # noqa: E501 (a table)
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from align.errors import AlignError, nearest
+from align.trees.messages import described, is_empty, read_messages, text_of
+from align.trees.model import Message, Prompt
+
+Response = str | list[Message]
+ANSWERS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
+TURNS = ("conversations", "conversation", "messages")
+QUESTIONS = ("question", "instruction", "query", "input")  # the first that says something counts
+SYSTEMS = ("system", "system_prompt")
+TARGETS = (
+    "prompt", "chosen", "rejected", "question", "instruction", "input", "system", "history", "conversations", "weight", "margin", "id",
+    "tools", "chat_template_kwargs", "score_chosen", "score_rejected",
+)  # fmt: skip
+"""What a column can be mapped to."""
+_NO_PROMPT = re.compile(  # names of columns that say something about a pair and are not its prompt
+    r"(^|[_-])(id|idx|index|hash|source|origin|model|generator|annotator|score|scores|rating|ratings|rank|label|labels|category|domain|type|"
+    r"dataset|subset|split|lang|language|tag|tags|topic|name|url|license|date|time|timestamp|version|reason|rationale|feedback|critique|"
+    r"margin|weight|meta|metadata|info|tokens|length|count|winner|tie|judge|difficulty|quality|level|tools|kwargs|chosen|rejected|"
+    r"text|response|answer|completion)s?([_-]|$)",
+    re.IGNORECASE,
+)
+
+
+class ColumnsError(AlignError):
+    """A record's columns are those of no form that is read."""
+
+
+def renamed(record: Mapping[str, Any], columns: Mapping[str, str | None] | None) -> Mapping[str, Any]:
+    """The record under the names that are read.
+
+    Args:
+        record: as the data set has it.
+        columns: our name → the data set's; None: the data set has no such column, even if one bears the name.
+
+    Raises:
+        ColumnsError: a name that the record lacks; names the nearest.
+    """
+    if not columns:
+        return record
+    for target, source in columns.items():
+        if source is not None and source not in record:
+            raise ColumnsError(f"columns.{target} is '{source}', which is no column of the data: {nearest(source, map(str, record))}")
+    moved = {source for source in columns.values() if source is not None}
+    rest = {key: value for key, value in record.items() if key not in columns and key not in moved}
+    return {**rest, **{target: record[source] for target, source in columns.items() if source is not None}}
+
+
+def check_targets(columns: Mapping[str, Any] | None) -> None:
+    """See that a mapping names what is read.
+
+    Raises:
+        AlignError: a target that is none; names the nearest.
+    """
+    for target in columns or ():
+        if target not in TARGETS:
+            raise AlignError(f"columns.{target}: nothing of a pair has this name: {nearest(target, TARGETS)}")
+
+
+def split_record(record: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
+    """Prompt, chosen and rejected of a record, by the table above; a response of one plain assistant message is its text.
+
+    Raises:
+        ColumnsError: the columns hold no pair, or no prompt.
+        AlignError: why the record cannot be used.
+    """
+    chosen, rejected = _answers(record)
+    asked = _asked(record)
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        prompt, chosen, rejected = _split_texts(record, asked, chosen, rejected)
+    else:
+        prompt, chosen, rejected = _split_turns(asked, _turns(chosen), _turns(rejected))
+    chosen, rejected = _plain(chosen), _plain(rejected)
+    for name, response in (("chosen", chosen), ("rejected", rejected)):
+        if not response.strip() if isinstance(response, str) else all(map(is_empty, response)):
+            raise AlignError(f"`{name}` is empty: a response needs at least one character")
+    if chosen == rejected:
+        raise AlignError("`chosen` and `rejected` are the same response")
+    return prompt, chosen, rejected
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a column has nothing in this record: null, or the not-a-number that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+# Answers
+
+
+def _answers(record: Mapping[str, Any]) -> tuple[Response, Response]:
+    names = next((pair for pair in ANSWERS if all(name in record for name in pair)), None)
+    if names is None:
+        raise _no_pair(record)
+    return _answer(record[names[0]], names[0]), _answer(record[names[1]], names[1])
+
+
+def _no_pair(record: Mapping[str, Any]) -> ColumnsError:
+    missing = next(name for name in ANSWERS[0] if name not in record)
+    hint = nearest(missing, map(str, record)) if record else "it has none at all."
+    present = f" The columns are {', '.join(map(str, list(record)[:30]))};" if hint.startswith("did you") else ""
+    return ColumnsError(
+        f"no column '{missing}': {hint}{present} A pair whose columns have other names is read with "
+        "`data.columns: {prompt: …, chosen: …, rejected: …}`, a tree has `prompt`, `nodes` and `edges`"
+    )
+
+
+def _answer(value: Any, name: str) -> Response:
+    if isinstance(value, str):
+        return value
+    if is_missing(value):
+        raise AlignError(f"`{name}` is null: expected a response, text or messages")
+    return read_messages(value, name, role="assistant")
+
+
+def _turns(response: Response) -> list[Message]:
+    return [{"role": "assistant", "content": response}] if isinstance(response, str) else response
+
+
+def _plain(response: Response) -> Response:
+    """One assistant message of nothing but text as that text: the same tokens, and the same form whatever set it comes from."""
+    if isinstance(response, list) and len(response) == 1 and response[0].keys() == {"role", "content"} and _is_answer(response[0]):
+        return str(response[0]["content"])
+    return response
+
+
+def _is_answer(turn: Message) -> bool:
+    return bool(turn["role"] == "assistant")
+
+
+# Prompts
+
+
+def _asked(record: Mapping[str, Any]) -> Prompt | None:
+    """What the columns say is asked; None where no column does."""
+    prompt = record.get("prompt")
+    system = _system(record)
+    if not _is_blank(prompt):
+        if not isinstance(prompt, str):
+            return _with_system(system, _with_text(read_messages(prompt, "prompt")))
+        return _with_system(system, [_user(prompt)]) if system is not None else prompt
+    question = _question(record)
+    if question is not None:
+        return _with_system(system, question)
+    for name in TURNS:
+        if isinstance(record.get(name), list) and record[name]:
+            return _with_system(system, _without_answer(_with_text(read_messages(record[name], name)), record))
+    return None
+
+
+def _system(record: Mapping[str, Any]) -> str | None:
+    """The system's text; "" where the column is there and empty, None where there is no such column."""
+    name = next((name for name in SYSTEMS if name in record), None)
+    if name is None:
+        return None
+    return "" if is_missing(record[name]) else _text(record, name)
+
+
+def _with_system(system: str | None, turns: list[Message]) -> list[Message]:
+    if not system or not system.strip() or turns[0]["role"] == "system":
+        return turns
+    return [{"role": "system", "content": system}, *turns]
+
+
+def _with_text(turns: list[Message]) -> list[Message]:
+    if all(map(is_empty, turns)):
+        raise AlignError("`prompt` is empty: there is no text in its messages")
+    return turns
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _question(record: Mapping[str, Any]) -> list[Message] | None:
+    """The user's message of a question, or of an instruction with its input, after the turns of a history."""
+    name = next((name for name in QUESTIONS if not _is_blank(record.get(name))), None)
+    if name is None:
+        return None
+    asked = record[name]
+    if isinstance(asked, (list, Mapping)):
+        return _with_text(read_messages(asked, name))
+    text = _text(record, name)
+    if name == "instruction" and not _is_blank(record.get("input")):
+        text += "\n\n" + _text(record, "input")
+    return [*_history(record), _user(text)]
+
+
+def _is_blank(value: Any) -> bool:
+    return is_missing(value) or (isinstance(value, str) and not value.strip()) or value == []
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    if not isinstance(record[name], str):
+        raise AlignError(f"`{name}` is {described(record[name])}: expected text")
+    return str(record[name])
+
+
+def _history(record: Mapping[str, Any]) -> list[Message]:
+    """Earlier turns: pairs of question and answer, or messages."""
+    history = record.get("history")
+    if is_missing(history) or not history:
+        return []
+    if not isinstance(history, list):
+        raise AlignError(f"`history` is {described(history)}: expected a list of question and answer")
+    if isinstance(history[0], Mapping):
+        return read_messages(history, "history")
+    turns: list[Message] = []
+    for number, exchange in enumerate(history):
+        if not (isinstance(exchange, list) and len(exchange) == 2 and all(isinstance(text, str) for text in exchange)):
+            raise AlignError(f"`history[{number}]` is {described(exchange)}: expected a question and its answer")
+        turns += [_user(exchange[0]), {"role": "assistant", "content": exchange[1]}]
+    return turns
+
+
+def _without_answer(turns: list[Message], record: Mapping[str, Any]) -> list[Message]:
+    """A conversation as the prompt: an answer at its end that is chosen or rejected is none of it."""
+    if not _is_answer(turns[-1]):
+        return turns
+    if any(_turns(answer)[-1] == turns[-1] for answer in _answers(record)) and len(turns) > 1:
+        return turns[:-1]
+    raise AlignError("the conversation ends with an assistant's turn, which is neither `chosen` nor `rejected`: expected a user's")
+
+
+# Texts
+
+_HUMAN, _ASSISTANT = re.compile(r"\s*(Human|User):"), re.compile(r"\n\n?Assistant:")
+
+
+def _split_texts(record: Mapping[str, Any], asked: Prompt | None, chosen: str, rejected: str) -> tuple[Prompt, Response, Response]:
+    if isinstance(asked, str) and _HUMAN.match(asked) and chosen.startswith(asked) and rejected.startswith(asked):
+        return asked, chosen[len(asked) :], rejected[len(asked) :]  # transcripts, with their beginning in a column of its own
+    if asked is not None:
+        return asked, chosen, rejected
+    if isinstance(record.get("prompt"), str) or record.get("prompt") == []:
+        raise AlignError("`prompt` is empty: it needs at least one character")
+    transcript = bool(_HUMAN.match(chosen) and _HUMAN.match(rejected))
+    if not transcript:
+        _check_no_prompt_elsewhere(record)
+    common = _common(chosen, rejected)
+    if transcript:
+        ends = [match.end() for match in _ASSISTANT.finditer(chosen[:common])]
+        if not ends:
+            raise AlignError("`prompt` is missing, and the two transcripts do not begin with the same question")
+        return chosen[: ends[-1]], chosen[ends[-1] :], rejected[ends[-1] :]
+    if common == min(
+        len(chosen), len(rejected)
+    ):  # one response begins with the other: at a blank, so that both have something of their own
+        common = max(chosen.rfind(" ", 0, common), chosen.rfind("\n", 0, common), 0)
+    elif common and chosen[common - 1] == " ":
+        common -= 1  # the blank belongs to the response's first token
+    if not chosen[:common].strip():
+        raise AlignError(
+            "`prompt` is missing, and `chosen` and `rejected` do not begin with the same text: "
+            "name the prompt's column with `data.columns: {prompt: …}`"
+        )
+    return chosen[:common], chosen[common:], rejected[common:]
+
+
+def _common(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
+    """How many leading entries two sequences share."""
+    length = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length
+
+
+def _check_no_prompt_elsewhere(record: Mapping[str, Any]) -> None:
+    """Two texts are read with an implicit prompt only where no other column may hold it."""
+    candidates = [
+        str(name) for name, value in record.items()
+        if _may_be_prompt(value) and name not in TARGETS and not _NO_PROMPT.search(str(name))
+    ]  # fmt: skip
+    if candidates:
+        names = " or ".join(f"'{name}'" for name in candidates[:5])
+        raise ColumnsError(
+            f"`prompt` is missing; {names} may hold it: name it with `data.columns: {{prompt: {candidates[0]}}}`, or say "
+            "`{prompt: null}` if the two responses begin with it"
+        )
+
+
+def _may_be_prompt(value: Any) -> bool:
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], Mapping)))
+
+
+# Turns
+
+
+def _split_turns(asked: Prompt | None, chosen: list[Message], rejected: list[Message]) -> tuple[Prompt, Response, Response]:
+    whole = [not _is_answer(turns[0]) for turns in (chosen, rejected)]
+    if not any(whole):
+        if asked is None:
+            raise AlignError("`prompt` is missing, and both responses are answers only: expected `prompt`, or whole conversations")
+        return _as_turns(asked), chosen, rejected
+    if all(whole):
+        opening, chosen, rejected = _split_common(chosen, rejected)
+    else:
+        conversation = chosen if whole[0] else rejected
+        if not _is_answer(conversation[-1]) or len(conversation) < 2:
+            raise AlignError(f"`{'chosen' if whole[0] else 'rejected'}` does not end with an assistant's turn")
+        opening = conversation[:-1]
+        chosen, rejected = (conversation[-1:], rejected) if whole[0] else (chosen, conversation[-1:])
+    return _opening(asked, opening), chosen, rejected
+
+
+def _as_turns(asked: Prompt | None) -> list[Message]:
+    return [_user(asked)] if isinstance(asked, str) else list(asked or [])
+
+
+def _split_common(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+    """The turns that two conversations begin with, and the rest of each, which begins with an assistant's turn."""
+    common = _common(chosen, rejected)
+    while common and not all(len(turns) > common and _is_answer(turns[common]) for turns in (chosen, rejected)):
+        common -= 1
+    opening = chosen[:common]
+    if all(turn["role"] == "system" for turn in opening):
+        raise AlignError("`chosen` and `rejected` do not begin with the same question: there is no prompt that both answer")
+    return opening, chosen[common:], rejected[common:]
+
+
+def _opening(asked: Prompt | None, opening: list[Message]) -> list[Message]:
+    """The turns that the conversations begin with, checked against what the prompt's columns say, and completed by it."""
+    if asked is None:
+        return opening
+    turns = _as_turns(asked)
+    system = [turn for turn in turns if turn["role"] == "system"]
+    said = [turn for turn in turns if turn["role"] != "system"]
+    body = [turn for turn in opening if turn["role"] != "system"]
+    if body[: len(said)] == said or (len(said) == 1 and _stands_in(text_of(said[0]), body)):
+        return opening if opening[0]["role"] == "system" else [*system, *opening]
+    if len(opening) == len(body) and (said[-len(body) :] == body or _is_answer(said[-1])):  # they begin, or go on, where the prompt ends
+        return turns if said[-len(body) :] == body else [*turns, *opening]
+    raise AlignError("`prompt` is not what the conversations in `chosen` and `rejected` begin with: name another column for it, or null")
+
+
+def _stands_in(text: str, turns: Iterable[Message]) -> bool:
+    """Whether a text is in one of the turns, or one of the user's turns in it: prompts stand beside conversations stripped or templated."""
+    text = text.strip()
+    return any(text in text_of(turn) or (turn["role"] == "user" and text_of(turn) and text_of(turn) in text) for turn in turns)
