@@ -69,7 +69,8 @@ def rehearse(
         shutil.rmtree(folder)
         raise InterruptedRunError("the rehearsal was interrupted, and its folder deleted") from error
     except AlignError as error:
-        raise AlignError(f"the rehearsal fails: {error}\nalign: its folder is kept: {folder}") from error
+        reason = str(error).removesuffix(", then run the same command to go on")
+        raise AlignError(f"the rehearsal fails: {reason}\nalign: its folder is kept: {folder}") from error
     shutil.rmtree(folder)
     stages = sum(len(plans.up_to(run.stages, until)) for run in runs)
     return Report(stages, making.replaced, time.monotonic() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from textwrap import indent
@@ -19,15 +20,7 @@ from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task,
 
 LONGEST = 600  # characters of a written response
 PLAIN = ("It depends on what is asked for.", "Yes. Here is why: it follows from what was said.", "I am not sure about this one.")
-FINAL = (
-    "So the final answer is: {}.",
-    "The answer is {}.",
-    "The answer is {}",
-    "#### {}",
-    r"The answer is \boxed{{{}}}.",
-    "Answer: {}",
-    "{}",
-)
+FINAL = ("So the final answer is: {}.", "The answer is {}.", "The answer is {}", "#### {}", r"The answer is \boxed{{{}}}.", "{}", "={}")
 
 
 def script_of(stage: Stage, stages: Sequence[Stage]) -> Script | None:
@@ -52,9 +45,10 @@ def _responses(source: str, settings: dict[str, Any]) -> Script:
     """Both responses of preference pairs to the prompts that have some; to others those of their neighbours."""
     prompts = read_prompts(source, **settings)
     own: dict[str, list[str]] = {}
-    for _, tree in itertools.islice(locate_trees(source, settings["split"]), 4 * len(prompts)):
-        if isinstance(tree, PreferenceTree):
-            own.setdefault(prompt_id(tree.prompt), []).extend(_text(node)[:LONGEST] for node in tree.nodes)
+    with contextlib.suppress(AlignError):  # prompts alone, no pairs
+        for _, tree in itertools.islice(locate_trees(source, settings["split"]), 4 * len(prompts)):
+            if isinstance(tree, PreferenceTree):
+                own.setdefault(prompt_id(tree.prompt), []).extend(_text(node)[:LONGEST] for node in tree.nodes)
     others = [text for texts in own.values() for text in texts]
     others = (others or list(PLAIN))[: len(PLAIN)]
     return Script({prompt.id: _distinct([*own.get(prompt.id, []), *others]) for prompt in prompts})
@@ -126,7 +120,7 @@ def _programs(source: str, settings: Any) -> Script:
 
 def _answer(program: str, problem: Problem, chat: bool) -> str:
     """A program as a chat model answers it, or as a base model goes on from the problem's prefix."""
-    if chat or not problem.prefix:
+    if chat or not problem.prefix or not program.startswith(problem.prefix):
         return f"Here is the program.\n\n```python\n{program}\n```"
     return program.removeprefix(problem.prefix)
 
