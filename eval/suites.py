@@ -17,7 +17,7 @@ from eval.report.gather import Evaluation, read_evaluation
 HUB = {
     "gsm8k": ("openai/gsm8k:main", "test"), "math": ("HuggingFaceH4/MATH-500", "test"), "svamp": ("ChilleD/SVAMP", "test"),
     "bamboogle": ("chiayewken/bamboogle", "test"), "hotpotqa": ("hotpotqa/hotpot_qa:fullwiki", "validation"),
-    "2wikimultihopqa": ("xanhho/2WikiMultihopQA", "validation"), "fever": ("copenlu/fever_gold_evidence", "test"),
+    "2wikimultihopqa": ("framolfese/2WikiMultihopQA", "validation"), "fever": ("copenlu/fever_gold_evidence", "test"),
     "vitaminc": ("tals/vitaminc", "test"),
     "humaneval": ("openai/openai_humaneval", "test"), "humaneval+": ("evalplus/humanevalplus", "test"),
     "mbpp": ("google-research-datasets/mbpp:sanitized", "test"), "mbpp+": ("evalplus/mbppplus", "test"),

@@ -34,6 +34,11 @@ TEMPLATE = (
 )
 
 
+def pytest_ignore_collect(collection_path):
+    """Helpers of tests are no tests: `--doctest-modules` would import them, and with them what a fresh environment may lack (DeepSpeed)."""
+    return True if collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
+
+
 def pytest_collection_modifyitems(items):
     """Tests that end a shared engine by force come last."""
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.cli.terminal import show
 from align.errors import AlignError
 from align.imports import without_collection
+
+if TYPE_CHECKING:
+    from align.recipes import Recipe
+
+REHEARSALS = ("small", "real")
 
 
 def add(commands: Any) -> None:
@@ -27,6 +33,10 @@ def add(commands: Any) -> None:
     run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
     _recipe(run, "rounds.count=1")
     run.add_argument("--dry-run", action="store_true", help="check everything that can be checked, print the plan, and stop")
+    run.add_argument(
+        "--rehearse", nargs="?", const="small", choices=REHEARSALS,
+        help="try every stage on a handful of records, with small random models (or `real` ones), in a folder that is thrown away",
+    )  # fmt: skip
     run.add_argument("--until", metavar="STAGE", help="stop after this stage, such as round-1/pair")
     run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
@@ -54,6 +64,16 @@ def add(commands: Any) -> None:
     estimate.add_argument("--response-tokens", type=int, default=400, help="mean length of a response (default 400)")
     estimate.add_argument("--config", help="a model's config.json or its folder, where the hub cannot be reached")
     estimate.set_defaults(command=_estimate)
+
+
+def with_default_rehearsal(arguments: Sequence[str]) -> list[str]:
+    """A command line in which `--rehearse` takes no other word for its value than those it knows.
+
+    >>> with_default_rehearsal(["run", "--rehearse", "dpo/zephyr-7b"]), with_default_rehearsal(["run", "r", "--rehearse", "real"])
+    (['run', '--rehearse=small', 'dpo/zephyr-7b'], ['run', 'r', '--rehearse', 'real'])
+    """
+    following = [*arguments[1:], ""]
+    return ["--rehearse=small" if a == "--rehearse" and b not in REHEARSALS else a for a, b in zip(arguments, following, strict=True)]
 
 
 def _recipe(command: argparse.ArgumentParser, example: str) -> None:
@@ -106,7 +126,11 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"
-    runs = plans.runs_of(recipes.load(options.recipe, options.overrides))
+    recipe = recipes.load(options.recipe, options.overrides)
+    if options.rehearse:
+        _rehearse(recipe, options)
+        return
+    runs = plans.runs_of(recipe)
     for run in runs:
         check(run)
     if options.dry_run:
@@ -126,6 +150,17 @@ def _run(options: argparse.Namespace) -> None:
         show(outcome_table(found))
     if options.until is None and shard is None:
         _write_reports([run.folder.path for run in runs])
+
+
+def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
+    from align.rehearsal import Weights, rehearse
+
+    if options.dry_run or options.shard or options.jobs != 1:
+        raise AlignError("--rehearse goes with --until alone: a rehearsal is one process after the other, and runs every stage")
+    report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lambda line: print(line, flush=True))
+    print(f"rehearsed: {report.stages} stages in {report.seconds:.0f} s, all of them done. Not as it will be:")
+    for sentence in report.replaced:
+        print(f"  {sentence}")
 
 
 def _write_reports(folders: list[Path]) -> None:

@@ -305,7 +305,7 @@ class Code(_Section):
     """`module:function` of your own that makes the tests of problems without: record → Python text with assertions."""
     check_solutions: bool = True
     """Set problems aside whose own solution does not pass."""
-    decontaminate: list[str] = ["openai/openai_humaneval", "google-research-datasets/mbpp"]
+    decontaminate: list[str] = ["openai/openai_humaneval", "google-research-datasets/mbpp:full"]
     """Benchmarks (their test split) whose problems are left out; `evaluation.questions` always is."""
     sandbox: Sandboxing = Sandboxing()
     """Where programs run."""

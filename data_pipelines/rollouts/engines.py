@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.errors import AlignError, nearest
@@ -81,8 +81,18 @@ def _server(settings: EngineSettings, model: str) -> Iterator[Engine]:
         yield ServerEngine(model, url)
 
 
+@contextlib.contextmanager
+def _scripted(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    from data_pipelines.rollouts.scripted_engine import Script, ScriptedEngine
+
+    engine, options, script = (settings.options[name] for name in ("engine", "options", "script"))
+    with open_engine(replace(settings, engine=engine, options=options), model) as sampling:
+        yield ScriptedEngine(sampling, Script.read(script))
+
+
 ENGINES: dict[str, Callable[[EngineSettings, str], AbstractContextManager[Engine]]] = {
     "transformers": _transformers,
     "vllm": _vllm,
     "server": _server,
+    "scripted": _scripted,  # rehearsals put it around another one
 }

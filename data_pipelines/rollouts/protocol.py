@@ -40,7 +40,7 @@ class Completion:
     Attributes:
         text: without end token and stop text.
         token_ids: as sampled, end token and stop text included.
-        logps: log π of each token at temperature 1 and before any filter, nats.
+        logps: log π of each token at temperature 1 and before any filter, nats; empty for a text that no model sampled.
         finish_reason: "stop" or "length".
         stop_text: the stop text that ended it; None where an end token did, or the length.
     """

@@ -20,7 +20,7 @@ def read_samples(folder: Path) -> list[PreferenceTree]:
 def tree_of(rollout: Rollout, prompt: str | list[dict[str, Any]], tokenizer: Any) -> PreferenceTree:
     """The samples of a prompt as a tree of leaves without edges.
 
-    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`) and `finish_reason`. A response that ended on
+    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`, where it gave some) and `finish_reason`. A response that ended on
     an end token, whichever of the model's it was, has that token as its last. One that a stop text ended has the tokens before it,
     and is trained with the tokenizer's end token behind them. One that ended for length has no end.
     """
@@ -33,6 +33,7 @@ def _node(completion: Completion, tokenizer: Any) -> Node:
     if stopped:  # a token that holds the text's end and the stop text's beginning stays: it is what was sampled
         while len(ids) > 1 and len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) >= len(completion.text):
             ids = ids[:-1]
-    logps = [round(logp, 6) for logp in completion.logps[: len(ids)]]
-    metadata = {"finish_reason": completion.finish_reason, "logps": logps}
+    metadata: dict[str, Any] = {"finish_reason": completion.finish_reason}
+    if completion.logps:
+        metadata["logps"] = [round(logp, 6) for logp in completion.logps[: len(ids)]]
     return Node(completion.text, token_ids=ids, complete=stopped, metadata=metadata)

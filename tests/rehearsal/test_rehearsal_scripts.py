@@ -1,0 +1,145 @@
+"""What is written in a rehearsal: later stages must be able to use it, and the engine's own samples must stand beside it."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from conftest import byte_level_tokenizer, random_model
+
+from align.errors import AlignError
+from align.rehearsal.scripts import script_of
+from align.runs import External, Output, Stage
+from data_pipelines.code_execution.extraction import program_of
+from data_pipelines.code_execution.problems import read_problems
+from data_pipelines.code_execution.sandbox import Sandbox
+from data_pipelines.rollouts.prompts import prompt_id
+from data_pipelines.rollouts.protocol import Request, Sampling
+from data_pipelines.rollouts.samples import tree_of
+from data_pipelines.rollouts.scripted_engine import Script, ScriptedEngine
+from data_pipelines.rollouts.transformers_engine import TransformersEngine
+from data_pipelines.thought_trees.tasks import available_tasks, load_task, read_questions
+from data_pipelines.thought_trees.thoughts import thought_of
+
+SAMPLE, SEARCH = "data_pipelines.rollouts.stages:sample", "data_pipelines.thought_trees.stages:search_questions"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    random_model().save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return TransformersEngine(folder, dtype="float32")
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def completions(engine, script, id, prompt, n=4):
+    (rollout,) = ScriptedEngine(engine, script).generate([Request(id, prompt, n, seed=3)], Sampling(6))
+    return rollout
+
+
+def test_the_first_of_several_samples_is_the_models_own_and_the_others_are_written(engine):
+    script = Script({"p": ["Yes.", "No, not at all."]})
+    own = completions(engine, Script(), "p", "Is it?")
+    mixed = completions(engine, script, "p", "Is it?")
+    assert mixed.completions[0] == own.completions[0]
+    assert {completion.text for completion in mixed.completions[1:]} == {"Yes.", "No, not at all."}
+    assert all(c.token_ids[-1] == engine.tokenizer.eos_token_id and c.finish_reason == "stop" for c in mixed.completions[1:])
+    assert completions(engine, script, "p", "Is it?", n=1).completions[0].text in ("Yes.", "No, not at all.")
+    assert completions(engine, script, "another", "Is it?").completions[1].finish_reason == "length"
+
+
+def test_written_responses_have_no_log_probs_that_a_scorer_could_take_for_a_samplers(engine):
+    tree = tree_of(completions(engine, Script({"p": ["Yes."]}), "p", "Is it?"), "Is it?")
+    assert "logps" in tree.nodes[0].metadata
+    assert all("logps" not in node.metadata for node in tree.nodes[1:])
+
+
+@pytest.mark.parametrize("name", available_tasks())
+def test_every_task_gets_thoughts_of_each_step_and_last_ones_that_state_answers(engine, name, tmp_path):
+    task = load_task(name)
+    example = task.examples[0].fields if task.examples else dict.fromkeys(task.data.fields, "12 7 3 1")
+    columns = {column: example[field] for field, column in task.data.fields.items()}
+    gold = {task.data.gold: task.examples[0].answer if task.examples else "4"} if task.data.gold else {}
+    if task.data.gold_pattern:
+        gold[task.data.gold] = f"It is so.\n#### {gold[task.data.gold]}"
+    source = write(tmp_path / "questions.jsonl", [{**columns, **gold}])
+    try:
+        (question,) = read_questions(task, source)
+    except AlignError as error:
+        pytest.skip(f"the example is no record of this task: {error}")
+    settings = {"task": name, "source": {"split": "train", "limit": 1}}
+    script = script_of(Stage("search", SEARCH, settings, {"questions": External(source)}), [])
+    prompt = engine.prompt_ids("Question")
+    path: tuple[int, ...] = ()
+    for step in range(task.steps):
+        scripted = ScriptedEngine(engine, script)
+        scripted._asked[question.id] = len(prompt)
+        written = scripted._written(SimpleNamespace(id=f"{question.id}/{step - 1}", prompt_token_ids=prompt + path))
+        assert [completion.text for completion in written] == script.thoughts[question.id][step]
+        thoughts = [thought_of(completion, task, engine.tokenizer) for completion in written]
+        assert all(thought.whole for thought in thoughts)
+        path += thoughts[0].token_ids
+    assert all(task.canonical(thought.text, question) is not None for thought in thoughts)
+    judged = scripted._written(SimpleNamespace(id=f"{question.id}/judge/0", prompt_token_ids=prompt))
+    assert [completion.text for completion in judged] == list(script.judgements)
+
+
+OWN = {"prompt": "Write `twice(n)`.", "tests": {"calls": [[[2], 4], [[5], 10]]}, "entry_point": "twice"}
+PROBLEMS = {
+    "with a solution": {
+        "task_id": 3, "text": "Write a function to double.", "code": "def twice(n):\r\n    return 2 * n", "test_list": ["assert twice(2) == 4"],
+        "test_setup_code": "", "challenge_test_list": [],
+    },
+    "whole programs without one": {
+        "question": "Double it.", "input_output": json.dumps({"inputs": ["2\n", "5\n"], "outputs": ["4\n", "10\n"]}), "difficulty": "easy",
+    },
+    "functions without one": {
+        "question": "Double it.", "input_output": json.dumps({"fn_name": "twice", "inputs": [[2], [5]], "outputs": [4, 10]}),
+        "starter_code": "def twice(n):",
+    },
+    "methods without one": {
+        "question": "Double it.", "input_output": json.dumps({"fn_name": "twice", "inputs": [[2], [5]], "outputs": [4, 10]}),
+        "starter_code": "class Solution:\n    def twice(self, n: int) -> int:",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_of_the_programs_to_a_problem_one_passes_and_others_do_not(name, chat, tmp_path):
+    source = write(tmp_path / "problems.jsonl", [PROBLEMS[name]])
+    reading = {"format": "auto", "split": "train", "limit": 4}
+    choosing = Stage("problems", "choose", {"source": reading, "tests_from": None, "chat": chat}, {"problems": External(source)})
+    sampling = Stage("sample", SAMPLE, {}, {"prompts": Output("problems", "prompts.jsonl")})
+    script = script_of(sampling, [choosing, sampling])
+    (problem,) = read_problems(source, "train")
+    (answers,) = script.responses.values()
+    with Sandbox("limits-only", 1) as sandbox:
+        verdicts = [sandbox.run(program_of(answer, problem, chat), problem.tests).passed for answer in answers]
+    assert verdicts == [True, False, False]
+
+
+def test_problems_of_which_no_solution_is_known_cannot_be_rehearsed(tmp_path):
+    source = write(tmp_path / "problems.jsonl", [{"prompt": "Write `twice(n)`.", "tests": "assert twice(2) == 4"}])
+    reading = {"format": "auto", "split": "train", "limit": 4}
+    choosing = Stage("problems", "choose", {"source": reading, "tests_from": None, "chat": True}, {"problems": External(source)})
+    sampling = Stage("sample", SAMPLE, {}, {"prompts": Output("problems", "prompts.jsonl")})
+    with pytest.raises(AlignError, match="has a solution"):
+        script_of(sampling, [choosing, sampling])
+
+
+def test_prompts_get_their_own_responses_and_those_without_their_neighbours(tmp_path):
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "A poet."}]
+    pairs = [
+        {"prompt": "Who?", "chosen": turns, "rejected": [turns[0], {"role": "assistant", "content": "Nobody."}]},
+        {"prompt": "When?", "chosen": "In 1848.", "rejected": "Never, I think."},
+    ]
+    settings = {"source": {"split": "train", "limit": 8, "column": "prompt"}}
+    stage = Stage("sample", SAMPLE, settings, {"prompts": External(write(tmp_path / "pairs.jsonl", pairs))})
+    assert script_of(stage, []).responses[prompt_id("Who?")][:2] == ["A poet.", "Nobody."]
+    stage = Stage("sample", SAMPLE, settings, {"prompts": External(write(tmp_path / "prompts.jsonl", [{"prompt": "Where?"}]))})
+    assert len(script_of(stage, []).responses[prompt_id("Where?")]) > 1
