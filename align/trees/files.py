@@ -71,6 +71,16 @@ def check_columns(records: Iterable[Any], columns: Mapping[str, str | None] | No
         raise AlignError(f"{where}: {reason}") from reason
 
 
+def check_source(path: str | os.PathLike[str], split: str = "train", columns: Mapping[str, str | None] | None = None) -> None:
+    """See that a source's first records are in a form that is read.
+
+    Raises:
+        AlignError: as `check_columns`, or the source does not exist.
+    """
+    first = itertools.islice(read_records(path, split), LOOKED_AT)
+    check_columns((record for _, record in first), columns, str(path))
+
+
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
