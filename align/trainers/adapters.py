@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
 from align.errors import AlignError
@@ -27,7 +28,7 @@ def load_adapters(model: PeftModel, checkpoint: Path, optional: str | None = Non
         optional: an adapter that may be missing there, and then stays as it is.
 
     Raises:
-        AlignError: an adapter is missing, or is of another form; nothing is loaded then.
+        AlignError: an adapter is missing, or is of another form, and nothing is loaded then; or PEFT has saved less than it consists of.
     """
     loaded = {}
     for name in model.peft_config:
@@ -41,6 +42,12 @@ def load_adapters(model: PeftModel, checkpoint: Path, optional: str | None = Non
             raise AlignError(f"checkpoint '{checkpoint}' has no weights of the adapter '{name}', which the model has: {there}")
     for name, weights in loaded.items():
         set_peft_model_state_dict(model, weights, adapter_name=name)
+        for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items():
+            if not torch.equal(tensor.cpu(), weights[key].to(tensor.dtype)):
+                raise AlignError(
+                    f"the adapter '{name}' in checkpoint '{checkpoint}' does not give {key} when it is loaded: of virtual tokens that an "
+                    "encoder makes (P-tuning, prefix_projection) PEFT saves the tokens alone, so that their training cannot go on"
+                )
 
 
 def _saved(checkpoint: Path) -> list[str]:

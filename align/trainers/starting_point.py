@@ -96,11 +96,15 @@ def add_reference_adapter(policy: PeftModel) -> bool:
     for key, tensor in tensors.items():
         parts = key.split(".")
         if name in parts:
-            tensor.data = tensors[".".join(active if part == name else part for part in parts)].data.clone()
+            original = tensors.get(".".join(active if part == name else part for part in parts))
+            if original is None:
+                policy.delete_adapter(name)
+                return False
+            tensor.data = original.data.clone()
             if isinstance(tensor, nn.Parameter):
                 tensor.requires_grad_(False)
         elif isinstance(tensor, nn.Parameter):
-            tensor.requires_grad_(trained[key])
+            tensor.requires_grad_(trained.get(key, tensor.requires_grad))
     for module in policy.modules():
         scaling = getattr(module, "scaling", None)
         if isinstance(scaling, dict) and active in scaling:

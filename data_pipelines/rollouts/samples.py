@@ -20,9 +20,9 @@ def read_samples(folder: Path) -> list[PreferenceTree]:
 def tree_of(rollout: Rollout, prompt: str | list[dict[str, Any]], tokenizer: Any) -> PreferenceTree:
     """The samples of a prompt as a tree of leaves without edges.
 
-    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`, where it gave some) and `finish_reason`. A response that ended on
-    an end token, whichever of the model's it was, has that token as its last. One that a stop text ended has the tokens before it,
-    and is trained with the tokenizer's end token behind them. One that ended for length has no end.
+    Nodes keep the sampler's token ids, and in their metadata its log-probs (`logps`, where it gave some) and `finish_reason`. A
+    response that ended on an end token, whichever of the model's it was, has that token as its last. One that a stop text ended has
+    the tokens before it, and is trained with the tokenizer's end token behind them. One that ended for length has no end.
     """
     nodes = tuple(_node(completion, tokenizer) for completion in rollout.completions)
     return PreferenceTree(prompt, nodes, prompt_token_ids=rollout.prompt_token_ids, id=rollout.id)

@@ -77,6 +77,53 @@ def test_a_training_resumed_in_an_epoch_ends_with_the_same_weights(training, tmp
     assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
 
 
+MODEL_ALONE = "it holds the model alone (training.save_only_model): the states of optimizer, schedule and random numbers are not there"
+INCOMPLETE = {
+    ("optimizer.pt",): "optimizer.pt is missing, so its optimizer would begin anew",
+    ("scheduler.pt",): "scheduler.pt is missing, so its optimizer would begin anew",
+    ("optimizer.pt", "scheduler.pt"): "optimizer.pt and scheduler.pt are missing, so its optimizer would begin anew",
+    ("optimizer.pt", "scheduler.pt", "rng_state.pth"): MODEL_ALONE,
+}
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("files", INCOMPLETE, ids=" ".join)
+def test_a_checkpoint_without_its_optimizer_is_named_and_nothing_is_lost(files, training, tmp_path):
+    checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"))
+    for checkpoint in checkpoints:
+        for name in files:
+            (checkpoint / name).unlink()
+    before = contents(tmp_path / "out")
+    assert fault(checkpoints[-1]) == INCOMPLETE[files]
+    begin_with = rf"model.name_or_path={tmp_path}/out/checkpoint-8, with model.reference set to the model that the training began with"
+    with pytest.raises(AlignError, match=rf"checkpoint-8': .*there is no whole one beside it. .*{begin_with}"):
+        training(str(tmp_path / "out/checkpoint-8"))
+    with pytest.raises(AlignError, match=rf"checkpoint-8': .*{begin_with}.*; or move the checkpoints away to begin anew"):
+        training(True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_training_that_saves_its_model_alone_is_not_begun_anew_by_resuming(training, tmp_path):
+    shutil.rmtree(tmp_path / "out")
+    training(save_only_model=True)
+    before = contents(tmp_path / "out")
+    with pytest.raises(AlignError, match=r"holds the model alone \(training.save_only_model\)"):
+        training(True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_older_checkpoint_with_its_optimizer_is_gone_on_from(training, tmp_path, caplog):
+    whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    (tmp_path / "out/checkpoint-8/optimizer.pt").unlink()
+    training(True)
+    assert "checkpoint-8 is passed over: optimizer.pt is missing" in caplog.text
+    again = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
+
+
 class Ask(TrainerCallback):
     """Makes the stop file in the middle of a step."""
 
@@ -161,6 +208,8 @@ def test_a_checkpoint_of_a_training_spread_out_otherwise(now, message, tmp_path)
 def test_plain_copies_may_change_their_number(tmp_path):
     then = Distribution(4, "none", 64)
     begin(tmp_path, then)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({}, tmp_path / name)
     for rank in range(4):
         torch.save({}, tmp_path / f"rng_state_{rank}.pth")
     (tmp_path / "trainer_state.json").write_text("{}")

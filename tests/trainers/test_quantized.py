@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 from conftest import align, byte_level_tokenizer, small_llama
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 
 from align.models import load_model
+from align.trainers import PreferenceConfig, PreferenceTrainer
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install bitsandbytes)")
 ROWS = [{"prompt": f"What is {a}?\n", "chosen": f"It is {a}.", "rejected": "No idea, of course."} for a in range(12)]
@@ -43,6 +46,18 @@ def test_an_adapter_is_trained_over_weights_of_four_bits(recipe, tmp_path):
     merged = load_model(str(tmp_path / "out"), dtype="float32").eval()
     plain = load_model(str(tmp_path / "model"), dtype="float32").eval()
     assert not torch.equal(merged.model.layers[0].mlp.up_proj.weight, plain.model.layers[0].mlp.up_proj.weight)
+
+
+@pytest.mark.slow
+def test_a_trained_adapter_over_four_bits_is_its_own_reference(recipe, tmp_path, settings):
+    model = load_model(str(tmp_path / "model"), dtype="float32", quantization="nf4")
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+    args = PreferenceConfig(**{**settings, "max_steps": 2, "learning_rate": 1e-2, "logging_steps": 1})
+    trainer = PreferenceTrainer(adapted, None, args, train_dataset=Dataset.from_list(ROWS), processing_class=byte_level_tokenizer())
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert losses[1] < losses[0] - 0.01
 
 
 @pytest.mark.slow
