@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
@@ -31,7 +32,7 @@ class CompactProgress(ProgressCallback):
         if self.training_bar is not None:
             self.training_bar.set_description(self._label)
             if isinstance(args, PreferenceConfig):
-                self.training_bar.write(f"{self._label}: loss {args.described_losses()}")
+                self.training_bar.write(f"{self._label}: loss {args.described_losses()}", file=sys.stderr)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         """Put the latest values behind the bar."""

@@ -22,7 +22,8 @@ def take_pairs(task: Task) -> None:
     """Make a round's preferences of a preference set's own pairs, as they are: those of the round's prompts.
 
     Inputs: `offline`, the preference set; `prompts`. Settings: `source`, `part` and `parts`, as for the sampling of a round;
-    `offline_split`, `max_rejected_share`. Outputs: `pairs.jsonl`, `flat.jsonl`, `statistics.json`.
+    `offline_split`, `offline_limit`, `max_rejected_share`. Outputs as those of `pair`: `pairs.jsonl`, `flat.jsonl`, `scored.jsonl`
+    (the same trees, nothing was scored) and `statistics.json`.
 
     Raises:
         AlignError: the preference set has none of these prompts.
@@ -35,6 +36,7 @@ def take_pairs(task: Task) -> None:
         raise AlignError(f"data.train has no pair to any of this round's {len(wanted)} prompts, which rounds.candidates: data trains on")
     write_trees(trees, task.folder / "pairs.jsonl")
     write_pairs(trees, task.folder / "flat.jsonl")
+    write_trees(trees, task.folder / "scored.jsonl")
     ends = {side: [tree.nodes[getattr(edge, side)] for tree in trees for edge in tree.edges] for side in ("chosen", "rejected")}
     lengths = {side: mean(characters(node) for node in nodes) for side, nodes in ends.items()}
     write_json(

@@ -9,7 +9,9 @@ from align import recipes
 from align.errors import AlignError
 from align.losses import expand
 from align.recipes import Recipe
+from align.rewards.pairing import rule_ranks
 from align.runs import External, Input, Output, Stage
+from data_pipelines.implicit_rewards.replay import sizes
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 
 MICRO = "micro:style"
@@ -252,9 +254,12 @@ def _check_round(recipe: Recipe) -> None:
 
 
 def _check_candidates(recipe: Recipe) -> None:
+    """What a round that samples needs; what is wrong in an override shows here, before the first round."""
     rounds, rollouts = recipe.rounds, recipe.rollouts
     assert rounds is not None
     assert rollouts is not None
+    rule_ranks(rounds.pairing, 2)
+    sizes(1, 1, rounds.replay)
     implicit = any(choice.name == "implicit" for choice in rounds.scorers)
     if implicit and recipe.model.reference is None and recipe.model.name_or_path != MICRO:
         raise AlignError("model.reference is missing: implicit rewards need the model that the policy was tuned from")

@@ -74,6 +74,8 @@ def test_the_rounds_are_those_of_the_released_scripts():
         ({"rounds.overrides": [{"rounds.candidates": "data"}]}, "there is no response for rounds.exploration: policy"),
         ({"rounds.overrides": [{"rounds.exploration": "none"}]}, "belong together"),
         ({"rounds.candidates": "samples", "rounds.filter.min_responses": 1}, "rollouts.samples is 1: a pair needs two responses"),
+        ({"rounds.overrides": [FIRST, {"rounds.pairing": "best_wurst"}]}, "rounds.pairing is 'best_wurst': did you mean 'best_worst'"),
+        ({"rounds.overrides": [FIRST, {"rounds.replay": 1.5}]}, "rounds.replay is 1.5: expected a share"),
         ({"rounds.exploration": "reference"}, "rounds.exploration is 'reference'"),
     ],
 )
