@@ -122,7 +122,9 @@ class Label(Grader):
             AlignError: an option is no such mapping.
         """
         for name, option in (("labels", labels), ("otherwise", otherwise or {})):
-            if not isinstance(option, Mapping) or any(isinstance(texts, str) or not isinstance(texts, Sequence) for texts in option.values()):
+            if not isinstance(option, Mapping) or any(
+                isinstance(texts, str) or not isinstance(texts, Sequence) for texts in option.values()
+            ):
                 raise AlignError(f"grader.{name}: expected labels, each with a list of texts, such as {{SUPPORTS: [supported]}}")
         self._patterns = {label: _any_of((label, *texts)) for label, texts in labels.items()}
         self._otherwise = {label: _any_of(texts) for label, texts in (otherwise or {}).items()}

@@ -1,4 +1,4 @@
-"""The process behind `symbolic`: reads questions as JSON lines, answers in JSON lines, and is ended by the system where one takes too long."""
+"""The process behind `symbolic`: questions and answers are JSON lines; the system ends it where one takes too long."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ def searches(draw):
     """Trees of any shape, with values and one to three kept leaves; now and then a thought that nobody could judge."""
     count = draw(st.integers(1, 25))
     scores = st.sampled_from([None, 0.0, 1.0, 2.0])
-    nodes = tuple(Node(f"t{draw(st.integers(0, 9))} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count))
+    nodes = tuple(
+        Node(f"t{draw(st.integers(0, 9))} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count)
+    )
     inner = {node.parent for node in nodes}
     leaves = [i for i in range(count) if i not in inner]
     kept = draw(st.lists(st.sampled_from(leaves), min_size=1, max_size=3, unique=True))
