@@ -171,6 +171,17 @@ def test_labels_are_those_that_the_authors_code_takes():
         assert task.canonical(f"So the final answer is: {stated}", Question("", {"claim": "?"})) == label, stated
 
 
+def test_a_number_is_read_whole_where_the_answer_is_one_and_else_the_last_one_counts():
+    grader = find_grader("number")()
+    for stated, gold, right in [
+        ("**18**", "18", True), ("€5", "5", True), ("1e3", "1000", True), ("7 km/h", "7", True), ("1 1/2", "1.5", True), ("it takes 2 1/4 hours", "9/4", True),
+        ("12 m^2", "12", True), ("The area is 12 cm^{2}.", "12", True), ("-$5", "-5", True), ("$-5", "-5", True), ("10-5 = 5", "5", True), ("10 - 5", "5", True),
+        ("2 million", "2", False), ("2 million", "2000000", True), ("5 dozen", "60", True), ("50%", "50", True), (r"\boxed{18}", "18", True), (r"\$18", "18", True),
+        ("1,234.50 dollars", "1234.5", True), ("18 apples, 5 of them red", "5", True), ("3/0", "3", False), ("none", "0", False), ("1e99999", "1", False), (".5", "0.5", True),
+    ]:  # fmt: skip
+        assert grader.is_right(stated, (gold,), {}) == right, (stated, gold)
+
+
 MATHS = [
     ("0.5", r"\frac{1}{2}", True), ("x = 4", "4", True), (r"$\boxed{(1,2)}$.", "(1, 2)", True), ("no idea", "4", False), ("", "4", False),
     (r"\sqrt{8}", r"2\sqrt{2}", True), (r"50\%", "50", True), ("1,250", "1250", True), ("[0,1)", "[0, 1)", True), ("[0,1]", "[0, 1)", False),
