@@ -143,7 +143,7 @@ def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
 
 
 _NUMBER = re.compile(
-    r"(?P<minus>(?<![\w)])(?<![\w)] )[-−]\s?)?[$€£¥₹]?(?P<later_minus>[-−])?(?<![\^_\w])(?<!\^\{)"
+    r"(?P<minus>(?<![\w)])[-−])?[$€£¥₹]?(?P<later_minus>[-−])?(?<![\^_\w])(?<!\^\{)"
     r"(?:(?P<whole>\d+)\s+(?P<part>\d+/\d+)|(?P<digits>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?))"
 )
 _OPERATOR_BEFORE, _MORE_AFTER = re.compile(r"[-+*/x×÷]\s*$"), re.compile(r"\s*\w*\s*(?:\d|[-+*/×÷])")
