@@ -143,8 +143,8 @@ def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
 
 
 _NUMBER = re.compile(
-    r"(?P<minus>(?<![\w)])[-−])?[$€£¥₹]?(?P<later_minus>[-−])?(?<![\^_\w])(?<!\^\{)"
-    r"(?:(?P<whole>\d+)\s+(?P<part>\d+/\d+)|(?P<digits>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?))"
+    r"(?P<minus>(?<![\w)])[-−])?(?:[$€£¥₹](?P<later_minus>[-−])?)?(?<![\^_\w])(?<!\^\{)"
+    r"(?:(?P<whole>\d+)\s+(?P<part>\d+/\d+)|(?P<digits>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?))(?![eE]\d)"
 )
 _OPERATOR_BEFORE, _MORE_AFTER = re.compile(r"[-+*/x×÷]\s*$"), re.compile(r"\s*\w*\s*(?:\d|[-+*/×÷])")
 _EQUATION = re.compile(r"(?<![\w.%])([-\d(][\d\s.,()+\-*/x×÷]*[-+*/x×÷][\d\s.,()+\-*/x×÷]*)=\s*\$?(-?\d[\d,]*(?:\.\d+)?)(?![\d/%])")
