@@ -98,7 +98,8 @@ def _import_search(options: argparse.Namespace) -> None:
         raise AlignError(f"{options.log}: no preference can be made of its {len(found) + len(rejected)} searches; see {aside}")
     write_trees(trees, options.trees.with_suffix(".searches.jsonl"))
     write_trees(trained, options.trees)
-    print(f"{options.trees}: {len(trained)} trees, {sum(len(tree.edges) for tree in trained)} edges; {len(rejected)} searches set aside ({aside}).")
+    edges = sum(len(tree.edges) for tree in trained)
+    print(f"{options.trees}: {len(trained)} trees, {edges} edges; {len(rejected)} searches set aside ({aside}).")
 
 
 def _exec(options: argparse.Namespace) -> int:

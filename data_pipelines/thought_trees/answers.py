@@ -12,13 +12,15 @@ _DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]*?)(?<!\\)\$\$?")
 _SYMBOLS = {
     "−": "-", "‐": "-", "‑": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ",
     "∗": "*", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "±": r"\pm ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "θ": r"\theta ", "α": r"\alpha ",
-    "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4",
-    "⅕": " 1/5", "⅛": " 1/8", "⁄": "/", "⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8",
-    "⁹": "^9", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5", "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9", "\u00a0": " ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "θ": r"\theta ",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "½": " 1/2",
+    "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4",
+    "⅕": " 1/5", "⅛": " 1/8", "⁄": "/", "\u00a0": " ",
     "\u202f": " ", "\u2009": " ", "’": "'", "‘": "'", "“": '"', "”": '"', "º": "°", "≈": r"\approx ", "→": r"\to ", "⟨": r"\langle ",
     "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
 }  # fmt: skip
+_RAISED, _LOWERED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 _TRANSLATION = str.maketrans(_SYMBOLS)
 _REPLACED = [
     (re.compile(pattern), replacement)
@@ -47,7 +49,11 @@ _REPLACED = [
         (r"\\(?:geq|geqslant)(?![A-Za-z])|>=", r"\\ge "),
     )
 ]
-_BEFORE = re.compile(r"(?:≈|\\approx|=|:|about|approximately|approx\.?|roughly|exactly)\s*(?=[\S])(?![A-Za-z]*\s+[a-z]{4,})", re.IGNORECASE)
+_BEFORE = re.compile(
+    r"(?:≈|\\approx|=|:|about|approximately|approx\.?|roughly|exactly|(?:the\s+)?(?:final\s+)?answer\s*(?:is\b|:)\s*:?)"
+    r"\s*(?=\S)(?![A-Za-z]*\s+[a-z]{4,})",
+    re.IGNORECASE,
+)
 _AROUND = "\"'“”"
 _BOXES, _APART = 20, 40  # the last boxes that are looked at, and the characters between two of one list
 LONGEST = 2000
@@ -95,7 +101,8 @@ def plain(answer: str) -> str:
     text = unboxed(answer)
     if len(text) > LONGEST:
         return text.strip()
-    text = text.translate(_TRANSLATION)
+    text = _RAISED.sub(lambda match: f"^{{{match.group().translate(_DIGITS)}}}", text.translate(_TRANSLATION))
+    text = _LOWERED.sub(lambda match: f"_{{{match.group().translate(_DIGITS)}}}", text)
     text = _DOLLARS.sub(_without_dollars, text)
     text = text.replace("\\$", "$")
     for _ in range(2):

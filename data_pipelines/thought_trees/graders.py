@@ -13,6 +13,8 @@ from typing import Any
 
 from align.errors import AlignError, nearest
 from align.registry import find, imported
+from data_pipelines.thought_trees.answers import plain
+from data_pipelines.thought_trees.quantities import quantity
 
 Fields = Mapping[str, str]
 
@@ -122,7 +124,9 @@ class Label(Grader):
             AlignError: an option is no such mapping.
         """
         for name, option in (("labels", labels), ("otherwise", otherwise or {})):
-            if not isinstance(option, Mapping) or any(isinstance(texts, str) or not isinstance(texts, Sequence) for texts in option.values()):
+            if not isinstance(option, Mapping) or any(
+                isinstance(texts, str) or not isinstance(texts, Sequence) for texts in option.values()
+            ):
                 raise AlignError(f"grader.{name}: expected labels, each with a list of texts, such as {{SUPPORTS: [supported]}}")
         self._patterns = {label: _any_of((label, *texts)) for label, texts in labels.items()}
         self._otherwise = {label: _any_of(texts) for label, texts in (otherwise or {}).items()}
@@ -138,7 +142,10 @@ def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(rf"\b{re.escape(text)}\b" for text in texts), re.IGNORECASE)
 
 
-_NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_NUMBER = re.compile(
+    r"(?P<minus>(?<![\w)])[-−])?(?:[$€£¥₹](?P<later_minus>[-−])?)?(?<![\^_\w])(?<!\^\{)"
+    r"(?:(?P<whole>\d+)\s+(?P<part>\d+/\d+)|(?P<digits>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?))(?![eE]\d)"
+)
 _OPERATOR_BEFORE, _MORE_AFTER = re.compile(r"[-+*/x×÷]\s*$"), re.compile(r"\s*\w*\s*(?:\d|[-+*/×÷])")
 _EQUATION = re.compile(r"(?<![\w.%])([-\d(][\d\s.,()+\-*/x×÷]*[-+*/x×÷][\d\s.,()+\-*/x×÷]*)=\s*\$?(-?\d[\d,]*(?:\.\d+)?)(?![\d/%])")
 
@@ -147,16 +154,26 @@ class Number(Grader):
     """A number; units, currency signs and thousands separators do not count. Steps: their equations must hold."""
 
     def canonical(self, answer: str, fields: Fields) -> str | None:
-        """The last number of the answer, exactly.
+        """The number that the answer is, with its magnitude ("2 million"), or else the last number in it, exactly.
 
-        >>> Number().canonical("$1,250.50 a week", {}), Number().canonical("none", {})
-        ('2501/2', None)
+        >>> Number().canonical("$1,250.50 a week", {}), Number().canonical("1 1/2 hours", {}), Number().canonical("none", {})
+        ('2501/2', '3/2', None)
+        >>> Number().canonical("so it covers 12 m^2", {}), Number().canonical("10-5 makes 5e3", {}), Number().canonical("It is -$5.", {})
+        ('12', '5000', '-5')
         """
-        numbers = re.findall(_NUMBER, answer)
+        whole = quantity(plain(answer))
+        if whole is not None:
+            return str(whole.value)
+        numbers = list(_NUMBER.finditer(answer))
+        if not numbers:
+            return None
+        match = numbers[-1]
         try:
-            return str(Fraction(numbers[-1].replace(",", ""))) if numbers else None
+            parts = (match["digits"] or match["part"]).replace(",", "").split("/")
+            value = Fraction(match["whole"] or 0) + Fraction(parts[0]) / Fraction(parts[-1] if len(parts) > 1 else 1)
         except (ValueError, ZeroDivisionError):
             return None
+        return str(-value if bool(match["minus"]) != bool(match["later_minus"]) else value)
 
     def check_step(self, thoughts: Sequence[str], fields: Fields) -> bool | None:
         """Whether every equation of the last thought holds to the digits it gives; None without equations.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from data_pipelines.thought_trees.answers import LONGEST, plain
+from data_pipelines.thought_trees.expressions import AND, TRIGONOMETRIC, WORD, as_latex, is_maths
 from data_pipelines.thought_trees.graders import Fields, Number
 from data_pipelines.thought_trees.quantities import leading_number, quantity, same_quantity
 from data_pipelines.thought_trees.symbolic import canonical_expression, same_expression
@@ -13,35 +14,16 @@ from data_pipelines.thought_trees.units import COUNTED, unit_name
 
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Ja-j])\)|([A-J])[).:]|([A-J]))", re.IGNORECASE)
 _CHOICE_WITH_TEXT = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-J])\)|([A-J])[).:](?=\s))\s*\S.*", re.DOTALL)
-_TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?|(noon|midnight)", re.I)
+_TIME = re.compile(
+    r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?|(noon|midnight)", re.I
+)
 _BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|\(?\s*base\s*(\d{1,2})\s*\)?)")
-_NAMED = re.compile(r"(\([A-Za-z\\][\w\\, ]*\)|[A-Za-z\\][\w\\{}]*(?:\s+[A-Za-z]+){0,3}(?:\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?)\s*(?:=|\\in(?![A-Za-z])|\\approx)\s*(.+)")
-_AND = re.compile(r",?\s+(?:and|or)\s+|\s*;\s*", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(\([A-Za-z\\][\w\\, ]*\)|[A-Za-z\\][\w\\{}]*"
+    r"(?:\s+[A-Za-z]+){0,3}(?:\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?)\s*(?:=|\\in(?![A-Za-z])|\\approx)\s*(.+)"
+)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_FUNCTIONS = "arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot sec csc log ln lg exp sqrt gcd lcm max min det deg dim mod".split()
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega infty".split()
-_COMMAND = re.compile(r"\\[A-Za-z]+\*?(?:\{(?:[bpvBV]?matrix|array|cases|aligned?)\}(?:\{[clr|]*\})?)?")
-_WORD = re.compile(r"[A-Za-z]{2,}")
-_SHORT_WORDS = frozenset("no on up us in is it at am pm or of so to do go he me my we by an as be if".split())
-_JUXTAPOSED = re.compile(r"\d\s+\.?\d")
-_PLAIN_TO_LATEX = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"(?<!\*)\*\*(?!\*)", "^"),
-        (r"\ball real numbers\b|\breal numbers\b|\ball reals\b", r"\\mathbb{R}"),
-        (r"(?<![A-Za-z\\])(?:-\s*)?(?:infinity|inf|oo)(?![A-Za-z])", lambda m: ("-" if m.group().startswith("-") else "") + r"\infty"),
-        (rf"(?<![A-Za-z\\])({'|'.join(_GREEK)})(?![A-Za-z])", r"\\\1 "),
-        (r"√\s*\(([^()]*)\)|(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
-        (r"√\s*\{?(\w+)\}?|(?<![A-Za-z\\])sqrt\s*\{?(\w+)\}?", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
-        (rf"(?<![A-Za-z\\])({'|'.join(_FUNCTIONS)})(?=[\s(^_\d]|\\|[a-zA-Z](?![A-Za-z]))", r"\\\1 "),
-        (r"\^\s*\(([^()]*)\)", r"^{\1}"),
-        (r"\^\s*([-+]?\d{2,}|-\d|-[a-zA-Z])", r"^{\1}"),
-        (r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])", r" \\cdot "),
-        (r"\\langle\s*(.*?)\s*\\rangle", r"(\1)"),
-    )
-]
 _LONGEST_LIST = 20
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
 class Maths(Number):
@@ -70,7 +52,7 @@ class Maths(Number):
         if choice:
             return next(letter for letter in choice.groups() if letter).upper()
         expression = _without_unit(text)
-        if not _is_maths(expression):
+        if not is_maths(expression):
             return " ".join(text.lower().split()) or None
         return canonical_expression(as_latex(expression)) or "".join(expression.split()) or None
 
@@ -207,7 +189,7 @@ def _same_item(mine: str, gold: str) -> bool:
     """Equality within a list, where counted things tell numbers apart: "7 apples and 3 pears"."""
     left, right = quantity(mine), quantity(gold)
     if left is not None and right is not None and left.unit == right.unit == COUNTED:
-        words = [" ".join(_WORD.findall(text.lower())).rstrip("s") for text in (mine, gold)]
+        words = [" ".join(WORD.findall(text.lower())).rstrip("s") for text in (mine, gold)]
         if all(words) and words[0] != words[1]:
             return False
     return equal(mine, gold)
@@ -220,7 +202,7 @@ def _items(text: str, *, thousands: bool = True) -> list[str]:
         text: an answer.
         thousands: whether a comma before three digits belongs to the number.
     """
-    text = _AND.sub(", ", text)
+    text = AND.sub(", ", text)
     hidden = _THOUSANDS.sub("\0", text) if thousands else text
     parts, depth, start = [], 0, 0
     for index, character in enumerate(hidden):
@@ -241,7 +223,7 @@ def _same_number(mine: str, gold: str) -> bool | None:
 
 def _same_words_or_expression(mine: str, gold: str) -> bool:
     left, right = _without_unit(mine), _without_unit(gold)
-    if not _is_maths(left) or not _is_maths(right):
+    if not is_maths(left) or not is_maths(right):
         return " ".join(mine.lower().split()) == " ".join(gold.lower().split())
     (left, left_percent), (right, right_percent) = _percent_split(left), _percent_split(right)
     if "=" in left and "=" not in right and re.search("[A-Za-z]", left.partition("=")[0]):
@@ -262,8 +244,8 @@ def _percent_split(text: str) -> tuple[str, bool]:
 def _without_unit(text: str) -> str:
     r"""An answer without the unit at its end and the currency sign at its beginning.
 
-    >>> _without_unit(r"2\sqrt{3} cm^2"), _without_unit(r"5\pi square feet"), _without_unit("5 x"), _without_unit("2 x m"), _without_unit("$2x")
-    ('2\\sqrt{3}', '5\\pi', '5 x', '2 x m', '2x')
+    >>> _without_unit(r"2\sqrt{3} cm^2"), _without_unit(r"5\pi square feet"), _without_unit("5 x"), _without_unit("$2x")
+    ('2\\sqrt{3}', '5\\pi', '5 x', '2x')
     """
     read = quantity(text)
     if read is not None and leading_number(text) is not None and not read.percent and read.unit:
@@ -275,45 +257,8 @@ def _without_unit(text: str) -> str:
         unit = unit_name(phrase, after_number=False)
         if unit is None or (unit == COUNTED and text[match.start() - 1].isalpha()):
             continue
-        if "°" in phrase and _TRIGONOMETRIC.search(text):
+        if "°" in phrase and TRIGONOMETRIC.search(text):
             continue
         if not re.search(r"\\[a-zA-Z]*$", text[: match.end()] + text[match.end()]):
             return text[: match.start()].strip()
     return text
-
-
-def _is_maths(text: str) -> bool:
-    r"""Whether a text can be an expression: no words, no two numbers side by side, no function without an argument.
-
-    >>> [_is_maths(text) for text in ("p - q", "2xy", r"\frac{\pi}{2}", "sin(x)", "Monday", "no", "5 10", "4 sqrt", "10 more than x")]
-    [True, True, True, True, False, False, False, False, False]
-    """
-    latex = as_latex(text)
-    bare = _COMMAND.sub(" ", latex)
-    if re.search(r"\\(?:sqrt|sin|cos|tan|log|ln)\s*$|(?<![A-Za-z])sqrt\s*$", latex.strip()) or not re.search(r"[\w\\]", text):
-        return False
-    bare = re.sub(r"_\s*(?:\{[^{}]*\}|\w)", "_", bare)
-    if "&" not in bare and "\\\\" not in bare and _JUXTAPOSED.search(bare):
-        return False
-    return not any(_is_word(word) for word in _WORD.findall(bare))
-
-
-def _is_word(word: str) -> bool:
-    """Whether letters side by side are a word and no product of variables, as "xy" and "abc" are."""
-    letters = sorted(word.lower())
-    in_a_row = all(ord(after) - ord(before) == 1 for before, after in zip(letters, letters[1:], strict=False))
-    return word.lower() in _SHORT_WORDS or (len(word) > 2 and not in_a_row)
-
-
-def as_latex(text: str) -> str:
-    r"""An expression typed without LaTeX, in LaTeX.
-
-    >>> as_latex("2*sqrt(3)"), as_latex("x**2 + pi/3"), as_latex("e^-x"), as_latex("(-oo, 5)"), as_latex("sin(x)")
-    ('2 \\cdot \\sqrt{3}', 'x^2 + \\pi /3', 'e^{-x}', '(-\\infty, 5)', '\\sin (x)')
-    """
-    for pattern, replacement in _PLAIN_TO_LATEX:
-        text = pattern.sub(replacement, text)
-    text = _AND.sub(", ", text)
-    if _TRIGONOMETRIC.search(text):
-        text = re.sub(r"(\d+(?:\.\d+)?)\s*°", r"(\1\\cdot\\frac{\\pi}{180})", text)
-    return text.replace("°", "")

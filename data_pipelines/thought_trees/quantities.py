@@ -19,13 +19,11 @@ _NUMBER = re.compile(
     rf"|(?P<plain>(?:{_WHOLE}(?:\.\d*)?|\.\d+))(?:\s*/\s*(?P<divisor>\d+)(?![\d.,]*\s*[\d(^_]))?(?:[eE](?P<e>[-+]?\d{{1,3}})(?!\d)|{_TEN_TO})?"
     r")"
 )
-_WORDS = {
-    word: Fraction(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
-        "twenty".split()
-    )
-}
+_COUNTING = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
+    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_WORDS = {word: Fraction(number) for number, word in enumerate(_COUNTING)}
 _MAGNITUDES = {
     "dozen": 12, "dozens": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
     "mn": 10**6, "bn": 10**9,

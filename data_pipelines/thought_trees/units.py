@@ -29,47 +29,45 @@ point pt. | unit | percentage-point
 _SPECIAL = {
     "feet": "foot", "inches": "inch", "centuries": "century", "hertz": "hertz", "pence": "penny", "pennies": "penny",
     "mph": "mile/hour", "kph": "kilometer/hour", "kmh": "kilometer/hour", "kmph": "kilometer/hour", "fps": "foot/second",
-    "mps": "meter/second", "mpg": "mile/gallon", "sqft": "foot^2", "kwh": "kilowatt·hour", "gbps": "gigabit/second", "mbps": "megabit/second",
+    "mps": "meter/second", "mpg": "mile/gallon", "sqft": "foot^2", "kwh": "kilowatt·hour",
+    "gbps": "gigabit/second", "mbps": "megabit/second",
 }  # fmt: skip
 # Counted things of word problems. They do not tell two answers apart: "18 eggs" is 18.
 _COUNTED = """
-apple orange pear banana peach plum grape cherry lemon lime mango melon watermelon pineapple strawberry blueberry raspberry berry kiwi fruit
-potato tomato carrot onion pepper pumpkin cucumber bean pea vegetable coconut nut almond walnut peanut seed egg loaf loaves bread cookie cake
-cupcake muffin pie pizza slice piece sandwich burger hotdog donut doughnut pancake waffle biscuit cracker candy candies chocolate lollipop gum
-sweet bagel roll taco burrito meal snack breakfast lunch dinner serving portion drink bottle can jar glass mug bowl plate spoon fork knife
-knives pan pot box bag basket bucket crate pack package packet carton case container tray bin barrel tank tin tube cup stack pile row column
-group team set pair bunch bundle batch load part share
-person people man men woman women boy girl child children kid baby babies adult teen teenager student pupil teacher parent mother father
-brother sister sibling friend cousin uncle aunt guest member player worker employee customer client passenger driver visitor tourist patient
-doctor nurse soldier officer farmer baker painter artist singer dancer actor reader writer voter resident citizen family families
-classmate scout camper runner swimmer fan
-dog cat puppy puppies kitten horse pony ponies cow bull calf calves sheep goat pig chicken hen rooster duck goose geese turkey bird parrot
-pigeon eagle owl fish shark whale dolphin turtle frog snake lizard rabbit bunny bunnies hamster mouse mice rat squirrel fox foxes bear lion
-tiger elephant monkey zebra giraffe deer wolf wolves bee ant spider butterfly butterflies insect bug worm crab animal pet
-book page chapter line word letter story stories poem article magazine newspaper notebook folder binder paper sheet card postcard stamp
-envelope sticker poster picture photo photograph painting drawing crayon pencil pen marker eraser ruler backpack file
-car truck bus buses van bike bicycle motorcycle scooter train plane airplane boat ship ferry ferries wagon cart tire wheel seat ticket trip
-ride lap stop mile flight journey step stair
-ball bat racket marble toy doll puzzle game block brick tile lego kite balloon bead ring necklace bracelet earring coin bill token medal
-trophy trophies prize gift present flag candle lamp light bulb battery batteries rock stone gem diamond shell stick branch leaf leaves
-flower rose tulip daisy daisies lily lilies plant tree bush bushes garden acre field farm barn house home apartment room floor door window
-wall roof fence post board plank nail screw bolt rope string ribbon yarn thread button
-shirt t-shirt pants jean short sock shoe boot sandal hat cap scarf scarves glove coat jacket sweater dress dresses skirt suit tie uniform
-blanket towel pillow sheet curtain rug bed chair table desk shelf shelves cabinet drawer couch
-class classes school grade lesson course exam test quiz quizzes question problem answer mistake error assignment homework project
-vote point goal run win loss losses match matches set inning round turn move song album video movie film show episode channel call
-message text email phone computer laptop tablet screen camera app website click view download like follower subscriber
-job shift task order sale purchase item product thing object article unit sample copy copies time way chance option choice outcome
-combination permutation arrangement path route solution zero digit number integer factor multiple divisor prime term element subset
-member side edge face vertex vertices corner angle diagonal triangle square rectangle circle polygon cube sphere dot star
-hole spot mark hour cell molecule atom electron proton cycle revolution rotation turn degree beat note key
+apple orange pear banana peach plum grape cherry lemon lime mango melon watermelon pineapple strawberry blueberry raspberry berry kiwi
+fruit potato tomato carrot onion pepper pumpkin cucumber bean pea vegetable coconut nut almond walnut peanut seed egg loaf loaves bread
+cookie cake cupcake muffin pie pizza slice piece sandwich burger hotdog donut doughnut pancake waffle biscuit cracker candy candies
+chocolate lollipop gum sweet bagel roll taco burrito meal snack breakfast lunch dinner serving portion drink bottle can jar glass mug bowl
+plate spoon fork knife knives pan pot box bag basket bucket crate pack package packet carton case container tray bin barrel tank tin tube
+cup stack pile row column group team set pair bunch bundle batch load part share person people man men woman women boy girl child children
+kid baby babies adult teen teenager student pupil teacher parent mother father brother sister sibling friend cousin uncle aunt guest
+member player worker employee customer client passenger driver visitor tourist patient doctor nurse soldier officer farmer baker painter
+artist singer dancer actor reader writer voter resident citizen family families classmate scout camper runner swimmer fan dog cat puppy
+puppies kitten horse pony ponies cow bull calf calves sheep goat pig chicken hen rooster duck goose geese turkey bird parrot pigeon eagle
+owl fish shark whale dolphin turtle frog snake lizard rabbit bunny bunnies hamster mouse mice rat squirrel fox foxes bear lion tiger
+elephant monkey zebra giraffe deer wolf wolves bee ant spider butterfly butterflies insect bug worm crab animal pet book page chapter line
+word letter story stories poem article magazine newspaper notebook folder binder paper sheet card postcard stamp envelope sticker poster
+picture photo photograph painting drawing crayon pencil pen marker eraser ruler backpack file car truck bus buses van bike bicycle
+motorcycle scooter train plane airplane boat ship ferry ferries wagon cart tire wheel seat ticket trip ride lap stop mile flight journey
+step stair ball bat racket marble toy doll puzzle game block brick tile lego kite balloon bead ring necklace bracelet earring coin bill
+token medal trophy trophies prize gift present flag candle lamp light bulb battery batteries rock stone gem diamond shell stick branch
+leaf leaves flower rose tulip daisy daisies lily lilies plant tree bush bushes garden acre field farm barn house home apartment room floor
+door window wall roof fence post board plank nail screw bolt rope string ribbon yarn thread button shirt t-shirt pants jean short sock
+shoe boot sandal hat cap scarf scarves glove coat jacket sweater dress dresses skirt suit tie uniform blanket towel pillow curtain rug bed
+chair table desk shelf shelves cabinet drawer couch class classes school grade lesson course exam test quiz quizzes question problem
+answer mistake error assignment homework project vote point goal run win loss losses match matches inning round turn move song album video
+movie film show episode channel call message text email phone computer laptop tablet screen camera app website click view download like
+follower subscriber job shift task order sale purchase item product thing object unit sample copy copies time way chance option choice
+outcome combination permutation arrangement path route solution zero digit number integer factor multiple divisor prime term element
+subset side edge face vertex vertices corner angle diagonal triangle square rectangle circle polygon cube sphere dot star hole spot mark
+hour cell molecule atom electron proton cycle revolution rotation degree beat note key
 """
 _AFTER = (  # what may follow a unit: it says what is measured, not how much
-    "old", "tall", "long", "wide", "high", "deep", "thick", "away", "total", "in total", "altogether", "in all", "left", "remaining", "each",
-    "apiece", "of age", "in length", "in width", "in height", "in area", "in volume",
+    "old", "tall", "long", "wide", "high", "deep", "thick", "away", "total", "in total", "altogether", "in all", "left", "remaining",
+    "each", "apiece", "of age", "in length", "in width", "in height", "in area", "in volume",
 )  # fmt: skip
 _POWERS = {"squared": 2, "cubed": 3, "square": 2, "cubic": 3, "sq": 2, "sq.": 2, "cu": 3, "cu.": 3}
-_AMBIGUOUS = frozenset("m g s h l L N J W V".split())  # letters that are variables as well: units only after a plain number and a blank
+_AMBIGUOUS = frozenset("mgshlLNJWV")  # letters that are variables as well: units only after a plain number and a blank
 _PER = re.compile(r"\s*/\s*|\s+per\s+|\s+an?\s+|\s+for\s+each\s+|\s+for\s+every\s+")
 _FOLLOWING = re.compile(r"\s+(?:" + "|".join(sorted(_AFTER, key=len, reverse=True)) + r")$")
 _RAISED = re.compile(r"(.+?)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|([²³]))")
@@ -111,7 +109,7 @@ def unit_name(phrase: str, *, after_number: bool = True) -> str | None:
 def _product(text: str) -> str | None:
     """A unit or several that stand together: "square feet", "kilowatt hours", "N·m"."""
     words = re.split(r"[\s·\-]+", text.strip())
-    if text.lower() in _units():
+    if len(text) > 1 and text.lower() in _units():
         return _units()[text.lower()]
     if not words or len(words) > 4:
         return None

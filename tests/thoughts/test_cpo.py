@@ -124,7 +124,8 @@ MISTAKES = {
     "wrong column": (["thoughts.task=sums"], "questions.jsonl line 1: there is no column 'problem'"),
     "no questions": (["evaluation.questions=none.jsonl"], "evaluation.questions 'none.jsonl': no such file"),
     "greedy": (["rollouts.temperature=0"], "rollouts.temperature is 0"),
-    "keep": (["thoughts.keep=12"], "thoughts.keep is 12: expected 1 to keep_at_most (10)"),
+    "keep": (["thoughts.keep=12", "thoughts.keep_at_most=10"], "thoughts.keep is 12: expected 1 to keep_at_most (10)"),
+    "keep nothing": (["thoughts.keep=0"], "thoughts.keep is 0: expected 1 or more"),
     "other evaluation": (["evaluation.task=sums"], "a recipe with thoughts is evaluated by chain_of_thought"),
     "misspelt": (["thoughts.kepe=3"], "thoughts.kepe is not a key: did you mean 'keep'"),
 }

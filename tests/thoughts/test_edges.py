@@ -1,11 +1,13 @@
 """From search trees to preferences: CPO's rule, on made-up trees, on 50 real searches of GPT-4, and in training."""
 
+import json
+import re
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import byte_level_tokenizer, random_model
+from conftest import align_here, byte_level_tokenizer, random_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +54,9 @@ def searches(draw):
     """Trees of any shape, with values and one to three kept leaves; now and then a thought that nobody could judge."""
     count = draw(st.integers(1, 25))
     scores = st.sampled_from([None, 0.0, 1.0, 2.0])
-    nodes = tuple(Node(f"t{draw(st.integers(0, 9))} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count))
+    nodes = tuple(
+        Node(f"t{draw(st.integers(0, 9))} ", draw(st.integers(-1, i - 1)), (i + 5,), draw(scores), complete=False) for i in range(count)
+    )
     inner = {node.parent for node in nodes}
     leaves = [i for i in range(count) if i not in inner]
     kept = draw(st.lists(st.sampled_from(leaves), min_size=1, max_size=3, unique=True))
@@ -134,8 +138,6 @@ def test_real_searches_of_gpt4_give_edges_by_the_rule(game24, keep):
 
 
 def test_the_grader_agrees_with_the_log_on_every_selected_answer(game24):
-    import json
-
     task = load_task("game24")
     for record, tree in zip(json.loads(game24.read_text()), read_tot_log(game24, task, "selected")[0], strict=True):
         for kept, info in zip(tree.metadata["search"]["kept"], record["infos"], strict=True):
@@ -152,6 +154,63 @@ def test_a_log_of_another_kind_is_refused(tmp_path):
     (tmp_path / "log.json").write_text("{}")
     with pytest.raises(AlignError, match="expected a list of searches"):
         read_tot_log(tmp_path / "log.json", load_task("game24"))
+
+
+GOOD = {"x": "4 5 6 10", "ys": [""], "new_ys": ["a\n", "b\n"], "values": [1.0, 2.0], "select_new_ys": ["b\n"]}
+BROKEN = {
+    "a record that is null": (None, r"`steps` is missing"),
+    "a step that is null": ({"steps": [None]}, r"steps\[0\]: expected `ys`, `new_ys` and as many `values`"),
+    "candidates that are null": ({"steps": [{**GOOD, "new_ys": None}]}, r"steps\[0\]: expected `ys`"),
+    "a candidate that is null": ({"steps": [{**GOOD, "new_ys": ["a", None]}]}, r"steps\[0\].new_ys\[1\] is null: expected text"),
+    "a candidate that is a list": ({"steps": [{**GOOD, "new_ys": ["a", ["b"]]}]}, r'steps\[0\].new_ys\[1\] is \["b"\]: expected text'),
+    "a candidate without text": ({"steps": [{**GOOD, "new_ys": ["a", ""]}]}, r"steps\[0\].new_ys\[1\] is empty"),
+    "half a character": ({"steps": [{**GOOD, "new_ys": ["a", "\ud83d"]}]}, r"steps\[0\].new_ys\[1\] is .*: expected text"),
+    "a value that is null": ({"steps": [GOOD, {**GOOD, "ys": ["b\n"], "new_ys": ["b\nc"], "values": [None]}]}, r"steps\[1\].values\[0\] is null"),
+    "a value that is text": ({"steps": [{**GOOD, "values": [1, "2"]}]}, r'steps\[0\].values\[1\] is "2": expected a finite number'),
+    "a value that is no number": ({"steps": [{**GOOD, "values": [1, float("nan")]}]}, r"steps\[0\].values\[1\] is NaN"),
+    "a value beyond floats": ({"steps": [{**GOOD, "values": [1, 10**400]}]}, r"steps\[0\].values\[1\] is 1000"),
+    "a question that is null": ({"steps": [{**GOOD, "x": None}]}, r"steps\[0\].x is missing"),
+    "a path that is null": ({"steps": [{**GOOD, "ys": [None]}]}, r"steps\[0\].ys\[0\] is null: expected text"),
+    "a parent that no step proposed": ({"steps": [GOOD, {**GOOD, "ys": ["z\n"], "new_ys": ["z\nc"], "values": [1]}]}, r"steps\[1\]: the candidate .* continues none"),
+    "no candidates at the end": ({"steps": [GOOD, {**GOOD, "new_ys": [], "values": []}]}, r"the last step has no candidates"),
+    "a selection that is null": ({"steps": [{**GOOD, "select_new_ys": None}]}, r"steps\[0\].select_new_ys is missing"),
+    "a selection nobody proposed": ({"steps": [{**GOOD, "select_new_ys": ["z"]}]}, r'steps\[0\].select_new_ys\[0\] is "z": no candidate'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_search_in_a_log_is_set_aside_with_its_reason_and_the_others_are_read(name, tmp_path):
+    record, reason = BROKEN[name]
+    (tmp_path / "log.json").write_text(json.dumps([record, {"steps": [GOOD]}]))
+    trees, rejected = read_tot_log(tmp_path / "log.json", load_task("game24"), "selected")
+    assert len(trees) == 1
+    (aside,) = rejected
+    assert re.match(reason, aside.reason), aside.reason
+    assert aside.where.endswith("record 0")
+
+
+def test_import_search_keeps_what_it_sets_aside_with_the_reason(tmp_path):
+    (tmp_path / "log.json").write_text(json.dumps([BROKEN["half a character"][0], None, {"steps": [GOOD]}]))
+    done = align_here("import-search", tmp_path / "log.json", tmp_path / "trees.jsonl", "--task", "game24", "--keep", "selected")
+    assert done.returncode == 0, done.stderr
+    assert "1 trees, 1 edges; 2 searches set aside" in done.stdout
+    aside = [json.loads(line) for line in (tmp_path / "trees.set-aside.jsonl").read_text().splitlines()]
+    assert [set(record) for record in aside] == [{"where", "reason", "record"}] * 2
+    assert aside[0]["record"] == BROKEN["half a character"][0]
+    (tmp_path / "log.json").write_text(json.dumps([None]))
+    done = align_here("import-search", tmp_path / "log.json", tmp_path / "none.jsonl", "--task", "game24")
+    assert done.returncode == 2
+    assert "no preference can be made of its 1 searches" in done.stderr
+
+
+@given(searches())
+def test_every_kept_thought_counts_once_where_thoughts_are_weighed(tree):
+    weighed = with_step_edges(tree, EdgeRules(weight="thought")).edges
+    plain = with_step_edges(tree, EdgeRules()).edges
+    assert [(e.chosen, e.rejected) for e in weighed] == [(e.chosen, e.rejected) for e in plain]
+    assert all(edge.weight == 1.0 for edge in plain)
+    for chosen in {edge.chosen for edge in weighed}:
+        assert sum(edge.weight for edge in weighed if edge.chosen == chosen) == pytest.approx(1.0)
 
 
 @pytest.mark.slow

@@ -133,7 +133,8 @@ def test_a_hostile_answer_is_wrong_and_takes_a_bounded_time(maths):
 def test_it_answers_in_any_thread(maths):
     verdicts = []
     threads = [
-        threading.Thread(target=lambda i=i: verdicts.append(maths.is_right(f"(x+{i})^2", (f"x^2 + {2 * i}x + {i * i}",), {}))) for i in range(1, 9)
+        threading.Thread(target=lambda i=i: verdicts.append(maths.is_right(f"(x+{i})^2", (f"x^2 + {2 * i}x + {i * i}",), {})))
+        for i in range(1, 9)
     ]
     for thread in threads:
         thread.start()
@@ -151,7 +152,15 @@ def test_without_math_verify_numbers_and_words_are_graded_and_the_rest_says_what
 
 
 def test_equal_answers_have_one_canonical_form_so_that_searches_can_count_them(maths):
-    for stated, gold in [("0.5", r"\frac12"), ("x = 5", "5"), ("(x+1)^2", "x^2 + 2x + 1"), (r"\text{East}", "east"), ("(A)", "A"), ("12 cm", "12"), ("p - q", "-q+p")]:
+    for stated, gold in [
+        ("0.5", r"\frac12"),
+        ("x = 5", "5"),
+        ("(x+1)^2", "x^2 + 2x + 1"),
+        (r"\text{East}", "east"),
+        ("(A)", "A"),
+        ("12 cm", "12"),
+        ("p - q", "-q+p"),
+    ]:
         assert maths.canonical(stated, {}) == maths.canonical(gold, {}) is not None
 
 
