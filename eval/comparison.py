@@ -13,7 +13,7 @@ from align.runs.digest import MANIFEST
 from data_pipelines.rollouts.protocol import Sampling
 
 ASKED = "asked.json"
-_OF_NO_EFFECT = ("engine.batch", "engine.tensor_parallel", "engine.url", "source.limit", "name")
+_OF_NO_EFFECT = ("engine.batch", "engine.tensor_parallel", "engine.url", "source.limit", "limit", "name")
 """Settings that change which questions are asked, where and how fast, or what a model is called, and not how it is asked."""
 
 

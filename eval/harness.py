@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +15,10 @@ import yaml
 
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
-from data_pipelines.rollouts.prompts import wants_chat
+from data_pipelines.rollouts.prompts import check_system, wants_chat
 from eval.answers import Answer, write_answers
+from eval.comparison import write_asked
+from eval.intervals import with_bounds
 
 PREFIX = "lm:"
 ENGINES = ("transformers", "vllm")
@@ -26,8 +29,10 @@ def evaluate(task: Task) -> None:
     """Evaluate a model on one of the harness's tasks or groups of tasks.
 
     Inputs: `model`; `task`, where it is a file. Settings: `task`, a name or a YAML file in the harness's format; `shots`, examples
-    in front of each question (None: as the task says); `chat`, `limit`, `engine`. Outputs: `metrics.json`, the harness's own
-    numbers, the task's first metric first; `answers/`, a journal of the first metric's value on every item that has one;
+    in front of each question (None: as the task says); `chat`, `limit`, `engine`; `system`, a system message; `max_new_tokens` (None:
+    as the task says). Outputs: `metrics.json`, the harness's own numbers, the task's first metric first, with its 95% interval where
+    items were graded; `asked.json`, how the model was asked, versions of the tasks included; `answers/`, a journal of the first
+    metric's value on every item that has one;
     `results.json`, what the harness says of results, versions and shots. What the model was asked before an interruption is kept
     in `scratch/`.
 
@@ -41,18 +46,23 @@ def evaluate(task: Task) -> None:
     cache.parent.mkdir(exist_ok=True)
     with _open(settings["engine"], task.inputs["model"], cache.parent) as model:
         chat = wants_chat(settings["chat"], model.tokenizer)
+        check_system(settings["system"], model.tokenizer, chat, "--system")
+        longest = settings["max_new_tokens"]
         try:
             found = harness.simple_evaluate(
                 model=model, tasks=[name], task_manager=manager, num_fewshot=settings["shots"], limit=settings["limit"],
                 apply_chat_template=chat, fewshot_as_multiturn=chat, use_cache=str(cache), bootstrap_iters=0, log_samples=True,
+                system_instruction=settings["system"], gen_kwargs=None if longest is None else {"max_gen_toks": longest},
             )  # fmt: skip
         except (OSError, ValueError, ConnectionError) as error:
             raise AlignError(f"{PREFIX}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     metrics = _metrics(found["results"], name)
-    write_answers(task, _answers(found, next(iter(metrics)).rpartition("/")[2]))
+    answers = list(_answers(found, next(iter(metrics)).rpartition("/")[2]))
+    write_answers(task, answers)
+    write_asked(task, chat=chat, versions=found.get("versions"), shots=found.get("n-shot"))
     kept = ("results", "versions", "n-shot", "n-samples", "configs", "lm_eval_version")
     write_json(task.folder / "results.json", json.loads(json.dumps({key: found.get(key) for key in kept}, default=str)))
-    write_json(task.folder / "metrics.json", metrics)
+    write_json(task.folder / "metrics.json", _with_interval(metrics, answers))
 
 
 def import_harness() -> Any:
@@ -68,13 +78,14 @@ def import_harness() -> Any:
     return lm_eval
 
 
-def check(task: str, engine: str, has_data: bool) -> None:
+def check(task: str, engine: str, has_data: bool, stop_tokens: bool = False) -> None:
     """See that a suite can be tried at all, before anything is started.
 
     Args:
         task: behind the prefix.
         engine: by name.
         has_data: whether the user names data for it.
+        stop_tokens: whether the user names stop tokens.
 
     Raises:
         AlignError: it cannot.
@@ -84,6 +95,8 @@ def check(task: str, engine: str, has_data: bool) -> None:
         raise AlignError(f"--suite {PREFIX}{task}: lm-evaluation-harness runs on {' or '.join(ENGINES)} here, not on '{engine}'")
     if has_data:
         raise AlignError(f"--data {PREFIX}{task}=…: the harness's tasks name their data themselves; give a task file of your own instead")
+    if stop_tokens:
+        raise AlignError(f"--stop-token: lm-evaluation-harness's tasks, such as {PREFIX}{task}, say themselves where responses end")
     if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
         raise AlignError(f"--suite {PREFIX}{task}: no such file")
 
@@ -129,10 +142,10 @@ def _open(engine: Mapping[str, Any], model: str, scratch: Path) -> Iterator[Any]
 
 
 def _vllm(engine: Mapping[str, Any], model: str) -> Any:
-    from data_pipelines.rollouts.vllm_engine import cpu_defaults, import_vllm
+    from data_pipelines.rollouts.vllm_engine import cpu_defaults, import_vllm, vllm_dtype
 
     import_vllm()
-    settings = {"dtype": engine["dtype"], "tensor_parallel_size": engine["tensor_parallel"], "batch_size": BATCH}
+    settings = {"dtype": vllm_dtype(str(engine["dtype"]), model), "tensor_parallel_size": engine["tensor_parallel"], "batch_size": BATCH}
     with _cpu_build_is_vllm():
         from lm_eval.models.vllm_causallms import VLLM
 
@@ -175,6 +188,13 @@ def _metrics(results: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, f
     if not found:
         raise AlignError(f"{PREFIX}{name}: the harness gives no number for it")
     return found
+
+
+def _with_interval(metrics: dict[str, float], answers: Sequence[Answer]) -> dict[str, float]:
+    """Metrics with the ends of the first one's 95% interval, where it is the mean of the graded items."""
+    first = next(iter(metrics))
+    bounds = with_bounds(first, [one.grade for one in answers]) if answers else {}
+    return {**bounds, **metrics} if bounds and math.isclose(bounds[first], metrics[first], abs_tol=1e-9) else metrics
 
 
 def _numbers(results: Mapping[str, Any]) -> dict[str, float]:

@@ -66,7 +66,7 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
     for suite in suites:
         if suite.startswith(harness.PREFIX):
-            harness.check(suite.removeprefix(harness.PREFIX), str(how.engine["engine"]), suite in how.data)
+            harness.check(suite.removeprefix(harness.PREFIX), str(how.engine["engine"]), suite in how.data, bool(how.stop_token_ids))
         elif suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
     for suite in how.data:
@@ -105,7 +105,10 @@ def _stage(suite: str, model: str, how: How) -> Stage:
 
 def _of_harness(suite: str, model: str, how: How) -> Stage:
     task = suite.removeprefix(harness.PREFIX)
-    settings = {"task": task, "shots": how.shots, "chat": how.chat, "limit": how.limit, "engine": dict(how.engine)}
+    settings = {
+        "task": task, "shots": how.shots, "chat": how.chat, "limit": how.limit, "engine": dict(how.engine), "system": how.system,
+        "max_new_tokens": how.max_new_tokens,
+    }  # fmt: skip
     own = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
     return Stage(_name(suite), "eval.harness:evaluate", settings, {"model": External(model), **own})
 

@@ -69,11 +69,13 @@ def test_choices_are_graded_as_a_plain_forward_grades_them(folder, base_folder, 
         " " + one["choices"][best] for best, one in zip(likeliest, QUESTIONS, strict=True)
     ]
     by_length = [max(range(3), key=lambda i, one=one: one[i][0] / one[i][1]) for one in scored]
-    assert list(choices.metrics) == ["acc", "acc_norm"]
+    assert list(choices.metrics) == ["acc", "acc low", "acc high", "acc_norm"]
     assert choices.metrics["acc_norm"] == pytest.approx(
         sum(best == one["gold"] for best, one in zip(by_length, QUESTIONS, strict=True)) / 12
     )
-    assert found[suites[1]].metrics == {"exact_match": 0.0}
+    low, high = (found[suites[1]].metrics[f"exact_match {end}"] for end in ("low", "high"))
+    assert found[suites[1]].metrics == {"exact_match": 0.0, "exact_match low": low, "exact_match high": high}
+    assert (low, round(high, 2)) == (0.0, 0.24)
     assert len(found[suites[1]].items) == 12
     rows = [line.split()[:3] for line in done.stdout.splitlines() if "% to" in line]
     assert rows[0][1:] == ["acc", f"{choices.metrics['acc']:.1%}"]
@@ -81,7 +83,7 @@ def test_choices_are_graded_as_a_plain_forward_grades_them(folder, base_folder, 
 
 def stage(task, model, tmp_path, shots=None, chat=False, limit=None):
     engine = {"engine": "transformers", "dtype": "float32"}
-    settings = {"task": str(task), "shots": shots, "chat": chat, "limit": limit, "engine": engine}
+    settings = {"task": str(task), "shots": shots, "chat": chat, "limit": limit, "engine": engine, "system": None, "max_new_tokens": None}
     return Task("lm-tiny_choice/evaluate", tmp_path, settings, {"model": str(model)})
 
 
@@ -123,6 +125,7 @@ def test_vllm_grades_an_adapter_as_transformers_does(folder, adapter_folder, tmp
     [
         ("lm:arc_easy", ("--engine", "server"), "runs on transformers or vllm here, not on 'server'"),
         ("lm:arc_easy", ("--data", "lm:arc_easy=x.jsonl"), "name their data themselves"),
+        ("lm:arc_easy", ("--stop-token", "5"), "say themselves where responses end"),
         ("lm:nowhere.yaml", (), "--suite lm:nowhere.yaml: no such file"),
     ],
 )

@@ -1,9 +1,8 @@
 """Where responses end: stop tokens by id and text, a model's several end tokens, and what of it is trained."""
 
-import shutil
-
 import pytest
 from conftest import byte_level_tokenizer
+from ends import REQUESTS, check_ends, copied
 
 from align.engine.tokenize import tokenize_tree
 from align.errors import AlignError
@@ -12,20 +11,9 @@ from align.sampling import Sampling
 from align.trees import Edge, from_record, to_record
 from data_pipelines.rollouts.ends import end_token_ids, stop_token_ids
 from data_pipelines.rollouts.plan import sampling_of
-from data_pipelines.rollouts.protocol import Request, seed_of
+from data_pipelines.rollouts.protocol import Request
 from data_pipelines.rollouts.samples import tree_of
 from data_pipelines.rollouts.transformers_engine import TransformersEngine
-
-REQUESTS = [Request(f"p{i}", (5 + i, 6, 7), 8, seed_of(i)) for i in range(6)]
-
-
-def copied(folder, target, **settings):
-    """A model's folder with other generation settings."""
-    shutil.copytree(folder, target, dirs_exist_ok=True)
-    model = load_model(str(target))
-    model.generation_config.update(**settings)
-    model.generation_config.save_pretrained(target)
-    return target
 
 
 @pytest.mark.parametrize(
@@ -40,7 +28,10 @@ def test_stop_tokens_are_named_by_id_or_text(tokens, ids):
 @pytest.mark.parametrize(
     ("token", "message"),
     [
-        ("<|im_ent|>", r"rollouts.stop_token_ids: '<\|im_ent\|>' is no single token of the model's tokenizer: did you mean '<\|im_end\|>'\?"),
+        (
+            "<|im_ent|>",
+            r"rollouts.stop_token_ids: '<\|im_ent\|>' is no single token of the model's tokenizer: did you mean '<\|im_end\|>'\?",
+        ),
         ("two words", "'two words' is no single token"),
         (128009, "no token with the id 128009: its ids go from 0 to "),
         (-1, "no token with the id -1"),
@@ -52,7 +43,15 @@ def test_a_stop_token_that_does_not_exist_is_refused(token, message):
 
 
 def test_settings_become_sampling_in_one_place():
-    settings = {"max_new_tokens": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "stop": ["x"], "stop_token_ids": ["<|im_end|>"]}
+    settings = {
+        "max_new_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "min_p": 0.1,
+        "stop": ["x"],
+        "stop_token_ids": ["<|im_end|>"],
+    }
     assert sampling_of(settings, byte_level_tokenizer()) == Sampling(7, 0.5, 0.9, 3, 0.1, ("x",), (2,))
 
 
@@ -73,23 +72,6 @@ def test_any_of_a_models_end_tokens_ends_a_response(base_folder, tmp_path):
     ends = [2, *range(100, 140)]
     engine = TransformersEngine(copied(base_folder, tmp_path / "several", eos_token_id=ends), dtype="float32")
     check_ends(engine, ends, Sampling(24))
-
-
-def check_ends(engine, ends, sampling):
-    """Every response ends at its first end token, which is its last token and no part of its text; all others have the full length."""
-    reasons = set()
-    for rollout in engine.generate(REQUESTS, sampling):
-        for completion in rollout.completions:
-            reasons.add(completion.finish_reason)
-            assert not set(completion.token_ids[:-1]) & set(ends)
-            if completion.finish_reason == "stop":
-                assert completion.token_ids[-1] in ends
-                assert completion.text == engine.tokenizer.decode(completion.token_ids[:-1], skip_special_tokens=True)
-            else:
-                assert len(completion.token_ids) == sampling.max_new_tokens
-                assert completion.token_ids[-1] not in ends
-            assert len(completion.logps) == len(completion.token_ids)
-    assert reasons == {"stop", "length"}
 
 
 def test_a_response_is_trained_with_the_end_token_that_it_ended_on(base_folder, tmp_path):

@@ -4,10 +4,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from conftest import needs_vllm
+from ends import check_ends, copied
 
 from align.errors import AlignError
 from data_pipelines.rollouts.protocol import Request, Sampling, seed_of
@@ -17,6 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm"), needs_vllm]
 
 TEXTS = [f"What is {'very ' * i}good? It is" for i in range(12)]
 STOPS = ("e", "at")
+ENDS = tuple(range(100, 140))
 SETTINGS = {
     "samples": (4, Sampling(24, temperature=0.9, top_p=0.95)),
     "greedy": (1, Sampling(24, temperature=0.0)),
@@ -43,6 +46,26 @@ def server_engine(server, base_folder):
     from data_pipelines.rollouts.server_engine import ServerEngine
 
     return ServerEngine(base_folder, server)
+
+
+class SeveralEnds(NamedTuple):
+    folder: Path
+    engine: Any
+
+
+@pytest.fixture(scope="module")
+def several_ends(base_folder, tmp_path_factory):
+    """A float32 model whose generation settings list end tokens besides the tokenizer's, opened by vLLM with dtype "auto"."""
+    from data_pipelines.rollouts.vllm_engine import VllmEngine
+
+    folder = copied(base_folder, tmp_path_factory.mktemp("several"), eos_token_id=[2, *ENDS])
+    engine = VllmEngine(folder, dtype="auto", options={"max_model_len": 256, "max_num_seqs": 64})
+    yield SeveralEnds(folder, engine)
+    engine.close()
+
+
+def by_id(rollout):
+    return rollout.id
 
 
 def largest_difference(model, found):
@@ -119,6 +142,28 @@ def test_a_server_with_another_model_is_refused(server, adapter_folder, tmp_path
         ServerEngine(tmp_path, server, name="nobody")
     with pytest.raises(AlignError, match=r"no OpenAI-compatible server answers at http://127.0.0.1:9"):
         ServerEngine(tmp_path, "http://127.0.0.1:9")
+
+
+def test_any_end_token_ends_a_response_in_every_engine(several_ends, server, base_folder):
+    """The model's own list of end tokens, a stop token of the user's, and no difference between engines; the server need not know them."""
+    from data_pipelines.rollouts.server_engine import ServerEngine
+
+    ours = TransformersEngine(several_ends.folder, dtype="auto")
+    theirs = ServerEngine(several_ends.folder, server, name=str(base_folder))
+    greedy = {}
+    for engine in (ours, several_ends.engine, theirs):
+        check_ends(engine, [2, *ENDS], Sampling(24))
+        check_ends(engine, [2, *ENDS, *range(140, 150)], Sampling(24, stop_token_ids=tuple(range(140, 150))))
+        completions = [rollout.completions[0] for rollout in sorted(engine.generate(requests(1), Sampling(24, temperature=0.0)), key=by_id)]
+        greedy[type(engine).__name__] = [(c.text, c.token_ids, c.finish_reason) for c in completions]
+    assert greedy["TransformersEngine"] == greedy["VllmEngine"] == greedy["ServerEngine"]
+
+
+def test_auto_keeps_float32_in_vllm(several_ends):
+    """Its own "auto" would load a float32 checkpoint in bfloat16."""
+    model = TransformersEngine(several_ends.folder, dtype="float32").model
+    assert str(several_ends.engine._llm.model_config.dtype) == "torch.float32"
+    assert largest_difference(model, rollouts(several_ends.engine, "samples")) < 1e-4
 
 
 def test_a_prompt_that_does_not_fit_is_named(server_engine):

@@ -116,6 +116,9 @@ UNREADABLE = [
     "Could it be that the answer is 12?",
     "The answer 12 would be wrong.",
     "The answer is 12 or 14.",
+    "The answers are 12, 14.",
+    "The answer is 12, 13 or 14.",
+    "The answer is 11 hours, 2 minutes.",
     "The answer is between 12 and 14.",
     "The answer is either 12 or 14.",
     "The answer depends on whether 12 or 14 are sold.",
@@ -220,7 +223,13 @@ def test_an_expression():
 
 
 def test_a_response_that_was_cut_has_no_conclusion_and_no_torn_number():
-    for torn in (WORK + "So she has 14 rolls", WORK + "**14**", WORK + "The answer is 1", WORK + "So 72 - 58 = 1"):
+    for torn in (
+        WORK + "So she has 14 rolls",
+        WORK + "**14**",
+        WORK + "The answer is 1",
+        WORK + "So 72 - 58 = 1",
+        "The answer is 2.5% of 3.5% of 4",
+    ):
         assert read_answer(torn, AnswerKind.NUMBER, "length") is None
     assert read_answer("The answer is 14.\n\nTo check this, we add 14 and 5", AnswerKind.NUMBER, "length") == "14"
 

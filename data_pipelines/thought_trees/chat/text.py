@@ -12,6 +12,7 @@ _THINKING = re.compile(
 _EMPHASIS = re.compile(r"(?<!\w)(?:\*\*|__)|(?:\*\*|__)(?!\w)|`{3}\w*")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textit|mbox)\{([^{}]*)\}")
 _SENTENCE_END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|vs|No))(?<!\b(?:Mrs|Inc|Ltd|etc))[.!?](?=[\s\"')*]|$)")
+_WHOLE = re.compile(r"\n|[!?}](?=\s|$)|\.(?=\s)|(?<!\d)\.$")  # "1." at the end may be the beginning of 1.5
 _SIGNS = str.maketrans({"\u00a0": " ", "\u202f": " ", "\uff1a": ":", "\u2019": "'", "\u2212": "-"})
 PROTECTED = "\u2060"
 """A sign of no width, put into a label's "not" so that it is not read as a denial."""
@@ -29,7 +30,8 @@ def without_thinking(response: str) -> str:
 
 def before_the_cut(text: str) -> str:
     """A text that was cut somewhere, without the sentence or line that the cut tore."""
-    return text[: max(map(text.rfind, "\n.!?}")) + 1]
+    ends = [match.end() for match in _WHOLE.finditer(text)]
+    return text[: ends[-1]] if ends else ""
 
 
 def without_emphasis(text: str) -> str:

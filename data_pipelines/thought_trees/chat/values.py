@@ -21,7 +21,10 @@ _EXPLAINS = (
     "when", "after", "before", "rather than", "instead of", "not", "and not", r"i\.e\.", "that is", "including", "meaning",
 )  # fmt: skip
 _EXPLAINED = re.compile(rf"\s*(?:[,;]\s*|\s|\()(?:{'|'.join(_EXPLAINS)})\b.*", re.IGNORECASE | re.DOTALL)
-_CHOICE = re.compile(r"\s*(?:[^\d\s,.;]+\s+){0,2}?(?:or|to|and|through|-|~)\s*(?:[^\d\s,.;]+\s+)?[$€£¥]?\d", re.IGNORECASE)
+_CHOICE = re.compile(  # 12 or 14, 12 apples to 14, 12, 14
+    r"\s*(?:[^\d\s,.;]+\s+){0,2}?(?:(?:or|to|and|through|-|~)\s*|(?:[^\d\s,.;]+)?,\s*(?:(?:or|and)\s+)?)(?:[^\d\s,.;]+\s+)?[$€£¥]?\d",
+    re.IGNORECASE,
+)
 _GOES_ON = re.compile(  # 1.2.3, 3:30, 25% of 40, 5 + 9, 1 000, 3 times as many
     r"[.,]\d|:\d\d|(?<=[%t])\s+of\b|\s*(?:[-+*/×÷^]|x\b)\s*(?:[($]?\d|\(|[a-z]\b)|\s+\d|\s*times\s+(?:as|more|the|\w+er)\b", re.IGNORECASE
 )
