@@ -270,7 +270,7 @@ _LIAR = "\n  def __eq__(s, o): return True\n  def __ne__(s, o): return False\n  
 
 def _subclass(base: str, made: str) -> str:
     """A program that returns a value of a subclass that claims to be equal to everything."""
-    module, _, name = base.rpartition(".")
+    module = base.rpartition(".")[0]
     return f"import {module}\nclass A({base}):{_LIAR}def f(x): return {made}"
 
 

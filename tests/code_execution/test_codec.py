@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
@@ -90,7 +90,7 @@ def test_subclasses_come_as_their_plain_base(value, base):
 Point = namedtuple("Point", "x y")
 STANDARD = [
     Fraction(-3, 7), Decimal("0.10"), Decimal("-Infinity"), Decimal("1E+50"), deque([1, "a"], 5), deque(), bytearray(b"ab"), Counter("aab"),
-    OrderedDict(b=1, a=2), date(2024, 2, 29), datetime(2024, 2, 29, 1, 2, 3, 4), datetime(2024, 1, 1, tzinfo=timezone.utc), time(1, 2, 3, 4),
+    OrderedDict(b=1, a=2), date(2024, 2, 29), datetime(2024, 2, 29, 1, 2, 3, 4), datetime(2024, 1, 1, tzinfo=UTC), time(1, 2, 3, 4),
     time(1, tzinfo=timezone(timedelta(hours=-2))), timedelta(-1, 5, 7), timezone(timedelta(minutes=90)), [Fraction(1, 2), {"a": Decimal(1)}],
     defaultdict(list, a=[1]), defaultdict(None, a=1), memoryview(b"ab"), 10**6000, {date(2024, 1, 1): deque([Decimal("1.5")])},
 ]  # fmt: skip
@@ -135,7 +135,15 @@ def test_numpy_values_come_back_as_they_are():
         assert (back.dtype, back.shape) == (array.dtype, array.shape)
         numpy.testing.assert_array_equal(back, array)
         back[...] = back  # not read-only
-    scalars = [numpy.int8(-3), numpy.uint64(2**63), numpy.float32(0.1), numpy.float64(0.5), numpy.bool_(True), numpy.str_("é"), numpy.str_("")]
+    scalars = [
+        numpy.int8(-3),
+        numpy.uint64(2**63),
+        numpy.float32(0.1),
+        numpy.float64(0.5),
+        numpy.bool_(True),
+        numpy.str_("é"),
+        numpy.str_(""),
+    ]
     for scalar in [*scalars, numpy.complex64(1j), numpy.datetime64("2024-01-01"), numpy.timedelta64(3, "s"), numpy.longdouble(0.1)]:
         back = decode(encode(scalar))
         assert (type(back), back) == (type(scalar), scalar)

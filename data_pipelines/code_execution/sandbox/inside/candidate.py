@@ -22,8 +22,8 @@ Verdict = tuple[str, str]
 _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
 _FORMS: dict[str, tuple[type, ...]] = {
-    "loaded": (list, list, list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object), "raised": (int, str, str, str),
-    "too_large": (int, str),
+    "loaded": (list, list, list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object),
+    "raised": (int, str, str, str), "too_large": (int, str),
 }  # fmt: skip
 """What a program's process may say, and of which types the parts are."""
 
@@ -232,7 +232,9 @@ class Candidate:
 
     def _stand_in(self, name: str, bases: list[str]) -> type[BaseException]:
         """A class with the bases that an exception of the program has, as far as they are known here."""
-        base = next((self.exceptions.get(base) or _built_in(base) for base in bases if base in self.exceptions or _built_in(base)), Exception)
+        base = next(
+            (self.exceptions.get(base) or _built_in(base) for base in bases if base in self.exceptions or _built_in(base)), Exception
+        )
         return type(name, (base,), {})  # type: ignore[arg-type]
 
     def _exception(self, nearest: str, own: str, message: str) -> BaseException:
@@ -288,7 +290,7 @@ def _ending(how: Ended) -> Verdict:
 
 
 def _update(mine: Any, theirs: Any) -> None:
-    """Make what I hold of lists, dicts, sets and their like what it became at the program, keeping each object where the two still match."""
+    """Make my lists, dicts, sets and their like what they became at the program, keeping each object where the two still match."""
     if isinstance(mine, tuple) and isinstance(theirs, tuple):
         for one, other in zip(mine, theirs, strict=False):
             _update(one, other)
@@ -309,7 +311,7 @@ def _update(mine: Any, theirs: Any) -> None:
         kept_items = [*map(_merged, mine, theirs), *itertools.islice(theirs, len(mine), None)]
         mine.clear()
         mine.extend(kept_items)
-    elif type(mine).__module__ == "numpy" and getattr(mine, "shape", ()) and mine.shape == theirs.shape:
+    elif type(mine).__module__ == "numpy" and hasattr(mine, "shape") and mine.shape and mine.shape == theirs.shape:
         mine[...] = theirs
 
 

@@ -76,7 +76,8 @@ def _write(out: bytearray, value: Any, opaque: Callable[[Any], Token] | None, ro
         raise TooLargeError(f"nested deeper than {MAX_DEPTH}")
     if write is None:
         if (parts := standard.reduced(value, room)) is not None:
-            return _write_items(b"x", out, parts, opaque, room, depth - 1)
+            _write_items(b"x", out, parts, opaque, room, depth - 1)
+            return
         write = next((_WRITERS[base] for base in kind.__mro__ if base in _WRITERS), None)
     if write is not None:
         write(out, value, opaque, room, depth - 1)

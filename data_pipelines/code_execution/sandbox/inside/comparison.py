@@ -26,7 +26,9 @@ def same_output(written: str, expected: str, tolerance: float) -> bool:
     (True, False, True)
     """
     mine, theirs = ([line.strip() for line in text.strip().splitlines()] for text in (written, expected))
-    return len(mine) == len(theirs) and all(one == other or _same_line(one, other, tolerance) for one, other in zip(mine, theirs, strict=True))
+    return len(mine) == len(theirs) and all(
+        one == other or _same_line(one, other, tolerance) for one, other in zip(mine, theirs, strict=True)
+    )
 
 
 def _same_line(one: str, other: str, tolerance: float) -> bool:

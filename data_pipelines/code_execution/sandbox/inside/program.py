@@ -104,7 +104,10 @@ def _answer_calls(source: str, channel: wire.Peer) -> None:
 
 def _contents(namespace: dict[str, Any]) -> tuple[list[str], list[str], list[str], list[list[str]]]:
     """The names of a program's functions and classes, of its modules, of its other values, and its exceptions with their bases."""
-    functions, modules, values, exceptions = [], [], [], []
+    functions: list[str] = []
+    modules: list[str] = []
+    values: list[str] = []
+    exceptions: list[list[str]] = []
     for name, value in namespace.items():
         if name.startswith("__"):
             continue

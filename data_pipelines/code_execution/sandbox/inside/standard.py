@@ -53,8 +53,9 @@ def reduced(value: Any, room: int) -> tuple[str, Parts] | None:
                 raise TooLargeError(f"more than {room} bytes")
             name, parts = base.__name__, reduce(value)
             return None if parts is None else (name, parts)
-    if issubclass(kind, tuple) and type(getattr(kind, "_fields", None)) is tuple and len(kind._fields) == len(value) <= _MOST_FIELDS:
-        return "namedtuple", (kind.__name__, kind._fields, tuple(tuple.__iter__(value)))
+    fields = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
+    if type(fields) is tuple and len(fields) == len(value) <= _MOST_FIELDS:
+        return "namedtuple", (kind.__name__, fields, tuple(tuple.__iter__(value)))
     return None
 
 
@@ -74,7 +75,9 @@ def built(name: str, parts: Parts) -> Any:
 
 
 def _decimal(value: Any) -> Parts | None:
-    text = type(value).__mro__[-2].__str__(value)  # of Decimal itself, whatever a subclass makes of it
+    from decimal import Decimal
+
+    text = Decimal.__str__(value)  # whatever a subclass makes of it
     return (text,) if _is_moderate(value, text) else None
 
 
@@ -121,13 +124,14 @@ class TextMember(str):
 
 
 def _member(value: Any) -> Parts | None:
-    plain = next((base(base.__mul__(value, 1)) for base in (int, str) if isinstance(value, base)), None)
-    return None if plain is None else (str(value._name_), plain)
+    if not isinstance(value, int | str):
+        return None
+    return str(value._name_), int.__index__(value) if isinstance(value, int) else str.__str__(value)
 
 
 def _build_member(name: str, plain: int | str) -> Any:
     member = IntegerMember(plain) if isinstance(plain, int) else TextMember(plain)
-    member.name, member.value = name, plain  # type: ignore[union-attr, assignment]
+    vars(member).update(name=name, value=plain)
     return member
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from . import confinement, landlock, namespaces, supervisor, tester, wire
 from .filters import Filter
 
-
 _KEPT = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}  # numpy's libraries start a thread per core otherwise
 
 

@@ -172,20 +172,20 @@ class _Watched:
         looked = time.monotonic()
         clock = _Clock(looked, self.order.seconds)
         tick = _TICK if self.forker.listener < 0 else _SIZE_TICK
-        status = None
-        while status is None:
+        end: tuple[int, float] | None = None
+        while end is None:
             ready = dict(self.poll.poll(max(0.001, min(clock.next - time.monotonic(), tick)) * 1000))
             if self.forker.listener in ready:
                 self._held()
             if self.forker.socket.fileno() in ready:
-                status = self.forker.status()
+                end = self.forker.status()
             elif control.fileno() in ready:  # the tester has enough, or is gone
                 self.end()
                 self.poll.unregister(control)
             for descriptor in self.texts.keys() & ready.keys():
                 self._read(descriptor)
             now = time.monotonic()
-            if status is None and now > clock.next and clock.is_over(now, self._process()):
+            if end is None and now > clock.next and clock.is_over(now, self._process()):
                 self.end(timeout=True, idle=clock.idle)
             if now - looked > tick:
                 looked = now
@@ -193,7 +193,7 @@ class _Watched:
         self._process()  # which leaves nothing unread for the next program
         for descriptor in list(self.texts):
             self._read(descriptor)
-        status, seconds = status
+        status, seconds = end
         killed = os.WIFSIGNALED(status)
         self.ended = self.ended._replace(
             signal=os.WTERMSIG(status) if killed else 0,

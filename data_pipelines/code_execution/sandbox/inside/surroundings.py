@@ -31,7 +31,7 @@ def prepare() -> None:
     """Do once, in the process that programs are forked from, what holds for all of them."""
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
-    builtins.help = _sitebuiltins._Helper()  # type: ignore[assignment]
+    builtins.help = _sitebuiltins._Helper()
     sys.set_int_max_str_digits(0)  # a program's time bounds what long integers cost
     sys.modules.update(processes.modules())
 
@@ -71,7 +71,7 @@ def _open_streams_by_path() -> None:
         number = _STREAMS.get(path) if isinstance(path, str) else None
         return system_opens(path, *arguments, **named) if number is None else os.dup(number)
 
-    builtins.open = io.open = open_  # type: ignore[assignment]
+    builtins.open = io.open = open_
     os.open = open_descriptor
 
 

@@ -284,9 +284,9 @@ def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected:
         value = candidate.call(name, arguments, {})
         if same_value(value, expected, tests["tolerance"]):
             return PASS
-        if tests["rule"] == "apps" and isinstance(expected, list) and len(expected) == 1:
-            if same_value(value, expected[0], tests["tolerance"]):
-                return PASS
+        wrapped = tests["rule"] == "apps" and isinstance(expected, list) and len(expected) == 1
+        if wrapped and same_value(value, expected[0], tests["tolerance"]):
+            return PASS
     except (StopError, _TooSlowError):
         raise
     except OpaqueError as error:
