@@ -49,8 +49,8 @@ for _case in {given}:
 
 
 def helpers(reference: str, entry: str) -> str:
-    """The reference solution and the comparison, for the tests' support."""
-    return f"{reference}\n\n_reference = {entry}\ndel {entry}\n{_HELPERS}"
+    """The reference solution, under names of its own, and the comparison, for the tests' support."""
+    return f"_own = {{}}\nexec({reference!r}, _own)\n_reference = _own[{entry!r}]\n{_HELPERS}"
 
 
 _HELPERS = '''

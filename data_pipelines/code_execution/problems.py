@@ -112,10 +112,7 @@ def packages_of(problems: Sequence[Problem]) -> list[str]:
             needed.setdefault(name, problem.id)
     for name, id in needed.items():
         if importlib.util.find_spec(name) is None:
-            count = sum(name in _imported_by(problem.tests) for problem in problems)
-            raise AlignError(
-                f"the tests of {count} problems, '{id}' the first, import {name}, which is not installed here: pip install {name}"
-            )
+            raise AlignError(f"the tests of '{id}' import {name}, which is not installed here: pip install {name}")
     return list(needed)
 
 
