@@ -10,7 +10,9 @@ from pathlib import Path
 
 from align.errors import AlignError, nearest
 from align.plans import Run
+from align.recipes import Recipe
 from align.runs import External
+from align.trees import check_source
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 2}
 
@@ -34,6 +36,7 @@ def check(run: Run) -> None:
     for key, name in data.items():
         if name is not None and name in sources:
             _check_data(key, name)
+    _check_columns(recipe)
     if recipe.model.reference and Path(recipe.model.reference).is_dir() and Path(recipe.model.name_or_path).is_dir():
         from align.rewards.scorers import check_tokenizers
 
@@ -80,6 +83,14 @@ def _check_data(key: str, name: str) -> None:
             load_dataset_builder(path, subset or None)
         except Exception as error:
             raise AlignError(f"{key} '{name}': {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+
+
+def _check_columns(recipe: Recipe) -> None:
+    """See that preference files are in a form that is read, under the names that the recipe maps."""
+    replays = recipe.rounds is None or recipe.rounds.replay > 0
+    for source, split in ((recipe.data.train if replays else None, recipe.data.train_split), (recipe.data.eval, recipe.data.eval_split)):
+        if source is not None and Path(source).suffix in (".jsonl", ".json", ".parquet"):
+            check_source(source, split, recipe.data.columns)
 
 
 def _check_rounds(run: Run) -> None:

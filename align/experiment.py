@@ -22,7 +22,7 @@ from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
-from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, pairs_from_tree, tree_dataset, trees_from_pairs, write_jsonl
+from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, merge_prompts, tree_dataset, write_jsonl
 from data_pipelines.micro import start_model
 
 
@@ -188,7 +188,7 @@ def _dataset(recipe: Recipe, part: str, model: Any, tokenizer: Any, args: Prefer
     """The data set of a part of `data`, "train" or "eval"."""
     trees = read(recipe, part, model, tokenizer, args)
     if recipe.data.merge_prompts:
-        trees = trees_from_pairs(pair for tree in trees for pair in pairs_from_tree(tree))
+        trees = merge_prompts(trees)
     return tree_dataset(trees[: recipe.data.limit])
 
 

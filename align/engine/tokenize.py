@@ -83,8 +83,9 @@ def equal_edges(tree: TokenTree) -> list[int]:
 def without_edges(tree: TokenTree, numbers: Sequence[int]) -> TokenTree:
     """The tree without the edges of these numbers; its nodes stay."""
     kept = [n for n in range(len(tree.edges)) if n not in numbers]
-    edges, weights, margins = ([values[n] for n in kept] for values in (tree.edges, tree.weights, tree.margins))
-    return TokenTree(tree.tokens, tree.parents, edges, weights, margins)
+    return TokenTree(
+        tree.tokens, tree.parents, [tree.edges[n] for n in kept], [tree.weights[n] for n in kept], [tree.margins[n] for n in kept]
+    )  # fmt: skip
 
 
 def _keep_end(tree: TokenTree, excess: int) -> TokenTree:
@@ -174,11 +175,15 @@ def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _render_chat(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> list[int]:
+    return _tokens(render_path(tree, tokenizer, path, complete), tokenizer)
+
+
+def render_path(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> str:
+    """A conversational tree's prompt with the response that a path of nodes makes, as text: an unfinished one has no end of turn."""
     if complete:
         response = as_messages(tree.nodes[path[0]].text if len(path) == 1 else path_text(tree, path))
-        return _tokens(render_chat([*tree.prompt, *response], tokenizer, tree.metadata), tokenizer)  # type: ignore[list-item]
-    opening = _opening(tree.prompt, tokenizer, tree.metadata)  # type: ignore[arg-type]
-    return _tokens(opening + path_text(tree, path), tokenizer)
+        return render_chat([*tree.prompt, *response], tokenizer, tree.metadata)
+    return _opening(tree.prompt, tokenizer, tree.metadata) + path_text(tree, path)  # type: ignore[arg-type]
 
 
 def _tokens(rendered: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +34,6 @@ class PreferenceConfig(DPOConfig):
         ValueError: on construction, for an unknown name or a setting that its loss cannot use.
     """
 
-    _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "columns"]  # given as JSON text on a command line
-
     attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
     global_batch_size: int | None = _setting(
@@ -47,7 +46,7 @@ class PreferenceConfig(DPOConfig):
     resume_from_checkpoint: str | bool | None = _setting(
         None, "Go on from this checkpoint; true: from the newest whole one in `output_dir`, if there is any."
     )
-    columns: dict[str, str | None] | str | None = _setting(
+    columns: Mapping[str, str | None] | None = _setting(
         None, "Column names by what is read from them, {prompt: q, chosen: good}; null: no such column (see align.trees.forms)."
     )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")

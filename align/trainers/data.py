@@ -102,7 +102,7 @@ class Preparation:
             logger.warning("%d edges of the %s data set join two equal responses and are left out", left_out, self.name)
         if len(kept) == len(reasons):
             return tokenized
-        rejected = [Rejected(self._where(number, dataset[number]), reason, from_row(dataset[number]))
+        rejected = [Rejected(self._where(number, dataset[number]), reason, _as_found(dataset[number]))
                     for number, reason in enumerate(reasons) if reason]  # fmt: skip
         check_rejected(len(kept), rejected, self._aside if self._is_main else None, self.args.max_rejected_share)
         if not kept:
@@ -130,6 +130,14 @@ class Preparation:
         self.counted = CountedConversion(convert, self.name, self._aside if self._is_main else None, self.args.max_rejected_share)
         converted = dataset.map(self.counted, with_indices=True, features=convert.features(dataset))
         return converted.filter(_is_usable).remove_columns([REASON, EQUAL])
+
+
+def _as_found(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as its data set has it; a tree's row as one writes a tree."""
+    try:
+        return from_row(record) if is_tree_record(record) else dict(record)
+    except AlignError:
+        return dict(record)
 
 
 def _is_usable(example: Mapping[str, Any]) -> bool:
@@ -225,8 +233,8 @@ class CountedConversion:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as out:
-            line = {"where": where, "reason": reason, "record": from_row(record)}
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as out:
+            line = {"where": where, "reason": reason, "record": _as_found(record)}
             out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         if str(self.unusable).strip("0") == "1":  # the first, the tenth, the hundredth, …
             logger.warning("%s; the first: %s", self.told(), self._first)

@@ -4,6 +4,7 @@ from align.trees.files import (
     Rejected,
     check_columns,
     check_rejected,
+    check_source,
     locate_trees,
     read_records,
     read_trees,
@@ -16,12 +17,12 @@ from align.trees.files import (
 from align.trees.forms import ColumnsError, check_targets
 from align.trees.messages import from_arrow, read_messages
 from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree, Prompt
-from align.trees.pairs import as_messages, only_trained, pairs_from_tree, path_text, tree_from_pair, trees_from_pairs
+from align.trees.pairs import as_messages, merge_prompts, only_trained, pairs_from_tree, path_text, tree_from_pair, trees_from_pairs
 from align.trees.records import from_record, from_row, is_tree_record, to_record, to_row
 
 __all__ = [
     "ROOT", "ColumnsError", "Edge", "Message", "Node", "PreferenceTree", "Prompt", "Rejected", "as_messages", "check_columns",
-    "check_rejected", "check_targets", "from_arrow", "from_record", "from_row", "is_tree_record", "locate_trees", "only_trained",
-    "pairs_from_tree", "path_text", "read_messages", "read_records", "read_trees", "to_record", "to_row", "tree_dataset",
-    "tree_from_pair", "tree_of", "trees_from_pairs", "write_jsonl", "write_pairs", "write_trees",
+    "check_rejected", "check_source", "check_targets", "from_arrow", "from_record", "from_row", "is_tree_record", "locate_trees",
+    "merge_prompts", "only_trained", "pairs_from_tree", "path_text", "read_messages", "read_records", "read_trees", "to_record",
+    "to_row", "tree_dataset", "tree_from_pair", "tree_of", "trees_from_pairs", "write_jsonl", "write_pairs", "write_trees",
 ]  # fmt: skip

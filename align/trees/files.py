@@ -6,7 +6,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,16 @@ def check_columns(records: Iterable[Any], columns: Mapping[str, str | None] | No
             return
     if reason is not None:
         raise AlignError(f"{where}: {reason}") from reason
+
+
+def check_source(path: str | os.PathLike[str], split: str = "train", columns: Mapping[str, str | None] | None = None) -> None:
+    """See that a source's first records are in a form that is read.
+
+    Raises:
+        AlignError: as `check_columns`, or the source does not exist.
+    """
+    first = itertools.islice(read_records(path, split), LOOKED_AT)
+    check_columns((record for _, record in first), columns, str(path))
 
 
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
@@ -223,15 +233,41 @@ def write_trees(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -
         _write_lines((to_record(tree) for tree in trees), path)
 
 
-def write_pairs(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -> None:
-    """Write every edge as a prompt/chosen/rejected record, for any trainer."""
-    pairs = (pair for tree in trees for pair in pairs_from_tree(tree))
-    if Path(path).suffix == ".parquet":
-        import datasets
+def write_pairs(
+    trees: Iterable[PreferenceTree], path: str | os.PathLike[str], pairs_of: Callable[[PreferenceTree], Iterator[Any]] = pairs_from_tree
+) -> None:
+    """Write every edge as a prompt/chosen/rejected record, for any trainer.
 
-        _write_parquet(datasets.Dataset.from_list(list(pairs)), path)
+    Args:
+        trees: all with text prompts, or all with messages, if another trainer is to load the file.
+        path: a .jsonl or .parquet file.
+        pairs_of: the records of a tree's edges.
+
+    Raises:
+        AlignError: another file type, or pairs of both kinds for Parquet.
+    """
+    pairs = (pair for tree in trees for pair in pairs_of(tree))
+    if Path(path).suffix == ".parquet":
+        _write_parquet(_pair_dataset(list(pairs), path), path)
     else:
         _write_lines(pairs, path)
+
+
+def _pair_dataset(pairs: list[dict[str, Any]], path: str | os.PathLike[str]) -> Any:
+    """Pairs as a data set; tools as JSON text, which trainers read, so that no schema gets the keys of another."""
+    import datasets
+
+    columns = dict.fromkeys(name for pair in pairs for name in pair)
+    table = {name: [pair.get(name) for pair in pairs] for name in columns}
+    if "tools" in table:
+        table["tools"] = [tools if tools is None or isinstance(tools, str) else json.dumps(tools) for tools in table["tools"]]
+    try:
+        return datasets.Dataset.from_dict(table)
+    except (ValueError, TypeError) as error:  # Arrow's
+        reason = str(error).splitlines()[0]
+        raise AlignError(
+            f"{path}: the pairs do not fit into one table (text and messages side by side?); write .jsonl: {reason}"
+        ) from error
 
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:
@@ -248,11 +284,11 @@ def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]
 
 
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:
-    """Write records to a JSONL file: aside first, then renamed into place."""
+    """Write records to a JSONL file: aside first, then renamed into place. What JSON has no type for (dates, say) is written as text."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(target.name + ".tmp")
-    with open(scratch, "w", encoding="utf-8") as out:
+    with open(scratch, "w", encoding="utf-8", errors="backslashreplace") as out:  # half a surrogate pair stays a JSON escape
         for record in records:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
     os.replace(scratch, target)

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees.messages import described, is_empty, read_messages, text_of
+from align.trees.messages import check_text, described, is_empty, read_messages, text_of
 from align.trees.model import Message, Prompt
 
 Response = str | list[Message]
@@ -97,7 +97,9 @@ def split_record(record: Mapping[str, Any]) -> tuple[Prompt, Response, Response]
     else:
         prompt, chosen, rejected = _split_turns(asked, _turns(chosen), _turns(rejected))
     chosen, rejected = _plain(chosen), _plain(rejected)
+    check_text(prompt, "prompt")
     for name, response in (("chosen", chosen), ("rejected", rejected)):
+        check_text(response, name)
         if not response.strip() if isinstance(response, str) else all(map(is_empty, response)):
             raise AlignError(f"`{name}` is empty: a response needs at least one character")
     if chosen == rejected:

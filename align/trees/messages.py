@@ -51,6 +51,19 @@ def described(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
+def check_text(content: str | Sequence[Message], where: str) -> None:
+    """See that a text, or every message's, can be written as UTF-8.
+
+    Raises:
+        AlignError: it holds half a surrogate pair, as a text has that was cut within an emoji's JSON escape.
+    """
+    for text in (content,) if isinstance(content, str) else (message["content"] for message in content):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise AlignError(f"`{where}` holds half a character (a lone surrogate) at place {error.start}") from error
+
+
 def text_of(message: Message) -> str:
     """The content of a message, without blanks around it."""
     return str(message.get("content") or "").strip()

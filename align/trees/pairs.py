@@ -11,7 +11,7 @@ from typing import Any
 from align.errors import AlignError
 from align.trees.forms import Response, is_missing, renamed, split_record
 from align.trees.messages import described
-from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree, Prompt
+from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree
 
 
 def tree_from_pair(pair: Mapping[str, Any], columns: Mapping[str, str | None] | None = None) -> PreferenceTree:
@@ -83,11 +83,17 @@ def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]
     >>> [len(tree.nodes) for tree in trees_from_pairs(rows)]
     [3]
     """
+    return merge_prompts(map(tree_from_pair, pairs))
+
+
+def merge_prompts(trees: Iterable[PreferenceTree]) -> list[PreferenceTree]:
+    """Trees with the same prompt as one. Deeper trees, and those that bring their token ids, stay as they are."""
     groups: dict[str, list[PreferenceTree]] = {}
-    for pair in pairs:
-        tree = tree_from_pair(pair)
-        groups.setdefault(json.dumps([tree.prompt, tree.metadata], sort_keys=True), []).append(tree)
-    return [_merge(group) for group in groups.values()]
+    for number, tree in enumerate(trees):
+        plain = tree.depth == 1 and tree.prompt_token_ids is None and all(node.token_ids is None for node in tree.nodes)
+        key = json.dumps([tree.prompt, tree.metadata], sort_keys=True) if plain else f"tree {number}"
+        groups.setdefault(key, []).append(tree)
+    return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
 
 
 def _merge(group: list[PreferenceTree]) -> PreferenceTree:
@@ -112,21 +118,26 @@ def _merge(group: list[PreferenceTree]) -> PreferenceTree:
 
 
 def pairs_from_tree(tree: PreferenceTree) -> Iterator[dict[str, Any]]:
-    """Every edge of a tree as a prompt/chosen/rejected record: the path above the two siblings joins the prompt.
+    """Every edge of a tree as a prompt/chosen/rejected record for any trainer.
 
-    In a conversational tree the path is an unfinished assistant message at the prompt's end, which the receiving
-    trainer must continue (`continue_final_message`).
+    Below a text prompt, the path above the two siblings joins the prompt. In a conversational tree it joins both responses, as the
+    beginning of the assistant's message: a prompt that ends with an assistant's turn would be closed by other trainers. Its log-probs
+    cancel in the difference of the two. Where nodes end in the middle of a response, other trainers end it there:
+    `align.engine.export.rendered_pairs` keeps it open.
 
     >>> tree = PreferenceTree("p ", (Node("x "), Node("a", 0), Node("b", 0)), (Edge(1, 2),))
     >>> next(pairs_from_tree(tree))["prompt"]
     'p x '
     """
     for edge in tree.edges:
-        above = tree.path(tree.nodes[edge.chosen].parent) if tree.nodes[edge.chosen].parent != ROOT else []
         chosen, rejected = tree.nodes[edge.chosen], tree.nodes[edge.rejected]
-        record: dict[str, Any] = {"prompt": _prompt_with_path(tree, above), "chosen": chosen.text, "rejected": rejected.text}
-        if tree.conversational and not above:
-            record["chosen"], record["rejected"] = as_messages(chosen.text), as_messages(rejected.text)
+        record: dict[str, Any] = {"prompt": tree.prompt, "chosen": chosen.text, "rejected": rejected.text}
+        above = tree.path(chosen.parent)
+        if tree.conversational:
+            before = path_text(tree, above)
+            record |= {name: _continued(before, node.text) for name, node in (("chosen", chosen), ("rejected", rejected))}
+        elif above:
+            record["prompt"] = f"{tree.prompt}{path_text(tree, above)}"
         for key, node in (("score_chosen", chosen), ("score_rejected", rejected)):
             if node.score is not None:
                 record[key] = node.score
@@ -134,16 +145,13 @@ def pairs_from_tree(tree: PreferenceTree) -> Iterator[dict[str, Any]]:
             record["margin"] = edge.margin
         if edge.weight != 1.0:
             record["weight"] = edge.weight
-        yield record | tree.metadata
+        yield record | _template_options(tree)
 
 
-def _prompt_with_path(tree: PreferenceTree, above: list[int]) -> Prompt:
-    if not above:
-        return tree.prompt
-    text = path_text(tree, above)
-    if isinstance(tree.prompt, str):
-        return tree.prompt + text
-    return [*tree.prompt, {"role": "assistant", "content": text}]
+def _continued(before: str, text: Response) -> list[Message]:
+    """A response as messages, after the text that it goes on from."""
+    turns = as_messages(text)
+    return [{**turns[0], "content": f"{before}{turns[0]['content']}"}, *turns[1:]] if before else turns
 
 
 def path_text(tree: PreferenceTree, path: list[int]) -> str:
@@ -167,9 +175,13 @@ def as_messages(text: Response) -> list[Message]:
 
 
 def only_trained(tree: PreferenceTree) -> PreferenceTree:
-    """The tree cut down to what training reads: nodes in an edge and those above them, without metadata."""
+    """The tree cut down to what training reads: nodes in an edge and those above them; of the metadata, what chat templates read."""
     used = sorted({node for edge in tree.edges for end in (edge.chosen, edge.rejected) for node in tree.path(end)})
     place = {old: new for new, old in enumerate(used)} | {ROOT: ROOT}
     nodes = tuple(replace(tree.nodes[i], parent=place[tree.nodes[i].parent], metadata={}) for i in used)
     edges = tuple(replace(edge, chosen=place[edge.chosen], rejected=place[edge.rejected]) for edge in tree.edges)
-    return replace(tree, nodes=nodes, edges=edges, metadata={})
+    return replace(tree, nodes=nodes, edges=edges, metadata=_template_options(tree))
+
+
+def _template_options(tree: PreferenceTree) -> dict[str, Any]:
+    return {name: tree.metadata[name] for name in ("tools", "chat_template_kwargs") if tree.metadata.get(name) is not None}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees.messages import described, read_messages
+from align.trees.messages import check_text, described, read_messages
 from align.trees.model import ROOT, Edge, Node, PreferenceTree, order_nodes
 
 _TREE_KEYS = {"prompt", "nodes", "edges", "prompt_token_ids", "id", "metadata"}
@@ -121,8 +121,11 @@ def from_record(record: Mapping[str, Any]) -> PreferenceTree:
     prompt_ids = _token_ids(record, "prompt_token_ids", "prompt_token_ids")
     if isinstance(prompt, str) and not prompt.strip() and not prompt_ids:
         raise AlignError("`prompt` is empty: it needs at least one character")
+    if not isinstance(prompt, str):
+        prompt = read_messages(prompt, "prompt")
+    check_text(prompt, "prompt")
     return PreferenceTree(
-        prompt=prompt if isinstance(prompt, str) else read_messages(prompt, "prompt"),
+        prompt=prompt,
         nodes=nodes,
         edges=edges,
         prompt_token_ids=prompt_ids,
@@ -214,11 +217,14 @@ def _node(index: int, entry: Any) -> Node:
     text = entry.get("text")
     if text is None or not isinstance(text, (str, list)):
         raise AlignError(f"{where}.text is {'missing' if text is None else described(text)}: expected text or messages")
+    if not isinstance(text, str) and text:
+        text = read_messages(text, f"{where}.text", role="assistant")
+    check_text(text, f"{where}.text")
     complete = entry.get("complete")
     if complete is not None and not isinstance(complete, bool):
         raise AlignError(f"{where}.complete is {complete!r}: expected true or false")
     return Node(
-        text=text if isinstance(text, str) or not text else read_messages(text, f"{where}.text", role="assistant"),
+        text=text,
         parent=_index(entry, "parent", where, ROOT),
         token_ids=_token_ids(entry, "token_ids", f"{where}.token_ids"),
         score=_number(entry, "score", where, None),

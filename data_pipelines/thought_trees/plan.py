@@ -49,7 +49,10 @@ def stages_of_thoughts(recipe: Recipe, training: Stage) -> list[Stage]:
     source = {"split": rollouts.prompts_split, "limit": rollouts.limit}
     stages.append(_search(recipe, "search", inputs, source, seed))
     rules = {**thoughts.edges.model_dump(), "seed": seed}
-    stages.append(Stage("edges", f"{_HERE}.stages:make_edges", rules, {"searches": Output("search", "searches")}))
+    searches: dict[str, Input] = {"searches": Output("search", "searches")}
+    if rollouts.chat and thoughts.edges.form == "steps":
+        searches["model"] = model  # whose chat template its unfinished answers are rendered with
+    stages.append(Stage("edges", f"{_HERE}.stages:make_edges", rules, searches))
     trained = {"model": model, "data": Output("edges", "pairs.jsonl")}
     stages.append(Stage("train", training.function, training.settings, trained, training.resources))
     if evaluation is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from align.engine.export import rendered_pairs
 from align.errors import AlignError
+from align.models import load_tokenizer
 from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
-from align.trees import PreferenceTree, from_record, only_trained, to_record, write_jsonl, write_pairs, write_trees
+from align.trees import PreferenceTree, from_record, only_trained, pairs_from_tree, to_record, write_jsonl, write_pairs, write_trees
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
@@ -142,9 +145,9 @@ def read_searches(folder: Path) -> tuple[list[PreferenceTree], dict[str, dict[st
 def make_edges(task: Task) -> None:
     """Make the preferences.
 
-    Input: `searches`. Settings: those of `EdgeRules`. Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as
-    prompt/chosen/rejected for any trainer; `searches.jsonl`, every tree whole, with values, judgements and edges, for
-    `align show`; `set-aside.jsonl`, questions without a tree and why; `statistics.json`.
+    Inputs: `searches`; `model`, where the steps of chats are to be rendered. Settings: those of `EdgeRules`. Outputs: `pairs.jsonl`,
+    trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `searches.jsonl`, every tree whole, with
+    values, judgements and edges, for `align show`; `set-aside.jsonl`, questions without a tree and why; `statistics.json`.
 
     Raises:
         AlignError: no search gives a pair.
@@ -162,4 +165,11 @@ def make_edges(task: Task) -> None:
         first = next(iter(reasons.values()), "no kept thought has a sibling that was not kept")
         raise AlignError(f"no preference can be made of {len(trees) + len(set_aside)} searches; the first reason: {first}")
     write_trees(trained, task.folder / "pairs.jsonl")
-    write_pairs(trained, task.folder / "flat.jsonl")
+    write_pairs(trained, task.folder / "flat.jsonl", _pairs_of(task))
+
+
+def _pairs_of(task: Task) -> Callable[[PreferenceTree], Iterator[dict[str, Any]]]:
+    """How an edge becomes a pair for other trainers: an unfinished answer of a chat must be rendered to stay open."""
+    if "model" not in task.inputs:
+        return pairs_from_tree
+    return partial(rendered_pairs, tokenizer=load_tokenizer(task.inputs["model"]))
