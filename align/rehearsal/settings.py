@@ -25,6 +25,11 @@ AT_MOST = {
     "monitor_max_new_tokens": (48, 8),
 }  # fmt: skip
 """Training settings with their defaults, and what they are at most."""
+SET_HERE = (
+    *(f"training.{key}" for key in (*LEFT_OUT, *AT_MOST, "max_steps", "save_", "eval_", "logging_", "report_to", "bf16", "fp16", "optim")),
+    *(f"rollouts.{key}" for key in ("limit", "samples", "max_new_tokens", "engine", "url", "options")), "rounds.filter.min_responses",
+)  # fmt: skip
+"""Beginnings of keys that no round may change back."""
 
 
 class Weights(Enum):
@@ -155,6 +160,11 @@ class Rehearsed:
         if rounds["policy_scores"] == "sampler" and not micro:
             self.note("rounds.policy_scores: rescore, since written responses have no log-probs of a sampler")
             rounds["policy_scores"] = "rescore"
+        if "reference_samples" in rounds and not micro:
+            rounds["reference_samples"] = min(rounds["reference_samples"], SAMPLES)
+        for changes in rounds.get("overrides", []):  # what a rehearsal sets stays set in every round
+            for key in [key for key in changes if key.startswith(SET_HERE)]:
+                del changes[key]
 
     def _training(self, training: dict[str, Any], folder: Path) -> None:
         for key in LEFT_OUT & training.keys():
@@ -187,10 +197,10 @@ class Rehearsed:
 
 def _narrow(thoughts: dict[str, Any], micro: bool) -> None:
     """Two judgements of a path; a narrow search, where nothing depends on what it finds."""
-    thoughts["judge"]["votes"] = min(thoughts["judge"]["votes"], 2)
+    thoughts["judge"]["votes"] = 2  # the first is the model's own, the second is written
     if not micro:
         for name in ("keep", "keep_at_most"):
-            thoughts[name] = min(thoughts[name], SAMPLES)
+            thoughts[name] = _least(thoughts[name], SAMPLES)
 
 
 def _shorten(evaluation: dict[str, Any], micro: bool) -> None:

@@ -49,7 +49,7 @@ def test_the_first_of_several_samples_is_the_models_own_and_the_others_are_writt
     assert mixed.completions[0] == own.completions[0]
     assert {completion.text for completion in mixed.completions[1:]} == {"Yes.", "No, not at all."}
     assert all(c.token_ids[-1] == engine.tokenizer.eos_token_id and c.finish_reason == "stop" for c in mixed.completions[1:])
-    assert completions(engine, script, "p", "Is it?", n=1).completions[0].text in ("Yes.", "No, not at all.")
+    assert completions(engine, script, "p", "Is it?", n=1).completions == own.completions[:1]
     assert completions(engine, script, "another", "Is it?").completions[1].finish_reason == "length"
 
 
@@ -83,6 +83,15 @@ def test_every_task_gets_thoughts_of_each_step_and_last_ones_that_state_answers(
     assert all(task.canonical(thought.text, question) is not None for thought in thoughts)
     judged = scripted._written(SimpleNamespace(id=f"{question.id}/judge/0", prompt_token_ids=prompt))
     assert [completion.text for completion in judged] == list(script.judgements)
+
+
+def test_of_a_thought_that_is_begun_for_the_model_the_rest_is_written(engine):
+    script = Script(thoughts={"q": [["Step 1: We look."], ["Step 2: So the answer is: 7.", "It is 8."]]})
+    scripted, prompt = ScriptedEngine(engine, script), engine.prompt_ids("Question: how many?\n")
+    first = scripted._written(SimpleNamespace(id="q/-1", prompt_token_ids=prompt))
+    begun = prompt + first[0].token_ids + engine.prompt_ids("Step 2: So the answer is:")
+    written = scripted._written(SimpleNamespace(id="q/0", prompt_token_ids=begun))
+    assert [completion.text for completion in written] == [" 7.", "It is 8."]
 
 
 def test_a_task_without_examples_gets_a_last_thought_that_it_can_read(tmp_path):
