@@ -17,6 +17,7 @@ from align.recipes import Recipe
 from align.rehearsal.scripts import script_of
 from align.rehearsal.settings import Machine, Rehearsed, Weights, this_machine
 from align.runs import RunFolder, Stage
+from align.runs.plan import up_to
 
 __all__ = ["Report", "Weights", "rehearse"]
 
@@ -60,10 +61,11 @@ def rehearse(
     folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-rehearsal-", dir=target.parent))
     try:
         making = Rehearsed(folder, weights, machine or this_machine())
-        runs = [_run(making, recipe, name, folder) for name in recipe.variants or [None]]
-        for run in runs:
-            check(run)
-        runs = [_scripted(run, making) for run in runs]
+        runs = _prepared(recipe, making, folder)
+    except BaseException:  # nothing has been carried out: there is nothing to look at
+        shutil.rmtree(folder)
+        raise
+    try:
         plans.run_all(runs, until=until, say=say, environment=QUIET)
     except InterruptedRunError as error:
         shutil.rmtree(folder)
@@ -72,8 +74,15 @@ def rehearse(
         reason = str(error).removesuffix(", then run the same command to go on")
         raise AlignError(f"the rehearsal fails: {reason}\nalign: its folder is kept: {folder}") from error
     shutil.rmtree(folder)
-    stages = sum(len(plans.up_to(run.stages, until)) for run in runs)
-    return Report(stages, making.replaced, time.monotonic() - started)
+    return Report(sum(len(up_to(run.stages, until)) for run in runs), making.replaced, time.monotonic() - started)
+
+
+def _prepared(recipe: Recipe, making: Rehearsed, folder: Path) -> list[Run]:
+    """Every variant's run with its stages, checked."""
+    runs = [_run(making, recipe, name, folder) for name in recipe.variants or [None]]
+    for run in runs:
+        check(run)
+    return [replace(run, stages=[_with_script(stage, run, making) for stage in run.stages]) for run in runs]
 
 
 def _run(making: Rehearsed, recipe: Recipe, name: str | None, folder: Path) -> Run:
@@ -82,12 +91,8 @@ def _run(making: Rehearsed, recipe: Recipe, name: str | None, folder: Path) -> R
     return Run(label, rehearsed, RunFolder(folder / label), plans.stages_of(rehearsed))
 
 
-def _scripted(run: Run, making: Rehearsed) -> Run:
-    """The run with written responses beside the sampled ones, where later stages would else get nothing that they can use."""
-    return replace(run, stages=[_with_script(stage, run, making) for stage in run.stages])
-
-
 def _with_script(stage: Stage, run: Run, making: Rehearsed) -> Stage:
+    """The stage with written responses beside the sampled ones, where later stages would else get nothing that they can use."""
     script = script_of(stage, run.stages)
     if script is None:
         return stage

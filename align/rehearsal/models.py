@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from align.errors import AlignError
@@ -62,6 +64,9 @@ def small_model(source: str, folder: Path, *, reward: bool = False, revision: st
     disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if generation := cached_file(source, "generation_config.json", revision=revision, _raise_exceptions_for_missing_entries=False,
+                                 _raise_exceptions_for_connection_errors=False):  # fmt: skip
+        shutil.copyfile(generation, folder / "generation_config.json")  # as it is: the tokens that end a response stand there
     return int(model.num_parameters())
 
 

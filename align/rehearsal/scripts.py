@@ -20,7 +20,7 @@ from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task,
 
 LONGEST = 600  # characters of a written response
 PLAIN = ("It depends on what is asked for.", "Yes. Here is why: it follows from what was said.", "I am not sure about this one.")
-FINAL = ("So the final answer is: {}.", "The answer is {}.", "The answer is {}", "#### {}", r"The answer is \boxed{{{}}}.", "{}", "={}")
+FINAL = ("So the final answer is: {}.", "The answer is {}.", "The answer is {}", "#### {}", r"The answer is \boxed{{{}}}.", "{}")
 
 
 def script_of(stage: Stage, stages: Sequence[Stage]) -> Script | None:

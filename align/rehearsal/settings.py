@@ -25,6 +25,11 @@ AT_MOST = {
     "monitor_max_new_tokens": (48, 8),
 }  # fmt: skip
 """Training settings with their defaults, and what they are at most."""
+SET_HERE = (
+    *(f"training.{key}" for key in (*LEFT_OUT, *AT_MOST, "max_steps", "save_", "eval_", "logging_", "report_to", "bf16", "fp16", "optim")),
+    *(f"rollouts.{key}" for key in ("limit", "samples", "max_new_tokens", "engine", "url", "options")), "rounds.filter.min_responses",
+)  # fmt: skip
+"""Beginnings of keys that no round may change back."""
 
 
 class Weights(Enum):
@@ -76,9 +81,14 @@ class Rehearsed:
         raw = recipe.model_dump()
         micro = recipe.model.name_or_path.startswith("micro:")
         self._shrink_models(raw)
-        for section in ("rollouts", "rounds", "thoughts", "code", "evaluation"):
-            if raw[section] is not None:
-                getattr(self, f"_{section}")(raw, micro)
+        if recipe.rollouts is not None:
+            self._rollouts(raw, micro)
+        if recipe.rounds is not None:
+            self._rounds(raw["rounds"], micro)
+        if recipe.thoughts is not None:
+            _narrow(raw["thoughts"], micro)
+        if recipe.evaluation is not None:
+            _shorten(raw["evaluation"], micro)
         if not any(raw[method] for method in ("rounds", "thoughts", "code")):
             raw["data"]["limit"] = _least(raw["data"]["limit"], 2 * MADE_HERE if micro else RECORDS)
         self._training(raw["training"], self._folder / label)
@@ -93,9 +103,9 @@ class Rehearsed:
     def _shrink_models(self, raw: dict[str, Any]) -> None:
         model = raw["model"]
         if not self._machine.gpu:
-            if model["dtype"] != "float32":
+            if self._weights is Weights.SMALL and model["dtype"] != "float32":
                 self.note(f"model.dtype: float32 in the place of {model['dtype']}, since there is no GPU")
-            model["dtype"] = "float32"
+                model["dtype"] = "float32"
             if str(model["attn_implementation"]) not in ("None", "eager", "sdpa"):
                 self.note(f"model.attn_implementation: sdpa in the place of {model['attn_implementation']}, since there is no GPU")
                 model["attn_implementation"] = "sdpa"
@@ -117,7 +127,7 @@ class Rehearsed:
         if name is None or str(name).startswith("micro:") or self._weights is Weights.REAL:
             return
         if (name, reward) not in self._models:
-            folder = self._folder / "models" / re.sub(r"[^\w.-]+", "--", str(name)).strip("-")
+            folder = self._folder / "models" / f"{len(self._models)}-{Path(name).name}"
             parameters = small_model(str(name), folder, reward=reward, **options)
             self._models[name, reward] = str(folder)
             self.note(f"{name}: a random model of its architecture with {parameters:,} parameters, and its own tokenizer")
@@ -145,27 +155,16 @@ class Rehearsed:
             self.note("rollouts.options.speculative_config: left out")
             rollouts["options"] = {key: value for key, value in rollouts["options"].items() if key != "speculative_config"}
 
-    def _rounds(self, raw: dict[str, Any], micro: bool) -> None:
-        rounds = raw["rounds"]
+    def _rounds(self, rounds: dict[str, Any], micro: bool) -> None:
         rounds["filter"]["min_responses"] = min(rounds["filter"]["min_responses"], 2)
         if rounds["policy_scores"] == "sampler" and not micro:
             self.note("rounds.policy_scores: rescore, since written responses have no log-probs of a sampler")
             rounds["policy_scores"] = "rescore"
-
-    def _thoughts(self, raw: dict[str, Any], micro: bool) -> None:
-        thoughts = raw["thoughts"]
-        thoughts["judge"]["votes"] = min(thoughts["judge"]["votes"], 2)
-        if not micro:
-            thoughts["keep"] = min(thoughts["keep"], SAMPLES)
-            thoughts["keep_at_most"] = min(thoughts["keep_at_most"], SAMPLES)
-
-    def _code(self, raw: dict[str, Any], micro: bool) -> None:
-        """Nothing: programs are run as they will be."""
-
-    def _evaluation(self, raw: dict[str, Any], micro: bool) -> None:
-        evaluation = raw["evaluation"]
-        evaluation["problems"] = min(evaluation["problems"], MADE_HERE if micro else QUESTIONS)
-        evaluation["samples"] = min(evaluation["samples"], BATCH)
+        if "reference_samples" in rounds and not micro:
+            rounds["reference_samples"] = min(rounds["reference_samples"], SAMPLES)
+        for changes in rounds.get("overrides", []):  # what a rehearsal sets stays set in every round
+            for key in [key for key in changes if key.startswith(SET_HERE)]:
+                del changes[key]
 
     def _training(self, training: dict[str, Any], folder: Path) -> None:
         for key in LEFT_OUT & training.keys():
@@ -194,6 +193,20 @@ class Rehearsed:
         resources["processes"] = 1
         if self._weights is Weights.SMALL:
             resources["tensor_parallel"] = 1
+
+
+def _narrow(thoughts: dict[str, Any], micro: bool) -> None:
+    """Two judgements of a path; a narrow search, where nothing depends on what it finds."""
+    thoughts["judge"]["votes"] = 2  # the first is the model's own, the second is written
+    if not micro:
+        for name in ("keep", "keep_at_most"):
+            thoughts[name] = _least(thoughts[name], SAMPLES)
+
+
+def _shorten(evaluation: dict[str, Any], micro: bool) -> None:
+    """A handful of questions."""
+    evaluation["problems"] = min(evaluation["problems"], MADE_HERE if micro else QUESTIONS)
+    evaluation["samples"] = min(evaluation["samples"], BATCH)
 
 
 def _least(limit: int | None, most: int) -> int:

@@ -60,14 +60,13 @@ class ScriptedEngine:
         return self._engine.prompt_ids(prompt)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Sample; of several samples of a prompt the first stays as it is."""
+        """Sample; the first sample of a prompt stays as it is."""
         for rollout in self._engine.generate(requests, sampling):
-            written = self._written(rollout)
-            kept = rollout.completions[: 1 if len(rollout.completions) > 1 or not written else 0]
-            count = len(rollout.completions) - len(kept)
-            start = zlib.crc32(rollout.id.encode())
-            others = tuple(written[(start + number) % len(written)] for number in range(count)) if written else rollout.completions[1:]
-            yield replace(rollout, completions=(*kept, *others))
+            written, start = self._written(rollout), zlib.crc32(rollout.id.encode())
+            others = rollout.completions[1:]
+            if written:
+                others = tuple(written[(start + number) % len(written)] for number in range(len(others)))
+            yield replace(rollout, completions=(*rollout.completions[:1], *others))
 
     def close(self) -> None:
         """Close the engine that samples."""
@@ -82,12 +81,13 @@ class ScriptedEngine:
             return [self._thought(text) for text in self._next_thoughts(question, rollout.prompt_token_ids)]
         return [self._response(text) for text in self._script.responses.get(rollout.id, ())]
 
-    def _next_thoughts(self, question: str, prompt: tuple[int, ...]) -> Sequence[str]:
-        """The thoughts of the step that a path has come to: it has as many behind it as it has markers."""
+    def _next_thoughts(self, question: str, prompt: tuple[int, ...]) -> list[str]:
+        """The thoughts of the step that a path has come to: it has as many behind it as it has markers. Of a thought that was begun
+        for the model, the rest."""
         steps = self._script.thoughts[question]
         path = self.tokenizer.decode(prompt[self._asked.setdefault(question, len(prompt)) :], skip_special_tokens=True)
-        taken = len(re.findall("|".join(map(re.escape, sorted(self._script.markers, key=len, reverse=True))), path))
-        return steps[min(taken, len(steps) - 1)]
+        *taken, begun = re.split("|".join(map(re.escape, sorted(self._script.markers, key=len, reverse=True))), path)
+        return [text.removeprefix(begun.strip()) for text in steps[min(len(taken), len(steps) - 1)]]
 
     def _response(self, text: str) -> Completion:
         """A whole response, the end token included."""

@@ -72,8 +72,11 @@ def _sentence_piece(**options: Any) -> T.PreTrainedTokenizerFast:
     core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     core.train_from_iterator(
-        _texts(), token_trainers.BpeTrainer(show_progress=False, vocab_size=900, special_tokens=["<unk>", "<s>", "</s>", *BYTES])
+        _texts(), token_trainers.BpeTrainer(show_progress=False, vocab_size=640, special_tokens=["<unk>", "<s>", "</s>"])
     )
+    known = json.loads(core.to_str())
+    known["model"]["vocab"] |= {byte: len(known["model"]["vocab"]) + number for number, byte in enumerate(BYTES)}  # no special tokens
+    core = Tokenizer.from_str(json.dumps(known))
     core.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))])
     return T.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **options)
 

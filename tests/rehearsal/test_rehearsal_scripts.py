@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import byte_level_tokenizer, random_model
 
 from align.errors import AlignError
@@ -48,7 +49,7 @@ def test_the_first_of_several_samples_is_the_models_own_and_the_others_are_writt
     assert mixed.completions[0] == own.completions[0]
     assert {completion.text for completion in mixed.completions[1:]} == {"Yes.", "No, not at all."}
     assert all(c.token_ids[-1] == engine.tokenizer.eos_token_id and c.finish_reason == "stop" for c in mixed.completions[1:])
-    assert completions(engine, script, "p", "Is it?", n=1).completions[0].text in ("Yes.", "No, not at all.")
+    assert completions(engine, script, "p", "Is it?", n=1).completions == own.completions[:1]
     assert completions(engine, script, "another", "Is it?").completions[1].finish_reason == "length"
 
 
@@ -58,19 +59,15 @@ def test_written_responses_have_no_log_probs_that_a_scorer_could_take_for_a_samp
     assert all("logps" not in node.metadata for node in tree.nodes[1:])
 
 
-@pytest.mark.parametrize("name", available_tasks())
+@pytest.mark.parametrize("name", [name for name in available_tasks() if load_task(name).examples])
 def test_every_task_gets_thoughts_of_each_step_and_last_ones_that_state_answers(engine, name, tmp_path):
     task = load_task(name)
-    example = task.examples[0].fields if task.examples else dict.fromkeys(task.data.fields, "12 7 3 1")
-    columns = {column: example[field] for field, column in task.data.fields.items()}
-    gold = {task.data.gold: task.examples[0].answer if task.examples else "4"} if task.data.gold else {}
-    if task.data.gold_pattern:
-        gold[task.data.gold] = f"It is so.\n#### {gold[task.data.gold]}"
-    source = write(tmp_path / "questions.jsonl", [{**columns, **gold}])
-    try:
-        (question,) = read_questions(task, source)
-    except AlignError as error:
-        pytest.skip(f"the example is no record of this task: {error}")
+    example = task.examples[0]
+    record = {column: example.fields[field] for field, column in task.data.fields.items()}
+    if task.data.gold:
+        record[task.data.gold] = f"It is so.\n#### {example.answer}" if task.data.gold_pattern else example.answer
+    source = write(tmp_path / "questions.jsonl", [record])
+    (question,) = read_questions(task, source)
     settings = {"task": name, "source": {"split": "train", "limit": 1}}
     script = script_of(Stage("search", SEARCH, settings, {"questions": External(source)}), [])
     prompt = engine.prompt_ids("Question")
@@ -88,7 +85,28 @@ def test_every_task_gets_thoughts_of_each_step_and_last_ones_that_state_answers(
     assert [completion.text for completion in judged] == list(script.judgements)
 
 
-OWN = {"prompt": "Write `twice(n)`.", "tests": {"calls": [[[2], 4], [[5], 10]]}, "entry_point": "twice"}
+def test_of_a_thought_that_is_begun_for_the_model_the_rest_is_written(engine):
+    script = Script(thoughts={"q": [["Step 1: We look."], ["Step 2: So the answer is: 7.", "It is 8."]]})
+    scripted, prompt = ScriptedEngine(engine, script), engine.prompt_ids("Question: how many?\n")
+    first = scripted._written(SimpleNamespace(id="q/-1", prompt_token_ids=prompt))
+    begun = prompt + first[0].token_ids + engine.prompt_ids("Step 2: So the answer is:")
+    written = scripted._written(SimpleNamespace(id="q/0", prompt_token_ids=begun))
+    assert [completion.text for completion in written] == [" 7.", "It is 8."]
+
+
+def test_a_task_without_examples_gets_a_last_thought_that_it_can_read(tmp_path):
+    task = {
+        "description": "Sums.", "data": {"fields": {"sum": "sum"}, "gold": "result"}, "question": "{sum}\n", "steps": 2,
+        "answer": r"answer is (.+)\.$", "grader": {"name": "number"},
+    }  # fmt: skip
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    source = write(tmp_path / "questions.jsonl", [{"sum": "12 + 30", "result": "42"}])
+    settings = {"task": str(tmp_path / "task.yaml"), "source": {"split": "train", "limit": 1}}
+    (steps,) = script_of(Stage("search", SEARCH, settings, {"questions": External(source)}), []).thoughts.values()
+    assert len(steps) == 2
+    assert any("42" in text for text in steps[-1])
+
+
 PROBLEMS = {
     "with a solution": {
         "task_id": 3, "text": "Write a function to double.", "code": "def twice(n):\r\n    return 2 * n", "test_list": ["assert twice(2) == 4"],
