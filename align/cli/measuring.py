@@ -115,7 +115,7 @@ def _study(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from align.plans import stopping_on_signals
     from align.runs import RunFolder, execute
-    from align.tables import evaluation_table
+    from align.tables import evaluation_notes, evaluation_table
     from eval.suites import How, read_results, stages_of
 
     for given in options.data:
@@ -134,7 +134,10 @@ def _eval(options: argparse.Namespace) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     with stopping_on_signals() as stop:
         execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
-    show(evaluation_table(read_results(options.suite, folder), others))
+    found = read_results(options.suite, folder)
+    show(evaluation_table(found, others))
+    for note in evaluation_notes(found):
+        print(note)
 
 
 def _diagnose(options: argparse.Namespace) -> None:
