@@ -154,6 +154,12 @@ def evaluation_table(found: Mapping[str, Evaluation], others: Mapping[str, Evalu
     return table
 
 
+def evaluation_notes(found: Mapping[str, Evaluation]) -> list[str]:
+    """A line for each evaluation of programs: those that the tests could not judge, and what follows for the score."""
+    judged = [(suite, one) for suite, one in found.items() if "harness_errors" in one.metrics]
+    return [f"{suite}: {note}" for suite, one in judged for note in (one.notes or ["no harness errors"])]
+
+
 def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled | None) -> Table:
     """A win rate, raw and at equal lengths, with 95% intervals; percent."""
     table = Table(title=f"{first.model} against {first.baseline}", **_PLAIN)

@@ -38,8 +38,8 @@ def metrics(records: Sequence[Record], ks: Sequence[int]) -> dict[str, float]:
         ks: those above the number of samples are left out.
 
     Returns:
-        The scores first; `parses` and `truncated`, shares of the greedy programs; `harness_errors`, programs, sampled ones included;
-        `problems`.
+        The scores first, or the harness errors where there are none; `parses` and `truncated`, shares of the greedy programs;
+        `harness_errors`, programs, sampled ones included; `problems`.
     """
     greedy = [record["greedy"][0] for record in records]
     sampled = [list(record["sampled"]) for record in records if record["sampled"]]
@@ -53,7 +53,9 @@ def metrics(records: Sequence[Record], ks: Sequence[int]) -> dict[str, float]:
                 found[f"sampled pass@{k}"] = sum(pass_at_k(n, c, k) for n, c in counts) / len(counts)
     found["parses"] = 1.0 - _share(greedy, "syntax_error")
     found["truncated"] = sum(one.get("finish_reason") == "length" for one in greedy) / max(1, len(greedy))
-    return {**found, "harness_errors": sum(map(_is_harness_error, _programs(records))), "problems": len(records)}
+    errors = {"harness_errors": float(sum(map(_is_harness_error, _programs(records))))}
+    found = {**found, **errors} if "pass@1" in found else {**errors, **found}
+    return {**found, "problems": len(records)}
 
 
 def has_score(programs: Sequence[Record]) -> bool:

@@ -119,7 +119,7 @@ def _study(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from align.plans import stopping_on_signals
     from align.runs import RunFolder, execute
-    from align.tables import evaluation_table
+    from align.tables import evaluation_notes, evaluation_table
     from eval.suites import How, read_results, remarks, stages_of
 
     for given in options.data:
@@ -141,6 +141,8 @@ def _eval(options: argparse.Namespace) -> None:
         execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
     results = read_results(options.suite, folder)
     show(evaluation_table(results, others))
+    for note in evaluation_notes(results):
+        print(note)
     if options.against:
         for sentence in remarks(results, folder, others, RunFolder(options.against)):
             print(sentence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from align.errors import AlignError
 from align.runs import read_journal
 from align.runs.digest import MANIFEST
 from align.trees import PreferenceTree, Rejected, read_trees
+from eval.verdicts import note_on
 
 Value = TypeVar("Value")
 TREES = 40  # of a search, shown
@@ -23,13 +24,14 @@ EXAMPLES = 12  # samples and pairs of programs, shown
 @dataclass
 class Evaluation:
     """Numbers of an evaluation stage; `items`: a grade by question or problem, 1 or 0 where it is right or wrong; `responses`: what
-    the model wrote."""
+    the model wrote; `notes`: what must be said beside the numbers."""
 
     stage: str
     metrics: dict[str, float]
     items: dict[str, float] = field(default_factory=dict)
     responses: dict[str, str] = field(default_factory=dict)
     questions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -201,10 +203,19 @@ def read_evaluation(name: str, folder: Path) -> Evaluation:
     for id, record in read_journal(folder / "answers").items():
         found.items[id], found.responses[id] = float(record["right"]), record["response"]
         found.questions[id] = " / ".join(record["question"].values())
-    for id, record in read_journal(folder / "programs").items():
-        found.items[id] = float(record["greedy"][0]["verdict"] == "pass")
-        found.responses[id], found.questions[id] = f"{record['greedy'][0]['program']}\n# {record['greedy'][0]['verdict']}", id
+    _read_programs(found, read_journal(folder / "programs"))
     return found
+
+
+def _read_programs(found: Evaluation, records: Mapping[str, Any]) -> None:
+    """Grades and programs of a code evaluation; no grades where it has no score."""
+    note = note_on(records.values())
+    found.notes += [note] if note else []
+    for id, record in records.items():
+        greedy = record["greedy"][0]
+        if "pass@1" in found.metrics:
+            found.items[id] = float(greedy["verdict"] == "pass")
+            found.responses[id], found.questions[id] = f"{greedy['program']}\n# {greedy['verdict']}", id
 
 
 def _round(run: RunData, name: str, folder: Path) -> Round:

@@ -35,13 +35,19 @@ def results(runs: Sequence[RunData]) -> Iterator[Markup]:
             form = ".1%" if one.is_share else ".3f"
             shown = f"{low:{form}} to {high:{form}}" if low is not None else ""
             rows.append([label, f"{value:{form}}" if shown else f"{value:.4g}", shown, ", ".join(f"{row[1]} {row[2]:.4g}" for row in mine)])
-            values[label] = float(value or 0.0)
+            if shown or not one.notes:
+                values[label] = float(value or 0.0)
             if shown:
                 spans[label] = (float(low or 0.0), float(high or 0.0))
     if not rows:
         return
     yield table(["evaluation", "result", "95% interval", "all numbers"], rows)
-    yield Markup(charts.bars("results", "", values, spans))
+    if values:
+        yield Markup(charts.bars("results", "", values, spans))
+    for run in runs:
+        for one in run.evaluations:
+            for note in one.notes:
+                yield Markup('<p class="warning"><b>{}</b>, {}</p>').format(_name(run, one.title, runs), note)
     changes = []
     for run in runs:
         form = "+.1%" if all(one.is_share for one in run.evaluations) else "+.3f"

@@ -101,7 +101,7 @@ def test_a_run_samples_executes_trains_and_measures_before_and_after(finished):
         assert stage in printed
     for stage in ("start/evaluate", "evaluate"):
         metrics = read(run, stage, "metrics.json")
-        assert set(metrics) == {"pass@1", "parses", "sampled pass@1", "sampled pass@2", "problems"}
+        assert set(metrics) == {"pass@1", "parses", "truncated", "harness_errors", "sampled pass@1", "sampled pass@2", "problems"}
     assert "sampled pass@2" in printed
 
 
@@ -147,6 +147,9 @@ def test_every_program_is_saved_with_its_verdict_and_edges_join_pass_and_fail(fi
 def test_samples_are_read_by_the_benchmarks_own_tools(finished):
     run, _ = finished
     greedy, sampled = lines(run, "evaluate", "samples.jsonl"), lines(run, "evaluate", "samples-4.jsonl")
+    written = lines(run, "evaluate", "responses.jsonl")
+    assert [one["program"] for one in written if one["kind"] == "greedy"] == [one["solution"] for one in greedy]
+    assert all(one["response"] and one["verdict"] for one in written)
     assert (len(greedy), len(sampled)) == (2, 8)
     assert all(set(one) == {"task_id", "completion", "solution"} for one in greedy + sampled)
     results = lines(run, "evaluate", "samples_results.jsonl")
