@@ -8,6 +8,7 @@ from pathlib import Path
 from align.errors import AlignError
 from data_pipelines.code_execution.formats import own
 from data_pipelines.code_execution.sandbox import Assertions, Tests
+from data_pipelines.code_execution.sandbox.inside.assertions import read_json
 
 
 def read_program(path: Path) -> str:
@@ -32,7 +33,7 @@ def read_tests(path: Path, entry_point: str | None = None) -> Tests:
     try:
         if path.suffix != ".json":
             return Assertions(text, entry_point)
-        content = json.loads(text)
+        content = read_json(text)
         if not isinstance(content, dict):
             raise AlignError("expected an object with 'calls', 'outputs' or 'tests'")
         problem = {"prompt": "-", "tests": content, **({"entry_point": entry_point} if entry_point else {})}

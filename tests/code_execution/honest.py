@@ -155,6 +155,8 @@ BEYOND_THE_TESTER = [
     asserts("a patched function", "def f(): return input()", "from unittest.mock import patch\nwith patch('builtins.input', return_value='5'):\n  assert f() == '5'", "harness_error(the tests change what the program would see: patch)"),
     asserts("a replaced stream", "def f(): print('a')", "import io, sys\nsys.stdout = buffer = io.StringIO()\nf()\nassert buffer.getvalue() == 'a\\n'", "harness_error(the tests change what the program would see: sys.stdout)"),
     asserts("output that is caught", "def f(): print('a')", "import io, contextlib\nb = io.StringIO()\nwith contextlib.redirect_stdout(b): f()\nassert b.getvalue() == 'a\\n'", "harness_error(*redirect_stdout)"),
+    asserts("recursion that the tests allow", "def f(n): return n and 1 + f(n - 1)", "import sys\nsys.setrecursionlimit(10**5)\nassert f(2000) == 2000", "harness_error(*setrecursionlimit)"),
+    asserts("a wrong answer where they do", "def f(n): return n", "import sys\nsys.setrecursionlimit(10**5)\nassert f(20) == 21", "wrong_answer"),
     asserts("a seed", "import random\ndef f(): return random.random()", "import random\nrandom.seed(1)\nx = random.random()\nrandom.seed(1)\nassert f() == x", "harness_error(*seed)"),
     asserts("a package that the tester lacks", "def f(x): return x", "import numpy as np\nassert np.array_equal(f([1]), [1])", "harness_error(import_error: numpy)"),
     asserts("wrong before beyond", "class P: pass\ndef f(x): return 0 if x == 1 else P()", "assert f(1) == 1\nassert f(2) == 2", "wrong_answer"),

@@ -236,6 +236,26 @@ EXEC = {
         2,
         "there is no Python interpreter at '/no/python'",
     ),
+    "close": ("print(2 / 3)", "t.json", '{"outputs": [["", "0.666667"]]}', [], 0, "pass: 1 of 1 tests pass"),
+    "not exact": ("print(2 / 3)", "t.json", '{"outputs": [["", "0.666667"]]}', ["--tolerance", "0"], 1, "wrong_answer: 0 of 1 tests pass"),
+    "its own tolerance": ("print(0.67)", "t.json", '{"outputs": [["", "0.666667"]], "tolerance": 0.01}', [], 0, "pass: 1 of 1 tests pass"),
+    "no tolerance": (
+        PROGRAM,
+        "t.py",
+        "assert add(1, 2) == 3",
+        ["--tolerance", "-1"],
+        2,
+        "the tolerance is -1.0: expected a number from 0 on",
+    ),
+    "a package": (
+        "import numpy as np\ndef f(): return np.ones(2)",
+        "t.py",
+        "import numpy as np\nassert (f() == np.ones(2)).all()",
+        ["--packages", "numpy"],
+        0,
+        "pass: 1 of 1 tests pass",
+    ),
+    "a package that the tests lack": (PROGRAM, "t.py", "import numpy\nassert add(1, 2) == 3", [], 1, "harness_error(import_error: numpy)"),
     "isolation": (PROGRAM, "t.py", "assert add(1, 2) == 3", ["--isolation", "require-storng"], 2, "did you mean 'require-strong'?"),
 }
 

@@ -11,7 +11,7 @@ from align.errors import AlignError
 from data_pipelines.code_execution.decontamination import overlaps
 from data_pipelines.code_execution.formats import own
 from data_pipelines.code_execution.problems import read_problems
-from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, Calls, Outputs
+from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, Calls, Outputs, Sandbox
 
 pytestmark = pytest.mark.xdist_group("sandbox")
 PROMPT = (
@@ -171,3 +171,38 @@ def test_humaneval_and_mbpp_overlap_as_little_as_they_should(shared_data):
     mbpp = read_problems(str(shared_data / "mbpp/sanitized-mbpp.json"))
     assert len(overlaps(mbpp, mbpp)) == 427
     assert len(overlaps(mbpp, humaneval)) < 20
+
+
+def test_apps_takes_a_value_and_a_list_of_it_as_the_same(read, best):
+    record = {"problem_id": 1, "question": "q", "solutions": "[]", "starter_code": ""}
+    wrapped = {"fn_name": "f", "inputs": [[2]], "outputs": [[4]]}
+    plain = {"fn_name": "f", "inputs": [[2]], "outputs": [4]}
+    for pairs, right in ((wrapped, ("[x * x]", "x * x", "(x * x,)", "x * 2.0")), (plain, ("x * x",))):
+        (problem,) = read({**record, "input_output": json.dumps(pairs)})
+        for value in right:
+            assert best.run(f"def f(x): return {value}", problem.tests).passed
+        for value in ("[[x * x]]", "[x * x, 1]", "x", "[]", "str(x * x)"):
+            assert str(best.run(f"def f(x): return {value}", problem.tests).verdict) == "wrong_answer"
+    several = {"fn_name": "f", "inputs": [[2]], "outputs": [[4, 5]]}
+    (problem,) = read({**record, "input_output": json.dumps(several)})
+    assert str(best.run("def f(x): return 4", problem.tests).verdict) == "wrong_answer"
+
+
+def test_apps_numbers_are_close_whatever_the_sandbox_says(read):
+    record = {"problem_id": 1, "question": "q", "solutions": "[]", "starter_code": ""}
+    (read_and_write,) = read({**record, "input_output": json.dumps({"inputs": [""], "outputs": ["0.333333\n"]})})
+    (function,) = read({**record, "input_output": json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [[0.333333]]})})
+    with Sandbox(workers=1, tolerance=0) as box:
+        assert box.run("print(1 / 3)", read_and_write.tests).passed
+        assert box.run("def f(x): return x / 3", function.tests).passed
+        assert not box.run("print(1 / 3)", Outputs((("", "0.333333"),))).passed
+
+
+def test_apps_keys_and_long_integers_are_read_as_its_evaluator_reads_them(read, best):
+    pairs = json.dumps({"fn_name": "f", "inputs": [[{"1": 2}]], "outputs": [[{"2": 1}]]})
+    record = {"problem_id": 1, "question": "q", "solutions": "[]", "starter_code": ""}
+    (problem,) = read({**record, "input_output": pairs})
+    assert best.run("def f(d): return {value: key for key, value in d.items()}", problem.tests).passed
+    long = '{"fn_name": "f", "inputs": [[6000]], "outputs": [1' + "0" * 6000 + "]}"
+    (problem,) = read({**record, "input_output": long})
+    assert best.run("def f(n): return 10 ** n", problem.tests).passed

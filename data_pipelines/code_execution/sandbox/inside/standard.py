@@ -124,9 +124,10 @@ class TextMember(str):
 
 
 def _member(value: Any) -> Parts | None:
-    if not isinstance(value, int | str):
-        return None
-    return str(value._name_), int.__index__(value) if isinstance(value, int) else str.__str__(value)
+    name = str(value._name_)
+    if isinstance(value, int):
+        return name, int.__index__(value)
+    return (name, str.__str__(value)) if isinstance(value, str) else None
 
 
 def _build_member(name: str, plain: int | str) -> Any:

@@ -142,7 +142,7 @@ class _Assertions:
         raised = self._candidate.raised
         if isinstance(error, OpaqueError):
             return "harness_error", str(error)
-        if self._reaches:
+        if self._reaches and (self._reaches != "setrecursionlimit" or isinstance(error, RecursionError)):
             return "harness_error", f"the tests change what the program would see: {self._reaches}"
         if raised is not None and raised[0] is error:
             return raised[1]
