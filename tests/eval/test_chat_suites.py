@@ -21,7 +21,7 @@ SETTINGS = {
     "engine": {"engine": "transformers", "dtype": "float32"},
 }  # fmt: skip
 STEPS = "First we add.\n\nThen we look.\n\n"
-SAID = ["The answer is 1.", "**2**", "#### 3", "Question: \\boxed{4}", "The answer is not 5.", "So it is 7, I hope this helps!"]
+SAID = ["The answer is 1.", "**2**", "#### 3", "Question: \\boxed{4}", "The answer is not 5.", "So it is 7. I hope this helps!"]
 
 
 class Scripted:
@@ -44,12 +44,12 @@ class Scripted:
             yield Rollout(request.id, request.prompt, (completion_of(sample, self.tokenizer, sampling, (2,)),))
 
 
-def run(folder, monkeypatch, engine, **settings):
+def run(folder, monkeypatch, scripted, **settings):
     import contextlib
 
     folder.mkdir(exist_ok=True)
     (folder / "questions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in QUESTIONS))
-    monkeypatch.setattr(chain_of_thought, "open_engine", lambda *_: contextlib.nullcontext(engine))
+    monkeypatch.setattr(chain_of_thought, "open_engine", lambda *_: contextlib.nullcontext(scripted))
     answer(Task("gsm8k/evaluate", folder, {**SETTINGS, **settings}, {"model": "none", "questions": str(folder / "questions.jsonl")}))
     return list(read_journal(folder / "answers").values()), json.loads((folder / "metrics.json").read_text())
 
@@ -62,7 +62,7 @@ def test_a_chat_model_is_asked_and_read_as_chat_models_answer(tmp_path, monkeypa
     assert [record["response"].startswith(STEPS) for record in records] == [True] * 6, "a blank line ends nothing"
     assert {record["finish_reason"] for record in records} == {"stop"}
     assert {record["stop_text"] for record in records} == {None}
-    (message,) = engine.asked[1]
+    (message,) = engine.asked[0]
     assert message["role"] == "user"
     assert message["content"].startswith("What is 0 plus 1?\n\n")
     assert "Step 1" not in message["content"], "no worked examples"
@@ -76,16 +76,16 @@ def test_in_plain_text_the_worked_examples_and_their_stop_texts_stay(tmp_path, m
     records, metrics = run(tmp_path, monkeypatch, engine, form="examples")
     assert {record["stop_text"] for record in records} == {"\n\n"}
     assert metrics["answered"] == 0.0
-    assert "Step 1" in engine.asked[1]
+    assert "Step 1" in engine.asked[0]
     assert (engine.sampling.stop, engine.sampling.max_new_tokens) == (("\n\n", "Question:"), 4 * 96)
 
 
 def test_searches_with_chat_are_measured_on_the_prompt_they_train_on(tmp_path, monkeypatch):
     engine = Scripted()
     records, _ = run(tmp_path, monkeypatch, engine, form="examples_in_chat", system="be kind")
-    assert [message["role"] for message in engine.asked[1]] == ["system", "user"]
+    assert [message["role"] for message in engine.asked[0]] == ["system", "user"]
     task = load_task("gsm8k")
-    assert engine.asked[1][1]["content"] == task.prompt(Question("", {"question": "What is 0 plus 1?"}))
+    assert engine.asked[0][1]["content"] == task.prompt(Question("", {"question": "What is 0 plus 1?"}))
     assert [record["answer"] for record in records] == ["1", "2", "3", "4", None, "7"]
 
 
