@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import SHARED, align, align_here, needs_vllm
+from conftest import SHARED, align_here, needs_vllm
 from hub_records import ASKED
 from hub_standins import fill, variables
 
@@ -20,12 +22,10 @@ def hub(tmp_path_factory):
     return variables(fill(tmp_path_factory.mktemp("hub")))
 
 
-def rehearse(folder, hub, *words):
-    return align("run", *words, cwd=folder, env={**os.environ, **hub, "PYTHONPATH": os.pathsep.join(["", *_paths()])})
-
-
-def _paths():
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+def rehearse(folder, environment, *words):
+    """The command line in a folder; as long as it takes on a busy machine."""
+    command = [sys.executable, "-m", "align.cli", "run", *map(str, words)]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=2400)
 
 
 def long_pairs(folder):
@@ -80,7 +80,9 @@ def preferences(tmp_path):
 
 
 def run_here(folder, *words):
-    return align("run", "recipe.yaml", *words, cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join([*_paths(), str(folder)])})
+    """The recipe above, whose scorer is a module beside it."""
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return rehearse(folder, {"PYTHONPATH": path}, "recipe.yaml", *words)
 
 
 @pytest.mark.slow
