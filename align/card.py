@@ -9,6 +9,7 @@ import yaml
 
 from align.diagnostics import ThreeD, findings
 from align.recipes import Recipe
+from align.trainers.config import PreferenceConfig
 
 SHOWN = (
     "loss_type", "beta", "beta_rejected", "sft_weight", "learning_rate", "lr_scheduler_type", "max_steps", "num_train_epochs",
@@ -32,7 +33,7 @@ def model_card(recipe: Recipe, args: Any, log: list[dict[str, Any]], examples: i
     if not Path(base).exists() and ":" not in base:
         head["base_model"] = base
     settings = "".join(f"| {name} | {_plain(getattr(args, name, None))} |\n" for name in SHOWN if getattr(args, name, None) is not None)
-    if (betas := getattr(args, "betas", dict)()) and args.beta is None:
+    if isinstance(args, PreferenceConfig) and args.beta is None and (betas := args.betas()):
         settings += f"| beta | {', '.join(f'{name} {beta:g}' for name, beta in betas.items())} |\n"
     last: dict[str, Any] = {}
     for entry in log:

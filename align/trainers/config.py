@@ -56,7 +56,7 @@ class PreferenceConfig(DPOConfig):
     )
     max_rejected_share: float = _setting(1.0, "Stop if a larger share of the records cannot be used; they are kept in rejected.jsonl.")
 
-    beta: float | None = _setting(  # type: ignore[assignment]  # trl's is a number, 0.1 whatever the loss
+    beta: float | None = _setting(  # trl's is a number, 0.1 whatever the loss
         None,
         "β, the reward's scale (IPO's τ). Left out, each loss has its authors': 0.1, but SimPO 2, DiscoPOP 0.05, SPPO and Cal-DPO 0.001.",
     )
