@@ -33,8 +33,8 @@ def model_card(recipe: Recipe, args: Any, log: list[dict[str, Any]], examples: i
     if not Path(base).exists() and ":" not in base:
         head["base_model"] = base
     settings = "".join(f"| {name} | {_plain(getattr(args, name, None))} |\n" for name in SHOWN if getattr(args, name, None) is not None)
-    if isinstance(args, PreferenceConfig) and args.beta is None and (betas := args.betas()):
-        settings += f"| beta | {', '.join(f'{name} {beta:g}' for name, beta in betas.items())} |\n"
+    if isinstance(args, PreferenceConfig) and args.beta is None and args.betas():
+        settings += f"| beta | {', '.join(f'{name} {beta:g}' for name, beta in args.betas().items())} |\n"
     last: dict[str, Any] = {}
     for entry in log:
         last |= {key: value for key, value in entry.items() if key in NUMBERS or key.startswith("3d/")}

@@ -142,7 +142,7 @@ def _check_code(run: Run) -> None:
     from data_pipelines.code_execution.edges import EdgeRules
     from data_pipelines.code_execution.formats import FORMATS
     from data_pipelines.code_execution.plan import sandbox_settings
-    from data_pipelines.code_execution.problems import read_problems
+    from data_pipelines.code_execution.problems import Problem, read_problems
     from data_pipelines.code_execution.stages import open_sandbox, test_maker
 
     recipe, code = run.recipe, run.recipe.code
@@ -154,13 +154,14 @@ def _check_code(run: Run) -> None:
     if recipe.evaluation is not None and recipe.evaluation.task != "code":
         raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with code is evaluated by code")
     make = test_maker(code.tests_from)
+    problems: list[Problem] = []  # the first of each set: what packages its tests import shows there
     if not recipe.rollouts.prompts.startswith("micro:"):
-        read_problems(recipe.rollouts.prompts, recipe.rollouts.prompts_split, format=code.format, limit=1, make_tests=make)
+        problems += read_problems(recipe.rollouts.prompts, recipe.rollouts.prompts_split, format=code.format, limit=1, make_tests=make)
     if recipe.evaluation is not None and recipe.evaluation.questions:
-        read_problems(recipe.evaluation.questions, recipe.evaluation.questions_split, limit=1)
+        problems += read_problems(recipe.evaluation.questions, recipe.evaluation.questions_split, limit=1)
     for name in code.decontaminate:
         _check_data("code.decontaminate", name)
-    open_sandbox(sandbox_settings(code.sandbox)).close()  # says what to install where the isolation cannot be had
+    open_sandbox(sandbox_settings(code.sandbox), problems).close()  # says what to install where the isolation cannot be had
 
 
 def _check_engine(run: Run) -> None:

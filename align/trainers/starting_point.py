@@ -130,11 +130,12 @@ def description(model: nn.Module, adapter: str | None) -> str:
         adapter: the adapter that is the reference; None: none, or no adapters.
     """
     names = ("_name_or_path", "transformers_version", "architectures")
-    configuration = model.config.to_dict() if hasattr(model, "config") else {}
+    bare: Any = model  # its configuration and adapters are no part of nn.Module's type
+    configuration = bare.config.to_dict() if hasattr(bare, "config") else {}
     content: dict[str, Any] = {"class": type(model).__name__, "adapter": adapter}
     content["config"] = {key: value for key, value in configuration.items() if key not in names}
     if is_peft_model(model) and adapter is not None:
-        content["peft"] = {key: value for key, value in model.peft_config[adapter].to_dict().items() if key != "base_model_name_or_path"}
+        content["peft"] = {key: value for key, value in bare.peft_config[adapter].to_dict().items() if key != "base_model_name_or_path"}
         scalings = ((name, getattr(module, "scaling", None)) for name, module in model.named_modules())
         content["scaling"] = {name: scaling.get(adapter) for name, scaling in scalings if isinstance(scaling, dict)}
     stored = set(model.state_dict(keep_vars=True))
