@@ -24,6 +24,34 @@ _WRITE = "{}\n\nAnswer with the program in one ```python block. It must pass tes
 _READ = "{}\n\nWrite a Python program that reads standard input and writes standard output. Answer with it in one ```python block."
 
 
+_CONTEST = """
+import bisect
+import collections
+import copy
+import functools
+import heapq
+import itertools
+import json
+import math
+import operator
+import random
+import re
+import string
+import sys
+from bisect import bisect_left, bisect_right, insort, insort_left, insort_right
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque, namedtuple
+from copy import deepcopy
+from functools import cache, cmp_to_key, lru_cache, partial, reduce
+from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest
+from itertools import accumulate, chain, combinations, count, cycle, groupby, islice, pairwise, permutations, product, repeat, zip_longest
+from math import ceil, comb, cos, exp, fabs, factorial, floor, gcd, inf, isqrt, lcm, log, log2, log10, pi, sin, sqrt, tan
+from operator import itemgetter
+from string import ascii_lowercase, ascii_uppercase, digits
+from typing import Any, Callable, Deque, Dict, FrozenSet, Generator, Iterable, Iterator, List, Optional, Set, Tuple, Union
+""".strip()
+"""What the evaluators of APPS and LiveCodeBench import in front of every program; a program gets those whose names it lacks."""
+
+
 def humaneval(record: Mapping[str, Any]) -> Problem:
     """HumanEval (arXiv 2107.03374), and HumanEval+ as it stands on the hub: `prompt`, `test` with a `check`, `entry_point`."""
     prompt, entry = _text(record, "prompt"), _text(record, "entry_point")
@@ -76,9 +104,8 @@ def apps(record: Mapping[str, Any]) -> Problem:
     else:
         tests = Outputs(tuple((_joined(given), _joined(wanted)) for given, wanted in zip(inputs, outputs, strict=True)), TOLERANCE)
     ask = _READ.format(question) if not name else _WRITE.format(question, starter)
-    return Problem(
-        _id(record, "APPS", "problem_id", "id"), ask, starter, tests, str(name) if name else None, "", next(iter(solutions), None), question
-    )  # fmt: skip
+    entry_point, solution = str(name) if name else None, next(iter(solutions), None)
+    return Problem(_id(record, "APPS", "problem_id", "id"), ask, starter, tests, entry_point, _CONTEST, solution, question)
 
 
 def livecodebench(record: Mapping[str, Any]) -> Problem:
@@ -94,7 +121,7 @@ def livecodebench(record: Mapping[str, Any]) -> Problem:
     else:
         tests = Outputs(tuple((case["input"], case["output"]) for case in cases))
     ask = _WRITE.format(question, starter) if name else _READ.format(question)
-    return Problem(_id(record, "LiveCodeBench", "question_id"), ask, starter, tests, name, "", None, question)
+    return Problem(_id(record, "LiveCodeBench", "question_id"), ask, starter, tests, name, _CONTEST, None, question)
 
 
 def own(record: Mapping[str, Any]) -> Problem:

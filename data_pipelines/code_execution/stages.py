@@ -121,7 +121,7 @@ def _unfit(problems: Sequence[Problem], settings: Mapping[str, Any]) -> dict[str
     return reasons
 
 
-def open_sandbox(settings: Mapping[str, Any], problems: Sequence[Problem]) -> Sandbox:
+def open_sandbox(settings: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Sandbox:
     """The sandbox of a recipe, with the packages that it names and those that the tests of problems import.
 
     Raises:

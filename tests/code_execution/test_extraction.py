@@ -100,6 +100,10 @@ METHODS = {
     "a helper apart": (
         "```python\ndef total(nums):\n    return sum(nums)\n```\n```python\nclass Solution:\n    def add(self, nums):\n        return total(nums)\n```"
     ),
+    "names that contests import": (
+        "```python\nclass Solution:\n    def add(self, nums):\n        heap = nums[:]\n        heapify(heap)\n"
+        "        return sum(heappop(heap) for _ in nums) + len(defaultdict(int))\n```"
+    ),
     "a base class apart": (
         "```python\nclass Base:\n    def total(self, nums):\n        return sum(nums)\n```\n"
         "```python\nclass Solution(Base):\n    def add(self, nums):\n        return self.total(nums)\n```"
