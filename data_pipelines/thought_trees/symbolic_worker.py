@@ -135,4 +135,5 @@ def canonical(text: str) -> str | None:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder: its modules are no libraries
     main()
