@@ -122,7 +122,7 @@ def _plain(config: PeftConfig) -> PeftConfig:
     return plain
 
 
-def description(model: nn.Module, adapter: str | None) -> str:
+def description(model: Any, adapter: str | None) -> str:
     """What else than its stored tensors decides a model's log-probs, as text that is the same for the same model.
 
     Args:
