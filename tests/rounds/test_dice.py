@@ -125,7 +125,7 @@ def test_rewards_are_implicit_rewards_of_policy_over_the_model_before(finished, 
             for node in tree.nodes:
                 expected = logps_of(before[number], tree, node).sum() - logps_of(before[number - 1], tree, node).sum()
                 assert node.metadata["reward"] == pytest.approx(expected.item(), abs=1e-3)
-                assert node.score == pytest.approx(node.metadata["reward"] - statistics["alpha"] * len(node.text), abs=1e-9)
+                assert node.score == pytest.approx(node.metadata["reward"] - statistics["alpha"] * len(node.text.strip()), abs=1e-9)
 
 
 def test_pairs_are_best_over_worst_and_no_prompt_comes_twice(finished):
