@@ -39,7 +39,7 @@ def hide() -> None:
 
 
 def limit(seconds: float, memory: int, file: int, files: int) -> None:
-    """Bound what the calling process may use, for good. Its stack may fill its address space, as deep recursion through C needs.
+    """Bound what the calling process may use, for good.
 
     Args:
         seconds: of CPU time, rounded up.
@@ -50,7 +50,5 @@ def limit(seconds: float, memory: int, file: int, files: int) -> None:
     whole = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    resource.setrlimit(resource.RLIMIT_STACK, (most, most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

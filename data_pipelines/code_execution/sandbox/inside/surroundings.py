@@ -34,6 +34,9 @@ def prepare() -> None:
     builtins.help = _sitebuiltins._Helper()
     sys.set_int_max_str_digits(0)  # a program's time bounds what long integers cost
     sys.modules.update(processes.modules())
+    sys.argv[:] = [os.path.join(os.getcwd(), "program.py")]
+    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (most, most))  # deep recursion through C may fill all memory that a program has
 
 
 def script_of(source: str, name: str) -> types.ModuleType:
@@ -44,11 +47,9 @@ def script_of(source: str, name: str) -> types.ModuleType:
         name: of the module.
     """
     module = types.ModuleType(name)
-    path = os.path.join(os.getcwd(), "program.py")
-    module.__file__ = path
-    sys.argv[:] = [path]
+    module.__file__ = sys.argv[0]
     if "__file__" in source or "getsource" in source:
-        with contextlib.suppress(OSError, ValueError), open(path, "w", encoding="utf-8") as file:
+        with contextlib.suppress(OSError, ValueError), open(sys.argv[0], "w", encoding="utf-8") as file:
             file.write(source)
     if "/dev/" in source or "/proc/" in source:
         _open_streams_by_path()
