@@ -126,7 +126,7 @@ def test_a_hostile_answer_is_wrong_and_takes_a_bounded_time(maths):
         started = time.process_time(), time.monotonic()
         assert not maths.is_right(answer, ("5",), {}), answer[:60]
         assert time.process_time() - started[0] < 5, f"{answer[:60]}: this program itself must not compute it"
-        assert time.monotonic() - started[1] < 60, answer[:60]
+        assert time.monotonic() - started[1] < 120, answer[:60]
     assert maths.is_right("(x+1)^2", ("x^2+2x+1",), {}), "the next question is answered"
 
 
