@@ -388,3 +388,9 @@ def test_an_ordinary_user_has_every_mechanism_that_root_has(reasons, tmp_path):
     code = "from data_pipelines.code_execution.sandbox import available; print(available())"
     done = subprocess.run([sys.executable, "-c", code], user=54321, group=54321, extra_groups=[], capture_output=True, text=True, cwd=str(Path(__file__).parents[2]), env={})  # fmt: skip
     assert done.stdout.strip() == str(reasons)
+
+
+def test_annotations_are_evaluated_as_in_any_python_file(sandbox):
+    tests = Assertions("assert f([1]) == 1", "f")
+    assert str(sandbox.run("def f(x: List[int]): return x[0]", tests).verdict) == "exception(NameError)"
+    assert sandbox.run("from __future__ import annotations\ndef f(x: List[int]): return x[0]", tests).passed

@@ -36,7 +36,7 @@ def prepare(code: str) -> tuple[CodeType, list[int], frozenset[str], str]:
         tree = parse(code)
         changed = _changed_attribute(tree)
         tree.body = _guarded(tree.body, lines)
-        compiled = compile(tree, "<tests>", "exec")
+        compiled = compile(tree, "<tests>", "exec", dont_inherit=True)
     names = frozenset(_names(compiled))
     return compiled, lines, names, changed or next(iter(sorted(names & _REACHING)), "")
 
