@@ -76,6 +76,7 @@ class JudgeSettings:
         seed: of the judgements.
         chat: put prompts into the chat template, as a user's message.
         system: the system message in front of it, None where there is none.
+        stop_token_ids: tokens that end a judgement beside the model's own end tokens.
         policy, reference: the models, for judges that score.
         dtype: precision of their weights.
         options: the judge's own.
@@ -87,6 +88,7 @@ class JudgeSettings:
     seed: int = 0
     chat: bool = False
     system: str | None = None
+    stop_token_ids: tuple[int, ...] = ()
     policy: str = ""
     reference: str = ""
     dtype: str = "auto"
@@ -138,7 +140,8 @@ class SelfEvaluation:
         if prompts is None:
             raise AlignError("thoughts.judge: 'self_evaluation' needs `judge` in the task's file, which says how a path is judged")
         self._settings, self._prompts = settings, prompts
-        self._sampling = Sampling(prompts.max_new_tokens, settings.temperature, stop=tuple(prompts.end))
+        ends = settings.stop_token_ids
+        self._sampling = Sampling(prompts.max_new_tokens, settings.temperature, stop=tuple(prompts.end), stop_token_ids=ends)
         self._line = re.compile(prompts.verdict_line, re.IGNORECASE)
 
     def judge(self, level: Level) -> Generator[Ask, Any, list[Judgement]]:
@@ -204,7 +207,8 @@ class Vote:
             raise AlignError(f"thoughts.judge.options.among is '{self._among}': {nearest(self._among, ('siblings', 'level'))}")
         self._instruction, self._ask = options.get("instruction", self.INSTRUCTION), options.get("ask", self.ASK)
         end = tuple(options.get("end", ("\n\n",)))
-        self._sampling = Sampling(int(options.get("max_new_tokens", 96)), settings.temperature, stop=end)
+        longest, ends = int(options.get("max_new_tokens", 96)), settings.stop_token_ids
+        self._sampling = Sampling(longest, settings.temperature, stop=end, stop_token_ids=ends)
 
     def judge(self, level: Level) -> Generator[Ask, Any, list[Judgement]]:
         """One request of m samples for each group that is voted on; who stands alone gets all votes unasked."""

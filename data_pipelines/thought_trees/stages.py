@@ -45,7 +45,7 @@ def search_questions(task: Task) -> None:
     with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
         sampling = sampling_of(settings["sampling"], engine.tokenizer)
         check_system(settings["system"], engine.tokenizer, settings["chat"])
-        judge = open_judge(task, how)
+        judge = open_judge(task, how, sampling.stop_token_ids)
         journal = Journal(task.folder / "searches", task.shard)
 
         def run(batch: list[Question]) -> Mapping[str, PreferenceTree | AlignError]:
@@ -73,8 +73,8 @@ def _questions(task: Task, how: ThoughtTask) -> list[Question]:
     return kept
 
 
-def open_judge(task: Task, how: ThoughtTask) -> Judge:
-    """The judge of a search stage, with its options."""
+def open_judge(task: Task, how: ThoughtTask, stop_token_ids: tuple[int, ...] = ()) -> Judge:
+    """The judge of a search stage, with its options; `stop_token_ids` end judgements as they end thoughts."""
     settings = task.settings
     choice = dict(settings["judge"])
     judge = find_judge(choice.pop("name"))
@@ -84,6 +84,7 @@ def open_judge(task: Task, how: ThoughtTask) -> Judge:
             seed=settings["search"]["seed"],
             chat=settings["chat"],
             system=settings["system"],
+            stop_token_ids=stop_token_ids,
             policy=task.inputs["model"],
             reference=task.inputs.get("reference", ""),
             dtype=settings["dtype"],

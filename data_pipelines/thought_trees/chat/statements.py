@@ -61,11 +61,11 @@ _DENIED_WITHIN = re.compile(
     any_of("not", "never", "cannot", "depends?", "whether", "if", "unless", "nor", "neither", "no") + r"|n't\b", re.IGNORECASE
 )
 _DENIED_BY = re.compile(r"\W*(?:not|never|neither|n't|unknown|unclear|unless|n/a)\b", re.IGNORECASE)
-_DENIED_AFTER = re.compile(
-    any_of("is", "was", "are", "be", "that's", "it's", "which", "but") + r"[^.\n]*"
-    + any_of("wrong", "incorrect", "false", "impossible", "not (?:right|correct|possible|the answer|an option|true)", "a mistake"),
+_WRONG = re.compile(
+    any_of("wrong", "incorrect", "false", "impossible", "not (?:right|correct|possible|the answer|an option|true)", "a mistake"),
     re.IGNORECASE,
-)  # fmt: skip
+)
+_CALLED = re.compile(any_of("is", "was", "are", "be", "that's", "it's", "which", "but"), re.IGNORECASE)
 _UNDETERMINED = re.compile(
     any_of(
         "cannot", "can't", "could not", "couldn't", "impossible", "undefined", "undetermined", "unknown",
@@ -89,7 +89,7 @@ def statements(text: str) -> Iterator[Statement]:
     for match in BOXED.finditer(text):
         content = _braced(text, match.end())
         after = sentence_from(text, match.end() + len(content))
-        if content and not _BOX_DENIED.search(clause_before(text, match.start())) and not _DENIED_AFTER.search(after):
+        if content and not _BOX_DENIED.search(clause_before(text, match.start())) and not _is_called_wrong(after):
             yield Statement(match.start(), content)
 
 
@@ -124,7 +124,12 @@ def _labels(text: str) -> Iterator[Statement]:
 
 def _is_denied(claim: str) -> bool:
     """Whether a claim's sentence takes back what it says: begins with "not", calls it wrong or unknown, or is a question."""
-    return bool(_DENIED_BY.match(claim) or _DENIED_AFTER.search(claim) or _UNDETERMINED.search(claim)) or is_question(claim)
+    return bool(_DENIED_BY.match(claim) or _is_called_wrong(claim) or _UNDETERMINED.search(claim)) or is_question(claim)
+
+
+def _is_called_wrong(claim: str) -> bool:
+    """ "12, which is wrong", "12 is not the answer"."""
+    return any(_CALLED.search(re.split(r"[.\n]", claim[: match.start()])[-1]) for match in _WRONG.finditer(claim))
 
 
 def _braced(text: str, start: int) -> str:

@@ -14,6 +14,7 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textit|mbox)\{([^{}]
 _SENTENCE_END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|vs|No))(?<!\b(?:Mrs|Inc|Ltd|etc))[.!?](?=[\s\"')*]|$)")
 _WHOLE = re.compile(r"\n|[!?}](?=\s|$)|\.(?=\s)|(?<!\d)\.$")  # "1." at the end may be the beginning of 1.5
 _SIGNS = str.maketrans({"\u00a0": " ", "\u202f": " ", "\uff1a": ":", "\u2019": "'", "\u2212": "-"})
+LONGEST = 500  # characters of a sentence that are looked at: a model that repeats itself without end must not cost minutes
 PROTECTED = "\u2060"
 """A sign of no width, put into a label's "not" so that it is not read as a denial."""
 
@@ -56,7 +57,7 @@ def protected(text: str, labels: Sequence[str]) -> str:
 
 def sentence_from(text: str, start: int) -> str:
     """From a place to the end of its sentence; of the next line that says something, where nothing more stands on this one."""
-    lines = text[start:].split("\n")
+    lines = text[start : start + LONGEST].split("\n")
     line = next((line for line in lines if re.search(r"\w", re.sub(r"\\[\[\]()]|\$|[*_`#>]", "", line))), "")
     end = _SENTENCE_END.search(line)
     return line[: end.end()] if end and re.search(r"\w", line[: end.start()]) else line
@@ -64,7 +65,7 @@ def sentence_from(text: str, start: int) -> str:
 
 def clause_before(text: str, end: int) -> str:
     """What stands before a place in its clause: behind the last comma, colon, full stop or "so"."""
-    line = text[text.rfind("\n", 0, end) + 1 : end]
+    line = text[max(text.rfind("\n", 0, end) + 1, end - LONGEST) : end]
     return re.split(rf"[,;:]|{any_of('so', 'thus', 'therefore', 'hence', 'and', 'but')}", _SENTENCE_END.split(line)[-1], flags=re.I)[-1]
 
 
