@@ -16,6 +16,7 @@ from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
 from data_pipelines.code_execution.sandbox.inside import wire
 from data_pipelines.code_execution.sandbox.inside.orders import wall_seconds
+from data_pipelines.code_execution.sandbox.inside.supervisor import empty
 from data_pipelines.code_execution.sandbox.isolation import CODE, Isolation, Role, environment
 
 START_SECONDS = 60.0
@@ -150,7 +151,10 @@ class Unit:
             accounts.end_processes_of(user)
             accounts.remove_files_of(user)
         for folder in self._scratch:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                empty(folder)
+            with contextlib.suppress(RecursionError):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def unanswered(verdict: tuple[str, str]) -> dict[str, Any]:

@@ -299,7 +299,10 @@ def _written(folder: str, enough: int) -> int:
     """Bytes of the files in a folder and below; stops counting at `enough`."""
     total, folders = 0, [folder]
     while folders and total <= enough:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        if len(folder) > 4000:  # deeper than a path may be long: what lies there cannot be counted, and takes long to remove
+            return enough + 1
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 total += 4096  # a file's or a folder's own
                 if entry.is_dir(follow_symlinks=False):
