@@ -222,8 +222,8 @@ def render_chat(
         ) from error
 
 
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many leading tokens two sequences share.
+def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many leading tokens, or characters, two sequences share.
 
     >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
     2

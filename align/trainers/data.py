@@ -77,7 +77,7 @@ class Preparation:
         if set(PAIR_COLUMNS) <= set(first) or set(TREE_COLUMNS) <= set(first):
             return dataset
         check_columns((from_arrow(row) for row in itertools.islice(dataset, LOOKED_AT)), self.args.columns, f"the {self.name} data set")
-        convert = Conversion(self.tokenizer, self.args.columns, self.args.max_length, self.args.truncation_mode, is_tree_record(first))
+        convert = Conversion(self.tokenizer, self.args.columns, self.args.max_length, self.args.truncation_mode, "nodes" in first)
         if isinstance(dataset, IterableDataset):
             return self._stream(dataset, convert)
         with self.args.main_process_first(desc=f"tokenizing the {self.name} data set"):
@@ -168,6 +168,8 @@ class Conversion:
             AlignError: why it cannot be used.
         """
         tree = tokenize_tree(tree_of(record, self.columns), self.tokenizer)
+        if is_tree_record(record) and not self.trees:
+            raise AlignError("it is a tree in a stream that began with pairs: give trees and pairs in streams of their own")
         if not tree.edges:
             raise AlignError("the tree has no edge: nothing in it is preferred")
         equal = equal_edges(truncate(tree, self.max_length, self.truncation_mode))

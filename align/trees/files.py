@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.trees.forms import ColumnsError, check_targets
+from align.trees.forms import ColumnsError, check_sources, check_targets
 from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
@@ -57,6 +57,10 @@ def check_columns(records: Iterable[Any], columns: Mapping[str, str | None] | No
         AlignError: a mapping to a name that nothing has, or the columns of all of them hold no pair and no tree: names the columns.
     """
     check_targets(columns)
+    if columns:
+        records = [record for record in records if isinstance(record, Mapping)]
+        if records and not any(map(is_tree_record, records)):
+            check_sources(columns, {name for record in records for name in record})
     reason: ColumnsError | None = None
     for record in records:
         try:

@@ -39,6 +39,7 @@ TARGETS = (
     "tools", "chat_template_kwargs", "score_chosen", "score_rejected",
 )  # fmt: skip
 """What a column can be mapped to."""
+_OPTIONAL = {"system", "input", "history", "weight", "margin", "id", "tools", "chat_template_kwargs", "score_chosen", "score_rejected"}
 _NO_PROMPT = re.compile(  # names of columns that say something about a pair and are not its prompt
     r"(^|[_-])(id|idx|index|hash|source|origin|model|generator|annotator|score|scores|rating|ratings|rank|label|labels|category|domain|type|"
     r"dataset|subset|split|lang|language|tag|tags|topic|name|url|license|date|time|timestamp|version|reason|rationale|feedback|critique|"
@@ -60,16 +61,26 @@ def renamed(record: Mapping[str, Any], columns: Mapping[str, str | None] | None)
         columns: our name → the data set's; None: the data set has no such column, even if one bears the name.
 
     Raises:
-        ColumnsError: a name that the record lacks; names the nearest.
+        ColumnsError: it lacks the column of its prompt or of a response; names the nearest.
     """
     if not columns:
         return record
-    for target, source in columns.items():
-        if source is not None and source not in record:
-            raise ColumnsError(f"columns.{target} is '{source}', which is no column of the data: {nearest(source, map(str, record))}")
+    check_sources({target: source for target, source in columns.items() if target not in _OPTIONAL}, record)
     moved = {source for source in columns.values() if source is not None}
     rest = {key: value for key, value in record.items() if key not in columns and key not in moved}
-    return {**rest, **{target: record[source] for target, source in columns.items() if source is not None}}
+    return {**rest, **{target: record[source] for target, source in columns.items() if source is not None and source in record}}
+
+
+def check_sources(columns: Mapping[str, str | None] | None, present: Iterable[Any]) -> None:
+    """See that every column that a mapping names is there.
+
+    Raises:
+        ColumnsError: one is not; names the nearest.
+    """
+    names = {str(name) for name in present}
+    for target, source in (columns or {}).items():
+        if source is not None and source not in names:
+            raise ColumnsError(f"columns.{target} is '{source}', which is no column of the data: {nearest(source, names)}")
 
 
 def check_targets(columns: Mapping[str, Any] | None) -> None:

@@ -45,19 +45,23 @@ def sample(task: Task) -> None:
 
 
 def _requests(prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, settings: Mapping[str, Any], folder: Path) -> list[Request]:
-    """Requests in the order of prompt length; prompts that leave no room for a response are set aside."""
-    requests, too_long = [], []
+    """Requests in the order of prompt length; prompts that cannot be rendered, or leave no room for a response, are set aside."""
+    requests, unusable = [], []
     for prompt in prompts:
-        ids = engine.prompt_ids(prompt.prompt)
+        try:
+            ids = engine.prompt_ids(prompt.prompt)
+        except AlignError as error:  # the chat template refuses it
+            unusable.append({"where": prompt.id, "reason": str(error), "record": {"prompt": prompt.prompt}})
+            continue
         if engine.context is not None and len(ids) >= engine.context:
             reason = f"the prompt has {len(ids)} tokens, the model takes {engine.context} with the response"
-            too_long.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
+            unusable.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
             continue
         requests.append(Request(prompt.id, ids, settings["samples"], seed_of(settings["seed"], settings["round"], prompt.id)))
-    if too_long:
-        write_jsonl(too_long, folder / "rejected.jsonl")
+    if unusable:
+        write_jsonl(unusable, folder / "rejected.jsonl")
     if not requests:
-        raise AlignError(f"no prompt can be sampled from: {too_long[0]['reason']}")
+        raise AlignError(f"no prompt can be sampled from: {unusable[0]['reason']}")
     return sorted(requests, key=lambda request: (len(request.prompt), request.id))
 
 

@@ -121,6 +121,25 @@ def test_columns_are_mapped(settings, tokenizer):
         PreferenceConfig(**settings, columns={"promt": "ask"})
 
 
+def test_trees_with_messages_that_are_none_are_kept_aside(settings, tokenizer):
+    nodes, edge = (Node("a"), Node("b")), (Edge(0, 1),)
+    wrong = [PreferenceTree([{"role": "user", "content": content}], nodes, edge) for content in (None, 5)]
+    assert len(Prepared(settings, tokenizer, [*MIXED[:1], *wrong]).train_dataset) == 1
+    assert ["is null" in item["reason"] or "is int" in item["reason"] for item in kept_aside(settings)] == [True, True]
+
+
+def test_a_tree_without_an_edge_is_kept_aside(settings, tokenizer):
+    assert len(Prepared(settings, tokenizer, [MIXED[0], PreferenceTree("p", (Node("a"),))]).train_dataset) == 1
+    assert "has no edge" in kept_aside(settings)[0]["reason"]
+
+
+@pytest.mark.slow
+def test_several_processes_read_what_one_reads(settings, tokenizer):
+    data = Dataset.from_list([*SPARE, {"prompt": "", "chosen": "a", "rejected": "b"}])
+    one, two = (Prepared(settings, tokenizer, data, dataset_num_proc=number).train_dataset for number in (None, 2))
+    assert list(one) == list(two)
+
+
 # Weights, margins, equal responses
 
 

@@ -129,6 +129,15 @@ def test_a_mapping_is_checked_on_both_sides(tmp_path):
         read_trees(path, columns={"chosn": "good"})
 
 
+def test_a_mapped_column_that_not_every_record_has(tmp_path):
+    rows = [{"prompt": Q, **PAIR}, {"prompt": Q, **PAIR, "times": 3}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [tree.edges[0].weight for tree in read_trees(path, columns={"weight": "times"})[0]] == [1.0, 3.0]
+    with pytest.raises(AlignError, match=r"columns.weight is 'tims'.*did you mean 'times'"):
+        read_trees(path, columns={"weight": "tims"})
+
+
 def test_weight_and_margin_are_mapped():
     tree = tree_from_pair({"prompt": Q, **PAIR, "times": 2, "gap": 0.25}, {"weight": "times", "margin": "gap"})
     assert (tree.edges[0].weight, tree.edges[0].margin) == (2.0, 0.25)

@@ -1,6 +1,7 @@
 """The tree type, its files, and its converters."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,11 @@ from align.trees import (
     Node,
     PreferenceTree,
     from_record,
+    only_trained,
     pairs_from_tree,
     read_trees,
     to_record,
+    to_row,
     tree_from_pair,
     trees_from_pairs,
     write_pairs,
@@ -48,6 +51,21 @@ BROKEN = {
     ),
     "misspelt key": ({"prompt": "p", "nodes": [{"text": "a", "parrent": 0}]}, "did you mean 'parent'"),
     "text is a number": ({"prompt": "p", "nodes": [{"text": 3}]}, "expected text"),
+    "empty prompt": ({"prompt": " ", "nodes": [{"text": "a"}]}, "`prompt` is empty"),
+    "prompt is a number": ({"prompt": 3, "nodes": [{"text": "a"}]}, "`prompt` is int"),
+    "prompt without a role": ({"prompt": [{"content": "a"}], "nodes": [{"text": "a"}]}, "without a role"),
+    "content of a number": ({"prompt": [{"role": "user", "content": 3}], "nodes": [{"text": "a"}]}, r"prompt\[0\].content` is int"),
+    "content null": ({"prompt": "p", "nodes": [{"text": [{"role": "assistant", "content": None}]}]}, r"text\[0\].content` is null"),
+    "parent between two nodes": ({"prompt": "p", "nodes": [{"text": "a"}, {"text": "b", "parent": 0.5}]}, "the number of a node"),
+    "parent NaN": ({"prompt": "p", "nodes": [{"text": "a", "parent": float("nan")}]}, "the number of a node"),
+    "token ids with a hole": ({"prompt": "p", "nodes": [{"text": "a", "token_ids": [1, None]}]}, "expected a list of token ids"),
+    "token ids of text": ({"prompt": "p", "nodes": [{"text": "a", "token_ids": "12"}]}, "expected a list of token ids"),
+    "prompt ids of text": ({"prompt": "p", "prompt_token_ids": ["a"], "nodes": [{"text": "a"}]}, "expected a list of token ids"),
+    "metadata of text": ({"prompt": "p", "nodes": [{"text": "a"}], "metadata": "yes"}, "not JSON"),
+    "metadata of a list": ({"prompt": "p", "nodes": [{"text": "a"}], "metadata": [1]}, "metadata is list"),
+    "complete of a word": ({"prompt": "p", "nodes": [{"text": "a", "complete": "yes"}]}, "expected true or false"),
+    "nodes of one node": ({"prompt": "p", "nodes": {"text": "a"}}, "expected a list"),
+    "half a character": ({"prompt": "p", "nodes": [{"text": "\ud83d"}]}, "half a character"),
 }
 
 
@@ -121,9 +139,20 @@ def test_tree_exports_as_pairs_for_other_trainers(tmp_path):
     assert len(read_trees(tmp_path / "pairs.jsonl")[0]) == 2
 
 
+def test_messages_of_other_frameworks_are_read_in_trees_too():
+    turns = [{"from": "human", "value": "Hi"}]
+    tree = from_record({"prompt": turns, "nodes": [{"text": "a"}, {"text": [{"from": "gpt", "value": "b"}]}], "edges": []})
+    assert (tree.prompt, tree.nodes[1].text) == ([{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": "b"}])
+
+
+def test_what_chat_templates_read_stays_with_a_trained_tree():
+    tree = replace(STEPS, metadata={"tools": [], "chat_template_kwargs": {"thinking": True}, "search": 1})
+    assert only_trained(tree).metadata == {"tools": [], "chat_template_kwargs": {"thinking": True}}
+
+
 @given(st.lists(st.tuples(st.integers(0, 100), st.text(min_size=1, max_size=5), st.floats(-5, 5)), min_size=2, max_size=12))
 def test_any_tree_survives_its_record(raw):
     nodes = tuple(Node(text, parent=where % (i + 1) - 1, score=score) for i, (where, text, score) in enumerate(raw))
     siblings = [(i, j) for i in range(len(nodes)) for j in range(i) if nodes[i].parent == nodes[j].parent]
     tree = PreferenceTree("prompt", nodes, tuple(Edge(i, j) for i, j in siblings[:3]))
-    assert from_record(to_record(tree)) == tree
+    assert from_record(to_record(tree)) == from_record(to_row(tree)) == tree
