@@ -15,6 +15,7 @@ from align.rehearsal.models import small_model
 
 RECORDS, QUESTIONS, SAMPLES, STEPS, BATCH = 8, 3, 4, 2, 2
 MADE_HERE = 24  # questions, prompts, problems of the micro tasks: their small models are real ones, and write what they write
+FEW = 0.5  # of a handful of records so many may be unusable; whole sets are read with the recipe's own limit
 LEFT_OUT = {
     "global_batch_size", "gradient_accumulation_steps", "resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_strategy",
     "hub_token", "run_name", "deepspeed", "fsdp", "fsdp_config", "torch_compile", "dataset_num_proc", "dataloader_num_workers",
@@ -92,6 +93,9 @@ class Rehearsed:
         if not any(raw[method] for method in ("rounds", "thoughts", "code")):
             raw["data"]["limit"] = _least(raw["data"]["limit"], 2 * MADE_HERE if micro else RECORDS)
         self._training(raw["training"], self._folder / label)
+        raw["training"]["max_rejected_share"] = max(FEW, raw["training"].get("max_rejected_share", recipe.data.max_rejected_share))
+        if recipe.code is not None:
+            raw["data"]["max_rejected_share"] = max(FEW, recipe.data.max_rejected_share)
         self._resources(raw)
         return recipes.parse(raw, f"rehearsal of {label}")
 

@@ -7,16 +7,19 @@ import pytest
 import yaml
 from conftest import byte_level_tokenizer, random_model
 
+from align import recipes
 from align.errors import AlignError
+from align.plans import stages_of
 from align.rehearsal.scripts import script_of
-from align.runs import External, Output, Stage
+from align.runs import External, Output, Stage, Task
 from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.problems import read_problems
 from data_pipelines.code_execution.sandbox import Sandbox
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.protocol import Request, Sampling
-from data_pipelines.rollouts.samples import tree_of
+from data_pipelines.rollouts.samples import read_samples
 from data_pipelines.rollouts.scripted_engine import Script, ScriptedEngine
+from data_pipelines.rollouts.stages import sample
 from data_pipelines.rollouts.transformers_engine import TransformersEngine
 from data_pipelines.thought_trees.tasks import available_tasks, load_task, read_questions
 from data_pipelines.thought_trees.thoughts import thought_of
@@ -25,11 +28,16 @@ SAMPLE, SEARCH = "data_pipelines.rollouts.stages:sample", "data_pipelines.though
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
+def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     random_model().save_pretrained(folder)
     byte_level_tokenizer().save_pretrained(folder)
-    return TransformersEngine(folder, dtype="float32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder):
+    return TransformersEngine(model_folder, dtype="float32")
 
 
 def write(path, records):
@@ -53,10 +61,19 @@ def test_the_first_of_several_samples_is_the_models_own_and_the_others_are_writt
     assert completions(engine, script, "another", "Is it?").completions[1].finish_reason == "length"
 
 
-def test_written_responses_have_no_log_probs_that_a_scorer_could_take_for_a_samplers(engine):
-    tree = tree_of(completions(engine, Script({"p": ["Yes."]}), "p", "Is it?"), "Is it?")
-    assert "logps" in tree.nodes[0].metadata
-    assert all("logps" not in node.metadata for node in tree.nodes[1:])
+def test_written_responses_have_no_log_probs_that_a_scorer_could_take_for_a_samplers(model_folder, tmp_path):
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "Is it?"}])
+    Script({prompt_id("Is it?"): ["Yes.", "No."]}).write(tmp_path / "script.json")
+    recipe = {
+        "model": {"name_or_path": str(model_folder), "reference": str(model_folder), "dtype": "float32"}, "data": {"train": prompts},
+        "rollouts": {"prompts": prompts, "samples": 4, "max_new_tokens": 6}, "rounds": {"filter": {"min_responses": 2}},
+    }  # fmt: skip
+    stage = next(stage for stage in stages_of(recipes.parse(recipe, "recipe")) if stage.function == SAMPLE)
+    options = {"engine": "transformers", "options": {}, "script": str(tmp_path / "script.json")}
+    settings = {**stage.settings, "engine": {**stage.settings["engine"], "engine": "scripted", "options": options}}
+    sample(Task(stage.name, tmp_path, settings, {"model": str(model_folder), "prompts": prompts}))
+    (tree,) = read_samples(tmp_path / "samples")
+    assert [("logps" in node.metadata, node.metadata["finish_reason"]) for node in tree.nodes] == [(True, "length"), *[(False, "stop")] * 3]
 
 
 @pytest.mark.parametrize("name", [name for name in available_tasks() if load_task(name).examples])
