@@ -68,8 +68,8 @@ def _prompt_ids(prompt: Prompt, engine: Engine) -> tuple[tuple[int, ...], str | 
     """A prompt's token ids, and why it cannot be sampled from, if so."""
     try:
         ids = engine.prompt_ids(prompt.prompt)
-    except Exception as error:  # whatever a chat template raises at these messages
-        return (), f"the model's chat template cannot render the prompt: {' '.join(str(error).split())}"
+    except AlignError as error:  # the chat template does not take it
+        return (), str(error)
     if not ids:
         return (), "the prompt has no token"
     if engine.context is not None and len(ids) >= engine.context:

@@ -43,7 +43,7 @@ def training(folder, **changes):
 
 def made(model_folder, folder, data, **changes):
     raw = {"model": {"name_or_path": str(model_folder), "dtype": "float32"}, "data": data, "training": training(folder, **changes)}
-    return experiment.make_trainer(recipes.parse(raw, "recipe"), str(model_folder), "run")
+    return experiment.make_trainer(recipes.parse(raw, "recipe"), str(model_folder), "run", folder / "run")
 
 
 def test_every_form_of_a_mixed_file_is_trained_and_the_rest_kept(model_folder, tmp_path, tokenizer):
@@ -112,7 +112,7 @@ def test_merging_prompts_leaves_deeper_and_sampled_trees_whole(model_folder, tmp
 
 SETTINGS = {
     "scorers": [{"name": "implicit", "weight": 1.0}], "quantile": 0.85, "length_unit": "characters", "length_alpha": 0.0, "pairing": "best_worst",
-    "replay": 0.6, "offline_split": "train", "max_rejected_share": 0.5, "seed": 0, "offline_columns": {},
+    "replay": 0.6, "offline_split": "train", "max_rejected_share": 0.5, "seed": 0, "round": 1, "offline_columns": {},
 }  # fmt: skip
 OFFLINE = [
     {"prompt": f"What of {n}?", "prompt_id": "x", "chosen": [*chat, {"role": "assistant", "content": GOOD}], "rejected": [*chat, {"role": "assistant", "content": BAD}],

@@ -98,5 +98,5 @@ def test_a_prompt_that_the_template_refuses_is_set_aside(base_folder, tmp_path):
     (tree,) = run(tmp_path, base_folder, [HELLO, refused], engine=engine)
     assert tree.prompt == HELLO
     (record,) = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
-    assert record["reason"] == "the model's chat template cannot render the prompt: System role not supported"
+    assert record["reason"] == "the chat template does not take these messages (system, user): System role not supported"
     assert record["record"] == {"prompt": refused}
