@@ -164,8 +164,13 @@ def shared_data() -> Path:
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, object]:
     """Trainer settings for exact, quiet CPU runs."""
+    return exact_settings(tmp_path)
+
+
+def exact_settings(folder: Path) -> dict[str, object]:
+    """What the fixture `settings` gives, with the output below a folder."""
     return {
-        "output_dir": str(tmp_path / "out"), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
+        "output_dir": str(folder / "out"), "use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False,
         "max_length": None, "save_strategy": "no", "disable_tqdm": True, "monitor_3d": False,
     }  # fmt: skip
 

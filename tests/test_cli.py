@@ -77,6 +77,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_of_its_own_leaves_no_traceback(recipe):
     done = align("train", recipe, "data.train=none.jsonl")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)

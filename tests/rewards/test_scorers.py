@@ -77,6 +77,7 @@ def test_implicit_reward_is_the_difference_of_log_probs(folders, policy_scores):
             assert score.reward == pytest.approx(used - plain(reference, p, r).sum().item(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_with_the_samplers_scores_the_policy_runs_on_a_few_prompts_whatever_the_batch(folders):
     settings = ScorerSettings(*folders, dtype="float32", policy_scores="sampler")
     many = [replace(tree, id=f"p{i}") for i in range(40) for tree in trees(random_model(seed=0), 0.01)[:1]]

@@ -68,6 +68,7 @@ def one_call_at_a_time(engine):
     return Serial()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral-window"])
 def test_questions_searched_together_give_the_trees_of_one_call_at_a_time(family, tmp_path, task):
     random_model(family).save_pretrained(tmp_path)

@@ -21,6 +21,7 @@ def trained(settings, tokenizer, **changes):
     return trainer
 
 
+@pytest.mark.slow
 def test_the_losses_own_beta_is_said_and_scales_the_logged_rewards(settings, tokenizer, caplog, capsys):
     with caplog.at_level(logging.WARNING, logger="align"):
         plain = trained(settings, tokenizer, loss_type=["sppo_hard"], disable_tqdm=False)

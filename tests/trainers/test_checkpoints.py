@@ -1,11 +1,12 @@
 """Which checkpoints a training goes on from, and what it says of the others."""
 
+import functools
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import exact_settings, random_model
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -18,21 +19,28 @@ from align.trees import Edge, Node, PreferenceTree
 TREES = [PreferenceTree(f"What is {a}?\n", (Node(f"It is {a}."), Node("No idea.")), (Edge(0, 1),)) for a in range(8)]
 
 
+def train(folder, tokenizer, resume=None, callbacks=None, **changes):
+    """A training of 8 steps with a checkpoint every two; returns the trainer."""
+    changes = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2, "num_train_epochs": 2, **changes}
+    args = PreferenceConfig(**{**exact_settings(folder), "learning_rate": 1e-3, **changes})
+    trainer = PreferenceTrainer(random_model(), random_model(), args, train_dataset=TREES, processing_class=tokenizer, callbacks=callbacks)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tokenizer, tmp_path_factory):
+    """The folder of a training that has ended."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(folder, tokenizer)
+    return folder / "out"
+
+
 @pytest.fixture
-def training(settings, tokenizer, tmp_path):
-    """Starts a training of 8 steps with a checkpoint every two; returns the trainer."""
-
-    def train(resume=None, callbacks=None, **changes):
-        changes = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2, "num_train_epochs": 2, **changes}
-        args = PreferenceConfig(**{**settings, "learning_rate": 1e-3, "output_dir": str(tmp_path / "out"), **changes})
-        trainer = PreferenceTrainer(
-            random_model(), random_model(), args, train_dataset=TREES, processing_class=tokenizer, callbacks=callbacks
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer
-
-    train()
-    return train
+def training(undisturbed, tokenizer, tmp_path):
+    """Trains in a folder that holds the undisturbed training already."""
+    shutil.copytree(undisturbed, tmp_path / "out")
+    return functools.partial(train, tmp_path, tokenizer)
 
 
 def cut(path):
@@ -106,6 +114,7 @@ def test_a_checkpoint_without_its_optimizer_is_named_and_nothing_is_lost(files, 
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_a_training_that_saves_its_model_alone_is_not_begun_anew_by_resuming(training, tmp_path):
     shutil.rmtree(tmp_path / "out")
     training(save_only_model=True)
@@ -115,6 +124,7 @@ def test_a_training_that_saves_its_model_alone_is_not_begun_anew_by_resuming(tra
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_with_its_optimizer_is_gone_on_from(training, tmp_path, caplog):
     whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
     (tmp_path / "out/checkpoint-8/optimizer.pt").unlink()
@@ -148,17 +158,20 @@ def test_a_training_that_is_asked_to_stop_saves_first_and_goes_on_with_the_same_
     assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
 
 
+@pytest.mark.slow
 def test_a_training_that_is_asked_to_stop_at_its_last_step_is_done(training, tmp_path, monkeypatch):
     monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
     assert training(callbacks=[Ask(tmp_path / "stop", 8)]).state.global_step == 8
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_the_training_begins_anew(training, tmp_path):
     for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
         remove_state(checkpoint)
     assert training(True).state.global_step == 8
 
 
+@pytest.mark.slow
 def test_as_many_checkpoints_are_kept_as_asked_for(training, tmp_path):
     shutil.rmtree(tmp_path / "out")
     training(save_total_limit=1)
@@ -166,6 +179,7 @@ def test_as_many_checkpoints_are_kept_as_asked_for(training, tmp_path):
     assert read_record(tmp_path / "out/checkpoint-8") == Distribution(1, "none", 2)
 
 
+@pytest.mark.slow
 def test_another_step_size_is_refused(training, tmp_path):
     with pytest.raises(AlignError, match=r"training of 2 trees a step, this one does 4 trees a step.*global_batch_size"):
         training(True, gradient_accumulation_steps=2)

@@ -143,6 +143,7 @@ def test_several_processes_read_what_one_reads(settings, tokenizer):
 # Weights, margins, equal responses
 
 
+@pytest.mark.slow
 def test_weight_and_margin_of_pairs_count_as_those_of_trees(settings, tokenizer):
     rows = [{**row, "weight": 1.0 + n, "margin": n / 4} for n, row in enumerate(SPARE)]
     found = []

@@ -166,6 +166,7 @@ def test_any_layout_gives_the_same_step(loss, settings):
         assert relative_difference(grads, expected) <= 1e-5, name
 
 
+@pytest.mark.slow
 def test_real_training_with_accumulation_equals_one_large_batch(settings):
     """Through Trainer itself: parameters after two optimizer steps."""
     trees = [*pairs(0), *group(1), *pairs(2), *steps(3)]

@@ -237,6 +237,7 @@ def test_a_trained_adapter_is_the_reference_as_it_is_given(name, load, make, tok
     assert reference_sums(trainer) == pytest.approx(before, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_merged_and_a_new_one_on_top(load, make, tokenizer):
     model = adapter_merged(load())
     before = log_probs(model, tokenizer)
@@ -339,6 +340,7 @@ def test_the_guard_lets_right_trainings_pass_and_stops_wrong_ones(changes, load,
         wrong.train()
 
 
+@pytest.mark.slow
 def test_the_guard_is_off_where_another_reference_is_meant(load, make):
     make(jitter(load()), ref_model=load()).train()
     trainer = make(load(), check_reference=False)
@@ -357,6 +359,7 @@ def test_a_wrong_cache_of_log_probs_is_found(load, make, tmp_path):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_log_probs_that_the_data_bring_along_are_held_against_the_reference(load, make, tokenizer):
     sums = log_probs(load(), tokenizer)
     rows = [{**p, "ref_chosen_logps": c, "ref_rejected_logps": r} for p, c, r in zip(PAIRS, sums[::2], sums[1::2], strict=True)]
@@ -366,6 +369,7 @@ def test_log_probs_that_the_data_bring_along_are_held_against_the_reference(load
         make(load(), data=Dataset.from_list(rows)).train()
 
 
+@pytest.mark.slow
 def test_an_adapter_called_ref_is_taken_for_the_reference_only_if_it_is_meant(load, make):
     two = lambda: named(load(), ["default", "ref"], "default")
     with pytest.raises(AlignError, match=r"the adapter 'ref' that the model brought along \(model.delete_adapter\('ref'\)"):
@@ -386,6 +390,7 @@ def test_a_model_without_a_weight_to_train_is_refused(load, make):
         make(merged).train()
 
 
+@pytest.mark.slow
 def test_a_second_training_of_one_trainer_goes_on_from_the_first(load, make):
     trainer = make(load())
     trainer.train()
@@ -477,6 +482,7 @@ PRECOMPUTED = ("from disk", "lora", "merged")
 RESUMED = [*((name, False) for name in STARTS), *((name, True) for name in PRECOMPUTED)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precompute"), quick(RESUMED, {"from disk"}))
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(name, precompute, load, make, tmp_path):
     changes = {

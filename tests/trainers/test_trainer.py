@@ -50,6 +50,7 @@ def logged(t, key):
 # References
 
 
+@pytest.mark.slow
 def test_cached_reference_changes_nothing(settings, tokenizer):
     histories = []
     for cache in (True, False):
@@ -60,6 +61,7 @@ def test_cached_reference_changes_nothing(settings, tokenizer):
     assert histories[0] == pytest.approx(histories[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_precomputed_reference_is_kept_on_disk_and_read_back(settings, tokenizer, tmp_path, monkeypatch):
     results = []
     for _ in range(2):
@@ -71,6 +73,7 @@ def test_precomputed_reference_is_kept_on_disk_and_read_back(settings, tokenizer
     assert len(list((tmp_path / "ref").glob("*.npz"))) == 1
 
 
+@pytest.mark.slow
 def test_a_released_reference_costs_no_memory_and_changes_nothing(settings, tokenizer, tmp_path):
     losses = []
     for release in (False, True):
@@ -127,6 +130,7 @@ def test_reference_free_loss_runs_no_reference(settings, tokenizer, monkeypatch)
     t.train()
 
 
+@pytest.mark.slow
 def test_moe_router_loss_counts_a_token_once_a_sequence(settings, tokenizer):
     """The packed router loss is the one of the pair's padded rows."""
     t = trainer(
@@ -238,6 +242,7 @@ def test_dropout_is_trained_row_by_row(settings, tokenizer):
 # Data
 
 
+@pytest.mark.slow
 def test_all_formats_train(settings, tokenizer):
     user, answer = lambda t: [{"role": "user", "content": t}], lambda t: [{"role": "assistant", "content": t}]
     chat = [{"prompt": user(p["prompt"]), "chosen": answer(p["chosen"]), "rejected": answer(p["rejected"])} for p in PAIRS]
@@ -317,6 +322,7 @@ def test_a_step_filled_to_the_token_budget_holds_the_same_trees_whatever_the_ran
 # Monitors
 
 
+@pytest.mark.slow
 def test_monitor_logs_records_and_warns(settings, tokenizer, tmp_path, caplog):
     t = trainer({**settings, "monitor_3d": True}, tokenizer, num_train_epochs=6, learning_rate=2e-2, monitor_max_new_tokens=8)
     with caplog.at_level(logging.WARNING):
