@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import shutil
 import signal
 import time
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from data_pipelines.code_execution.sandbox.inside.supervisor import empty
 
 _numbers = itertools.count()
 _HIGHEST = 0x70000000
@@ -112,7 +113,8 @@ def remove_files_of(user: int) -> None:
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_uid == user:
                         if entry.is_dir(follow_symlinks=False):
-                            shutil.rmtree(entry.path)
+                            empty(entry.path)
+                            os.rmdir(entry.path)
                         else:
                             os.unlink(entry.path)
 
