@@ -26,6 +26,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(values)
 def test_plain_values_come_back_with_their_types(value):
@@ -42,6 +43,7 @@ def test_bytes_from_anyone_are_a_value_or_malformed(data):
         decode(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(values, st.data())
 def test_damaged_bytes_are_a_value_or_malformed(value, data):

@@ -210,6 +210,7 @@ def trees_named(names, text):
     return [PreferenceTree(name, (Node(f"{text} {name}"), Node("worse")), (Edge(0, 1),)) for name in names]
 
 
+@pytest.mark.slow
 def test_a_thousand_of_each_to_the_same_prompts_become_five_hundred_and_five_hundred():
     names = [f"p{i}" for i in range(1000)]
     generated, offline = trees_named(names, "new"), trees_named(names, "old")

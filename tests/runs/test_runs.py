@@ -96,6 +96,7 @@ def test_a_deleted_output_is_made_again_only_where_it_is_needed(tmp_path):
     assert result(tmp_path) == 285
 
 
+@pytest.mark.slow
 def test_shards_share_the_work_and_any_number_may_finish_it(tmp_path):
     run(tmp_path / "alone", plan())
     run(tmp_path / "three", plan(processes=3))
@@ -226,6 +227,7 @@ def test_killed_at_twenty_random_points_it_ends_with_the_same_bytes(tmp_path):
     assert not stage_processes(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["forever", "stubborn"])
 def test_a_stage_and_its_children_end_with_their_driver(tmp_path, function):
     """A driver that was killed leaves nothing behind that would go on writing, or keep a GPU."""

@@ -234,6 +234,7 @@ def test_a_response_that_was_cut_has_no_conclusion_and_no_torn_number():
     assert read_answer("The answer is 14.\n\nTo check this, we add 14 and 5", AnswerKind.NUMBER, "length") == "14"
 
 
+@pytest.mark.slow
 def test_answers_read_from_whole_solutions_agree_with_2400_human_labels(shared_data):
     """Solutions that four models wrote, each with its answer behind "A:" at its end."""
     grader, disagreed, unread, total = find_grader("number")(), [], 0, 0

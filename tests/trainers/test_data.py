@@ -210,6 +210,7 @@ RAISING = [
 FINE = {"prompt": ASKED, "chosen": [{"role": "assistant", "content": GOOD}], "rejected": [{"role": "assistant", "content": BAD}]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_of", ["pairs", "trees", "stream"])
 def test_a_record_that_the_template_refuses_is_kept_aside_with_what_it_says(made_of, settings):
     rows = [FINE, *RAISING, FINE]

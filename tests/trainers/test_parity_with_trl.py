@@ -150,6 +150,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [{}, {"sft_weight": 0.5, "beta_rejected": 0.05}, {"loss_type": ["sigmoid", "sft"]}], ids=str)
 def test_any_layout_gives_the_same_step(loss, settings):
     """One optimizer step of 8 trees with unequal edge counts, however they are cut into batches."""

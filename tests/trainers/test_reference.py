@@ -150,6 +150,7 @@ CHANGES = (perturbed, adapter_merged, resized, tied_anew, layer_removed, adapter
 @pytest.mark.parametrize(
     "change", quick([(change,) for change in CHANGES], {perturbed, adapter_merged, resized}), ids=lambda change: change.__name__
 )
+@pytest.mark.slow
 def test_a_model_changed_in_memory_is_its_own_reference(change, load, make, tokenizer):
     model = change(load())
     expected = log_probs(model, tokenizer)
@@ -348,6 +349,7 @@ def test_the_guard_is_off_where_another_reference_is_meant(load, make):
     trainer.train()
 
 
+@pytest.mark.slow
 def test_a_wrong_cache_of_log_probs_is_found(load, make, tmp_path):
     changes = {"precompute_ref_log_probs": True, "reference_cache_dir": str(tmp_path)}
     make(load(), **changes)
