@@ -40,8 +40,8 @@ def folder(tmp_path_factory):
 def conversations(folder, shared_data):
     """AlpacaEval's answers of two models in the form of UltraFeedback: a text prompt beside whole conversations."""
     with gzip.open(shared_data / "alpaca_eval" / "vicuna-7b.json.gz", "rt") as source:
-        rows = [row for row in json.load(source) if max(len(row["output_1"]), len(row["output_2"])) < 900 and row["preference"]][:24]
-    assert len(rows) == 24
+        rows = [row for row in json.load(source) if max(len(row["output_1"]), len(row["output_2"])) < 900 and row["preference"]][:12]
+    assert len(rows) == 12
 
     def turns(row, output):
         return [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row[output]}]
@@ -91,7 +91,7 @@ def test_two_rounds_of_dice_with_replay(folder, conversations, tuned):
         {
             "model": {"name_or_path": str(tuned), "reference": str(MODEL), "dtype": "float32"},
             "data": {"train": str(conversations)},
-            "rollouts": {"prompts": str(conversations), "limit": 6, "samples": 4, "temperature": 0.9, "max_new_tokens": 256, **ENGINE},
+            "rollouts": {"prompts": str(conversations), "limit": 4, "samples": 3, "temperature": 0.9, "max_new_tokens": 128, **ENGINE},
             "rounds": {"count": 2, "replay": 0.5, "filter": {"min_responses": 2, "drop_truncated": False}},
         },
     )
