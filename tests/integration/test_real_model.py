@@ -110,10 +110,10 @@ def test_cpo_on_questions_of_gsm8k(folder, shared_data):
         {
             "model": {"name_or_path": str(MODEL), "dtype": "float32", "lora": {"r": 8, "alpha": 16, "dropout": 0.0}},
             "rollouts": {
-                "prompts": str(shared_data / "gsm8k" / "train-first1500.jsonl"), "limit": 6, "samples": 4, "temperature": 0.7, "chat": True,
+                "prompts": str(shared_data / "gsm8k" / "train-first1500.jsonl"), "limit": 3, "samples": 4, "temperature": 0.7, "chat": True,
                 **ENGINE, "options": {"max_model_len": 2048, "enforce_eager": True},
             },
-            "thoughts": {"task": "gsm8k", "keep": 2, "judge": {"name": "self_evaluation", "votes": 2}},
+            "thoughts": {"task": "gsm8k", "keep": 2, "keep_at_most": 2, "judge": {"name": "self_evaluation", "votes": 2}},
             "training": {"max_length": 1536},
         },
     )  # fmt: skip
