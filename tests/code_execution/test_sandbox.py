@@ -280,6 +280,7 @@ def the_server_of(box) -> psutil.Process:
 
 
 @pytest.mark.parametrize("how", ["bubblewrap", "limits"])
+@pytest.mark.slow
 def test_a_killed_server_costs_the_program_in_flight_and_no_other(how, reasons):
     if reasons[how]:
         pytest.skip(reasons[how])

@@ -115,6 +115,7 @@ def as_alpaca_eval(annotations, gamed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_length_control_is_alpaca_evals_model(seed, tmp_path):
     annotations, hard, _ = simulated(seed)
     gamed = read_gamed(write_gamed(tmp_path / "df_gamed.csv", hard, seed))

@@ -78,6 +78,7 @@ def test_selm_is_dpo_and_its_optimism():
     assert [loss.name for loss, _ in expand(["selm"])] == ["sigmoid", "optimism"]
 
 
+@pytest.mark.slow
 def test_import_is_quick_and_needs_torch_alone():
     code = "import sys, time; import torch; t = time.perf_counter(); import align.losses; print(time.perf_counter() - t);"
     code += "print([m for m in ('transformers', 'trl', 'datasets', 'accelerate', 'pydantic') if m in sys.modules])"

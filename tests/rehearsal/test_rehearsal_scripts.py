@@ -145,6 +145,7 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.slow
 def test_of_the_programs_to_a_problem_one_passes_and_others_do_not(name, chat, tmp_path):
     source = write(tmp_path / "problems.jsonl", [PROBLEMS[name]])
     reading = {"format": "auto", "split": "train", "limit": 4}

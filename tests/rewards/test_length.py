@@ -44,6 +44,7 @@ def released_code(scores, lengths):
 
 
 @pytest.mark.parametrize("seed", range(25))
+@pytest.mark.slow
 def test_never_worse_than_the_released_codes_sweep_nor_than_a_fine_grid(seed):
     scores, lengths = prompts(seed)
     fit = fit_alpha(scores, lengths)

@@ -62,6 +62,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("why", DAMAGES)
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_passed_over_and_named(why, training, tmp_path, caplog):
     newest = tmp_path / "out/checkpoint-8"
     assert last_whole(tmp_path / "out") == newest

@@ -112,6 +112,7 @@ def _tokenizer(tokenizer):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_packed_tree_gives_loss_and_gradients_of_its_pairs(shape, lora, seed, settings):
     trees = SHAPES[shape](seed)
     loss, grads = gradients(packed(trees, seed, lora, settings))
@@ -131,6 +132,7 @@ def test_packed_tree_gives_loss_and_gradients_of_its_pairs(shape, lora, seed, se
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_other_losses_too(extra, settings):
     trees = steps(0)
     loss, grads = gradients(packed(trees, 0, False, settings, **copy.deepcopy(extra)))

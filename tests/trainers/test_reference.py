@@ -210,6 +210,7 @@ ADAPTERS = [
 
 
 @pytest.mark.parametrize(("name", "given"), ADAPTERS)
+@pytest.mark.slow
 def test_a_new_adapter_has_the_model_as_it_was_for_reference(name, given, load, make, tokenizer):
     before = log_probs(load(), tokenizer)
     if given == "config":

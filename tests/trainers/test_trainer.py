@@ -163,6 +163,7 @@ def PAIRS_DATA():
     [["flex"], ["selm"], ["kto"], ["orpo"], ["cal_dpo"], ["bdpo"], ["dpo_positive"], ["rpo"], ["length_margin"], ["sigmoid", "nll"]],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_further_loss_trains(loss_type, settings, tokenizer):
     with_free = [PreferenceTree(t.prompt, t.nodes, t.edges[:1]) for t in TREES]
     t = trainer(settings, tokenizer, data=with_free, loss_type=loss_type, num_train_epochs=4)
@@ -344,6 +345,7 @@ def test_monitor_changes_nothing(settings, tokenizer):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_wandb_offline_gets_the_3d_metrics(settings, tokenizer, offline_wandb):
     t = trainer({**settings, "monitor_3d": True, "report_to": "wandb", "run_name": "test"}, tokenizer, max_steps=2)
     t.train()

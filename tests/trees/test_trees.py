@@ -151,6 +151,7 @@ def test_what_chat_templates_read_stays_with_a_trained_tree():
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.text(min_size=1, max_size=5), st.floats(-5, 5)), min_size=2, max_size=12))
+@pytest.mark.slow
 def test_any_tree_survives_its_record(raw):
     nodes = tuple(Node(text, parent=where % (i + 1) - 1, score=score) for i, (where, text, score) in enumerate(raw))
     siblings = [(i, j) for i in range(len(nodes)) for j in range(i) if nodes[i].parent == nodes[j].parent]
