@@ -25,11 +25,6 @@ debian bwrap bubblewrap "one of the sandbox's isolations"
 bin=${ALIGN_VENV:-.venv}/bin
 workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice
-if [ ${#slow[@]} -eq 0 ]; then # a real chat model, 93 MB, for the tests of all methods on real data
-  ALIGN_REAL_MODEL=$(realpath -m "${ALIGN_VENV:-.venv}/real-model")
-  export ALIGN_REAL_MODEL
-  "$bin/python" scripts/real_model.py "$ALIGN_REAL_MODEL" >/dev/null || echo "the real model could not be made: its tests are skipped"
-fi
 step() { echo "== $1"; shift; "$@"; }
 step "lint" "$bin/ruff" check .
 step "format" "$bin/ruff" format --check .
