@@ -224,6 +224,7 @@ def test_numbers_keep_their_bits():
     assert decode(encode(-(2**63) - 1)) == -(2**63) - 1
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_noticed():
     deep = []
     for _ in range(10_000):

@@ -32,6 +32,7 @@ def plain(model, prompt, response):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_scores_are_those_of_one_response_at_a_time(family):
     model = random_model(family)
     prompts, responses = runs(0)

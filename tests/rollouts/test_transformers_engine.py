@@ -21,6 +21,7 @@ def plain_logps(model, prompt, response):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_samples_carry_the_models_own_log_probs_whatever_the_batch(family):
     """Left padding, the shared cache and the temperature change nothing of the log-probs; the batch nothing of the samples."""
     model, tokenizer = random_model(family), byte_level_tokenizer()

@@ -148,6 +148,7 @@ def test_the_filter_keeps_what_the_released_code_keeps(shape, tmp_path):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.017, 0.4])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_at_one_alpha_the_pairs_are_the_released_codes(shape, alpha, tmp_path):
     prompts, passes = passes_of(shape)
     theirs = Released.paired(Released.filtered(passes), alpha, 8)
@@ -163,6 +164,7 @@ def test_at_one_alpha_the_pairs_are_the_released_codes(shape, alpha, tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", SHAPES[:4])
+@pytest.mark.slow
 def test_the_fitted_alpha_is_the_released_codes_or_a_better_one(shape, seed, tmp_path):
     prompts, passes = passes_of(shape, seed)
     theirs, difference = Released.swept(Released.filtered(passes), 8)
@@ -183,6 +185,7 @@ def test_of_equally_good_alphas_it_is_the_released_codes():
 
 @pytest.mark.parametrize("gamma", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_the_mixture_has_the_released_codes_sizes_and_its_share_exactly(shape, gamma, tmp_path):
     prompts, passes = passes_of(shape)
     pool = pool_of(shape, prompts)

@@ -77,6 +77,7 @@ def test_a_half_written_checkpoint_is_passed_over_and_named(why, training, tmp_p
         assert "checkpoint-8 is passed over" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_training_resumed_in_an_epoch_ends_with_the_same_weights(training, tmp_path):
     whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
     for step in (4, 6, 8):
@@ -100,6 +101,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("files", INCOMPLETE, ids=" ".join)
+@pytest.mark.slow
 def test_a_checkpoint_without_its_optimizer_is_named_and_nothing_is_lost(files, training, tmp_path):
     checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"))
     for checkpoint in checkpoints:
@@ -146,6 +148,7 @@ class Ask(TrainerCallback):
             self.file.touch()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_asked_to_stop_saves_first_and_goes_on_with_the_same_weights(training, tmp_path, monkeypatch):
     whole = load_file(tmp_path / "out/checkpoint-8/model.safetensors")
     shutil.rmtree(tmp_path / "out")

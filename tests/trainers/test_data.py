@@ -413,6 +413,7 @@ def test_a_stream_of_no_form_is_refused_at_once(settings, tokenizer):
 
 
 @pytest.mark.parametrize("rows", [[FINE] * 2, TOOL_ROWS], ids=["messages", "tools"])
+@pytest.mark.slow
 def test_a_stream_of_python_objects_trains(rows, settings):
     from datasets import IterableDataset
 

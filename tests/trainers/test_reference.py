@@ -597,6 +597,7 @@ def test_the_best_adapter_is_loaded_at_the_end(name, load, make, tokenizer):
 # Evaluation sets
 
 
+@pytest.mark.slow
 def test_metrics_of_several_evaluation_sets_carry_their_names(load, make):
     sets = {"easy": Dataset.from_list(PAIRS[:3]), "hard": Dataset.from_list(PAIRS[3:])}
     trainer = make(load(), eval_dataset=sets, eval_strategy="steps", eval_steps=3)

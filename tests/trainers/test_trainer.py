@@ -114,6 +114,7 @@ def test_adapter_copy_is_the_reference_of_a_tuned_adapter(settings, tokenizer):
 
 
 @pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+@pytest.mark.slow
 def test_prompt_learning_trains_its_prefix(config, settings, tokenizer):
     t = trainer(
         settings, tokenizer, peft_config=config(task_type="CAUSAL_LM", num_virtual_tokens=4), num_train_epochs=2, learning_rate=1e-1
@@ -180,6 +181,7 @@ def test_beta_schedules():
     assert [at("cosine", p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.1, 0.1 - 0.05 * (1 - math.cos(math.pi / 4)) / 2, 0.075, 0.05])
 
 
+@pytest.mark.slow
 def test_flex_works_with_any_pairwise_loss(settings, tokenizer):
     """β⁻ through the sigmoid loss is the flex loss."""
     losses = []
@@ -336,6 +338,7 @@ def test_monitor_logs_records_and_warns(settings, tokenizer, tmp_path, caplog):
     assert "drastic drop" in caplog.text
 
 
+@pytest.mark.slow
 def test_monitor_changes_nothing(settings, tokenizer):
     results = []
     for monitor in (True, False):
