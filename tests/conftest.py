@@ -63,7 +63,7 @@ def align_here(*arguments) -> subprocess.CompletedProcess[str]:
 
 def kill_at_random(recipe, folder, count: int) -> str:
     """Kill a run so many times, compare it with one that nothing disturbed, and return what that printed. ALIGN_KILLS says how many times
-    instead: CI bounds what takes minutes."""
+    instead: `scripts/test.sh --exhaustive` sets 20."""
     count = int(os.environ.get("ALIGN_KILLS", count))
     command = [sys.executable, ROOT / "scripts" / "kill_run.py", recipe, "--kills", count, "--folder", folder]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1800)

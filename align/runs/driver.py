@@ -20,7 +20,7 @@ from align.runs.plan import State, assess
 from align.runs.stage import External, Stage, Task, write_specification
 from align.runs.stop_file import asked_to_stop
 
-GRACE = 8.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
+GRACE = 6.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
 
 
 def execute(

@@ -10,7 +10,6 @@ from typing import Any
 from align.errors import AlignError
 from align.runs import Task, write_json
 from align.trees import Node, PreferenceTree, write_trees
-from data_pipelines.implicit_rewards.data_responses import responses_by_prompt
 from data_pipelines.implicit_rewards.responses import characters
 from data_pipelines.rollouts.samples import read_samples
 
@@ -27,7 +26,11 @@ def filter_samples(task: Task) -> None:
     """
     settings = task.settings
     samples = read_samples(task.path("samples"))
-    added = responses_by_prompt(task, samples) if "data" in task.inputs else {}
+    added = {}
+    if "data" in task.inputs:
+        from data_pipelines.implicit_rewards.data_responses import responses_by_prompt  # the tokenizer's libraries take seconds
+
+        added = responses_by_prompt(task, samples)
     dropped: Counter[str] = Counter()
     kept, too_few = [], []
     for tree in samples:

@@ -6,9 +6,11 @@ together in one call; it is sent the results, in order; it returns the tree.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from align.errors import AlignError
@@ -19,6 +21,9 @@ from data_pipelines.thought_trees.judges import Candidate, Judge, Judgement, Lev
 from data_pipelines.thought_trees.selection import best, outcome, winners, with_agreeing
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask
 from data_pipelines.thought_trees.thoughts import Thought, begun, thought_of, worth_keeping
+
+logger = logging.getLogger(__name__)
+MANY_TIES = 10  # times n, the paths that go on: a judge that tells thoughts apart leaves fewer
 
 
 class SetAsideError(AlignError):
@@ -133,6 +138,8 @@ def search(
         done = [node for node in alive if growing.thoughts[node].ended or step == task.steps]
         last = [*ended, *done]
         kept = best([*ended, *alive], growing.value, settings.keep, settings.keep_at_most)
+        if len(kept) > MANY_TIES * settings.keep:
+            _warn_of_ties(settings.keep, settings.thoughts)
         going = [node for node in kept if node not in last]
         ended = [node for node in kept if node in last] if step < task.steps else last
         if not going:
@@ -169,6 +176,15 @@ def _extend(
         growing.thoughts += kept
         growing.parents += [parent] * len(kept)
     return new
+
+
+@cache  # once per process
+def _warn_of_ties(keep: int, thoughts: int) -> None:
+    """Say that a search grows: where the judge values all paths alike, all go on, k times as many after each step."""
+    logger.warning(
+        "a search goes on with more than %d paths that its judge gives equal values (keep is %d, and every tie goes on): each step samples "
+        "%d thoughts for each of them. `thoughts.keep_at_most` bounds them.", MANY_TIES * keep, keep, thoughts,
+    )  # fmt: skip
 
 
 def _forced(growing: _Growing, node: int, step: int, tokenizer: Any) -> tuple[int, ...]:

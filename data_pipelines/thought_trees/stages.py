@@ -10,9 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from align.engine.export import rendered_pairs
 from align.errors import AlignError
-from align.models import load_tokenizer
 from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
 from align.trees import PreferenceTree, from_record, only_trained, pairs_from_tree, to_record, write_jsonl, write_pairs, write_trees
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
@@ -179,4 +177,7 @@ def _pairs_of(task: Task) -> Callable[[PreferenceTree], Iterator[dict[str, Any]]
     """How an edge becomes a pair for other trainers: an unfinished answer of a chat must be rendered to stay open."""
     if "model" not in task.inputs:
         return pairs_from_tree
+    from align.engine.export import rendered_pairs  # with what tokenizers need, seconds
+    from align.models import load_tokenizer
+
     return partial(rendered_pairs, tokenizer=load_tokenizer(task.inputs["model"]))

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 RESUME = "training.resume_from_checkpoint=true"
 
 
-@pytest.mark.parametrize("mode", ["ddp", "zero3"])
+@pytest.mark.parametrize("mode", ["ddp", pytest.param("zero3", marks=pytest.mark.exhaustive)])
 def test_a_killed_rank_ends_the_others_and_the_same_command_goes_on(mode, tmp_path):
     spread.write_inputs(tmp_path)
     config = spread.on_cpu(tmp_path, mode)

@@ -13,6 +13,7 @@ from align.models import load_model
 from align.trainers.checkpoints import read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+MORE = pytest.mark.exhaustive  # ZeRO-1 is ZeRO-2 with less sharded; offload has a compiler at work for minutes
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def alone(folder):
     return spread.curve(folder / "alone/checkpoint-20"), spread.log_probs(folder / "alone")
 
 
-@pytest.fixture(scope="module", params=spread.MODES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(mode, marks=MORE if mode in ("zero1", "zero3-offload") else ()) for mode in spread.MODES]
+)
 def run(request, folder):
     """The same recipe over two processes; checkpoints after 7 of 20 steps and so on."""
     mode = request.param

@@ -245,3 +245,15 @@ def test_a_stage_and_its_children_end_with_their_driver(tmp_path, function):
     assert not Path(f"/proc/{stage}").exists()
     with RunFolder(tmp_path).locked():  # the folder is free again
         pass
+
+
+def test_stages_that_work_on_records_alone_start_without_what_models_need():
+    """torch and transformers take eight seconds of a start, which a stage that reads and writes JSON has no use for."""
+    modules = ("implicit_rewards.filtering", "implicit_rewards.pairing", "thought_trees.stages", "rollouts.stages", "code_execution.stages")
+    code = "import sys\n" + "".join(f"import data_pipelines.{name}\n" for name in modules)
+    code += (
+        "import eval.chain_of_thought, eval.code\nprint([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"

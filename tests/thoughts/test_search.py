@@ -9,6 +9,7 @@ from align.errors import AlignError
 from align.trees import path_text
 from data_pipelines.thought_trees.asks import together
 from data_pipelines.thought_trees.judges import JudgeSettings, find_judge
+from data_pipelines.thought_trees.search import _warn_of_ties
 from data_pipelines.thought_trees.selection import best, winners
 from data_pipelines.thought_trees.tasks import load_task
 
@@ -24,6 +25,19 @@ class ByText:
 
         yield from ()
         return [Judgement(self.values.get(c.thoughts[-1].split()[-1])) for c in level.candidates]
+
+
+class ByValue:
+    """A judge that gives every thought the same value."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def judge(self, level):
+        from data_pipelines.thought_trees.judges import Judgement
+
+        yield from ()
+        return [Judgement(self.value) for _ in level.candidates]
 
 
 VALUES = {"one": 5.0, "two": 3.0, "three": 3.0, "four": 1.0, "4": 2.0, "5": 3.0, "six": 0.0}
@@ -43,6 +57,18 @@ def run(searches, engine):
 @pytest.fixture
 def task(tmp_path):
     return write_task(tmp_path)
+
+
+def test_a_judge_that_says_one_thing_of_everything_is_told_of_once(task, caplog):
+    """Every tie goes on, as in CPO's code; what that costs is said before it is spent, and a bound on it is not told of."""
+    engine = Scripted(lambda context: [f"go number {n}\n" for n in range(12)] if "go" not in context else ["the answer is 4\n"])
+    run({"q": searching(engine, ByValue(1.0), task, thoughts=12, keep=1, keep_at_most=3)}, engine)
+    assert caplog.text == ""
+    _warn_of_ties.cache_clear()
+    for _ in range(2):
+        run({"q": searching(engine, ByValue(1.0), task, thoughts=12, keep=1, keep_at_most=None)}, engine)
+    assert caplog.text.count("more than 10 paths that its judge gives equal values") == 1
+    assert "`thoughts.keep_at_most` bounds them" in caplog.text
 
 
 def test_k_thoughts_the_best_and_ties_and_the_answer_whose_values_sum_highest(task):
