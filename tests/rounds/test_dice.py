@@ -216,6 +216,7 @@ def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finishe
     assert bytes_of(tmp_path / "run") == bytes_of(finished[0])
 
 
+@pytest.mark.exhaustive
 def test_selm_with_adapters_processes_and_a_launcher_trains_on_a_third_response_of_the_policy(models, tmp_path):
     scorers = [{"name": "length", "options": {"per_character": 1.0}}, {"name": "implicit", "weight": 0.5}]
     changes = {
