@@ -11,6 +11,7 @@ from pathlib import Path
 from align.errors import AlignError, nearest
 from align.plans import Run
 from align.recipes import Recipe
+from align.registry import find
 from align.runs import External
 from align.trees import check_source
 
@@ -37,10 +38,8 @@ def check(run: Run) -> None:
         if name is not None and name in sources:
             _check_data(key, name)
     _check_columns(recipe)
-    if recipe.model.reference and Path(recipe.model.reference).is_dir() and Path(recipe.model.name_or_path).is_dir():
-        from align.rewards.scorers import check_tokenizers
-
-        check_tokenizers(recipe.model.name_or_path, recipe.model.reference)
+    if recipe.model.reference:
+        _check_tokenizers(Path(recipe.model.name_or_path), Path(recipe.model.reference))
     if recipe.rounds is not None:
         _check_rounds(run)
     if recipe.thoughts is not None:
@@ -51,6 +50,16 @@ def check(run: Run) -> None:
     _check_responses(run)
     _check_tracker(run)
     _check_disk(run)
+
+
+def _check_tokenizers(policy: Path, reference: Path) -> None:
+    """Two folders with different tokenizers; models on the hub are compared when they are loaded."""
+    files = [folder / "tokenizer.json" for folder in (policy, reference)]
+    same = all(file.is_file() for file in files) and files[0].read_bytes() == files[1].read_bytes()
+    if policy.is_dir() and reference.is_dir() and not same:
+        from align.rewards.model_scorers import check_tokenizers  # with transformers, which takes seconds
+
+        check_tokenizers(str(policy), str(reference))
 
 
 def _check_model(key: str, name: str) -> None:
@@ -96,14 +105,14 @@ def _check_columns(recipe: Recipe) -> None:
 
 def _check_rounds(run: Run) -> None:
     from align.rewards import PAIRINGS
-    from align.rewards.scorers import find_scorer
+    from align.rewards.scorers import KEY, SCORERS
 
     rounds = run.recipe.rounds
     assert rounds is not None
     if rounds.pairing not in PAIRINGS:
         raise AlignError(f"rounds.pairing is '{rounds.pairing}': {nearest(rounds.pairing, PAIRINGS)}")
     for choice in rounds.scorers:
-        find_scorer(choice.name)
+        find(choice.name, SCORERS, KEY)
     if not 0 <= rounds.replay < 1:
         raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
 

@@ -1,12 +1,19 @@
 """Recipes: typed, overridable, with errors that name the key."""
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
+import typing
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from align import recipes
 from align.errors import AlignError
+from align.recipes.training_keys import training_types
 
 BASE = {"model": {"name_or_path": "m"}, "data": {"train": "d"}, "training": {"learning_rate": "5e-7", "output_dir": "out"}}
 
@@ -77,3 +84,26 @@ def test_variants_and_seeds_get_folders_of_their_own(tmp_path):
 def test_schema_file_is_up_to_date():
     """`align schema recipes/recipe.schema.json` writes it anew."""
     assert json.loads((recipes.RECIPES / "recipe.schema.json").read_text()) == recipes.json_schema()
+
+
+def test_the_keys_of_training_are_the_fields_that_the_trainer_takes():
+    """They are read from sources; here they are held against the class itself, with every type that a recipe's value is checked by."""
+    from align.trainers.config import PreferenceConfig
+
+    hints = typing.get_type_hints(PreferenceConfig)
+    real = {field.name: hints[field.name] for field in dataclasses.fields(PreferenceConfig) if field.init}
+    read = training_types()
+    assert list(read) == list(real)
+    assert {name: hint for name, hint in real.items() if recipes._is_plain(hint)} == {
+        name: hint for name, hint in read.items() if recipes._is_plain(hint)
+    }
+
+
+@pytest.mark.parametrize("name", ["micro/dice", "micro/cpo", "micro/code", "micro/dpo-3d"])
+def test_a_plan_is_shown_without_what_models_need(name, tmp_path):
+    """torch, transformers and trl take fifteen seconds to import."""
+    code = f"import sys\nfrom align.cli import main\nmain(['run', {name!r}, '--dry-run'])\n"
+    code += "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stdout.splitlines()[-1] == "[]"

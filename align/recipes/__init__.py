@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import sys
 import types
@@ -18,19 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
+from align.recipes.training_keys import training_types
 from align.validation import first_problem
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
-
-
-@functools.cache
-def _training_fields() -> dict[str, tuple[Any, str]]:
-    """Type and help text of every key of `training`. trl is imported only here: it takes seconds, and a list of recipes does without."""
-    from align.trainers.config import PreferenceConfig
-
-    hints = typing.get_type_hints(PreferenceConfig)
-    return {f.name: (hints[f.name], " ".join(f.metadata.get("help", "").split())) for f in fields(PreferenceConfig) if f.init}
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -121,14 +112,18 @@ def available() -> list[tuple[str, str]]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
+    from align.trainers.config import PreferenceConfig  # with trl, which takes seconds: for the types' own values and the help texts
+
     schema = Recipe.model_json_schema()
     properties = {}
-    for name, (hint, description) in _training_fields().items():
+    hints = typing.get_type_hints(PreferenceConfig)
+    for field in (field for field in fields(PreferenceConfig) if field.init):
         try:
-            properties[name] = TypeAdapter(hint).json_schema()
+            properties[field.name] = TypeAdapter(hints[field.name]).json_schema()
         except Exception:  # a type that has no JSON form is left open
-            properties[name] = {}
-        properties[name] |= {"description": description} if description else {}
+            properties[field.name] = {}
+        description = " ".join(field.metadata.get("help", "").split())
+        properties[field.name] |= {"description": description} if description else {}
     training = {"type": "object", "properties": properties, "additionalProperties": False}
     schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
     return {**json.loads(json.dumps(schema)), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe"}
@@ -154,10 +149,10 @@ def _with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str
 
 
 def _training_value(key: str, value: Any, where: str) -> Any:
-    known = _training_fields()
+    known = training_types()
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
-    hint, _ = known[key]
+    hint = known[key]
     if value is None or isinstance(value, (dict, list)) or not _is_plain(hint):
         return value
     try:

@@ -7,7 +7,6 @@ from typing import Any
 
 from align import recipes
 from align.errors import AlignError
-from align.losses import expand
 from align.recipes import Recipe
 from align.rewards.pairing import rule_ranks
 from align.runs import External, Input, Output, Stage
@@ -220,9 +219,12 @@ def _is_greedy(recipe: Recipe) -> bool:
 
 def _beta(recipe: Recipe) -> float:
     """β of the implicit reward: the training's, or that of the first of its losses that has one."""
-    given = recipe.training.get("beta")
+    if (given := recipe.training.get("beta")) is not None:
+        return float(given)
+    from align.losses import expand  # with torch, which takes seconds
+
     defaults = [loss.default_beta for loss, _ in expand(_loss_types(recipe.training.get("loss_type")))]
-    return float(given if given is not None else next((beta for beta in defaults if beta is not None), 0.1))
+    return next((beta for beta in defaults if beta is not None), 0.1)
 
 
 def _check(recipe: Recipe) -> None:

@@ -11,7 +11,8 @@ from conftest import FAMILIES, byte_level_tokenizer, random_model
 from align.errors import AlignError
 from align.rewards import combined, log_sigmoid_centred
 from align.rewards.implicit import ResponseScorer
-from align.rewards.scorers import ScorerSettings, check_tokenizers, open_scorer
+from align.rewards.model_scorers import check_tokenizers
+from align.rewards.scorers import ScorerSettings, open_scorer
 from align.trees import Node, PreferenceTree
 
 
