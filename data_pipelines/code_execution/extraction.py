@@ -135,7 +135,7 @@ def _method_name(node: ast.AST) -> str:
 
 
 def _has_no_body(node: ast.AST) -> bool:
-    return Statement("", (node,), *[frozenset[str]()] * 4).is_stub if isinstance(node, ast.stmt) else False
+    return Statement("", (node,), *[frozenset[str]()] * 6).is_stub if isinstance(node, ast.stmt) else False
 
 
 def _first_argument(node: ast.stmt, name: str) -> str | None:
@@ -263,7 +263,8 @@ def _continued(prefix: str, text: str, target: _Target, support: Sequence[Statem
         shown, before, behind = _with_needs(kept, block, target.roots(all_of_it), [list(support), rest])
         own = [one.text for one in rest if one.text in (*before, *behind)]
         front = [part for part in before if part not in own]
-        return _joined([*front, shown, *own, target.adapter(block)]) if front else "\n\n".join([shown, *own])
+        adapter = target.adapter(block)
+        return _joined([*front, shown, *own, adapter]) if front else "\n\n".join([shown, *own, *([adapter] if adapter else [])])
     return None
 
 
