@@ -274,7 +274,7 @@ def _places(name: str, block: Sequence[Statement], roots: frozenset[str]) -> lis
     """
     binding = [place for place, one in enumerate(block) if name in one.binds]
     known = [place for place in binding if not block[place].is_foreign_import]
-    if all(block[place].is_import for place in binding):
+    if binding and all(block[place].is_import for place in binding):
         return known or binding
     by_call = frozenset(chain.from_iterable(one.binds for one in block if name in one.effects)) - roots
     return sorted({*known, *(place for place, one in enumerate(block) if name in one.changes or by_call & one.calls)})
