@@ -23,6 +23,8 @@ _THOUGHT_BEGINS = re.compile(rf"<{_THOUGHT}>|\[THINK\]|◁think▷", re.IGNORECA
 _ENDS = re.compile(r"<\|(?:endoftext|endofmask|im_end|eot_id|eom_id|end|end_of_text|return|file_separator)\|>|<end_of_turn>|</s>\s*\Z")
 _TERMINAL = re.compile(r"\x1b(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")  # colours and cursor movements
 
+_HTML = re.compile(r"^[ \t]*<pre\b[^>]*>\s*?(?:<code\b[^>]*>)?(.*?)(?:</code>\s*)?</pre>", re.DOTALL | re.IGNORECASE | re.MULTILINE)
+
 _INDENT = r"(?P<indent>[ \t]*(?:>[ \t]?)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)"
 _OPENING = re.compile(_INDENT + r"(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _ONE_LINE = re.compile(_INDENT + r"(?P<fence>`{3,})(?P<info>[^`]+)`{3,}[ \t.]*$")
@@ -109,6 +111,8 @@ class _Fence:
 
 def blocks_of(answer: str) -> list[Block]:
     """The blocks of an answer, in order: fences, and Python outside of fences."""
+    if "```" not in answer:
+        answer = _HTML.sub(r"```\n\1\n```", answer)
     lines, start, found, failed = answer.split("\n"), 0, list[Block](), 0
     while start < len(lines):
         fence = _opening(lines[start])
@@ -138,8 +142,8 @@ def _prose_at(lines: Sequence[str], start: int) -> tuple[str, int]:
 
 
 def inline_code(answer: str) -> list[str]:
-    """Python between single backticks: `f = lambda x: x`."""
-    return [text for text in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", answer) if parses(text)]
+    """Python between backticks in a text: `f = lambda x: x`."""
+    return [text for _, text in re.findall(r"(?<!`)(`{1,3})([^`]+)\1(?!`)", answer) if parses(text)]
 
 
 def _opening(line: str) -> _Fence | None:

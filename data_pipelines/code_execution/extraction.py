@@ -135,7 +135,7 @@ def _method_name(node: ast.AST) -> str:
 
 
 def _has_no_body(node: ast.AST) -> bool:
-    return Statement("", (node,), *[frozenset[str]()] * 4).is_stub if isinstance(node, ast.stmt) else False
+    return Statement("", (node,), *[frozenset[str]()] * 6).is_stub if isinstance(node, ast.stmt) else False
 
 
 def _first_argument(node: ast.stmt, name: str) -> str | None:
@@ -175,7 +175,7 @@ def _assembled(place: int, code: str, parts: Sequence[Sequence[Statement]], targ
     """A block as a program: with what it needs from the others in front of it, and without statements that only use it."""
     block, later = parts[place], parts[place + 1 :]
     others = [list(support), *([] if number == place else list(part) for number, part in enumerate(parts))]
-    patches = [one for part in later if _is_patch(part, block, target) for one in part]
+    patches = [one for part in later if _is_patch(part, block, target) for one in part if one.binds]
     text, before, behind = _with_needs(code, block, target.roots([*chain(*others), *block]) - _bound_by(support), others)
     program = _joined([*before, text, *behind, *(one.text for one in patches)])
     return _joined([program, target.adapter(statements(program))])
@@ -212,10 +212,11 @@ def _is_future(statement: Statement) -> bool:
 
 
 def _is_patch(part: Sequence[Statement], block: Sequence[Statement], target: _Target) -> bool:
-    """Whether a later block does nothing but define helpers of the program anew: a correction."""
+    """Whether a later block defines helpers of the program anew, and at most shows the program's use: a correction."""
     defined = frozenset(chain.from_iterable(one.binds for one in part if not one.is_import))
     return bool(defined) and defined <= _bound_by(block) - target.names and all(
-        one.is_import or (not one.is_stub and all(isinstance(node, _DEFINITIONS) for node in one.nodes)) for one in part
+        one.is_import or (not one.is_stub and all(isinstance(node, _DEFINITIONS) for node in one.nodes))
+        or (not one.binds and bool(one.reads & target.names)) for one in part
     )  # fmt: skip
 
 
@@ -263,7 +264,8 @@ def _continued(prefix: str, text: str, target: _Target, support: Sequence[Statem
         shown, before, behind = _with_needs(kept, block, target.roots(all_of_it), [list(support), rest])
         own = [one.text for one in rest if one.text in (*before, *behind)]
         front = [part for part in before if part not in own]
-        return _joined([*front, shown, *own, target.adapter(block)]) if front else "\n\n".join([shown, *own])
+        adapter = target.adapter(block)
+        return _joined([*front, shown, *own, adapter]) if front else "\n\n".join([shown, *own, *([adapter] if adapter else [])])
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import html
 import re
 import textwrap
 import warnings
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 _LONGEST = 800  # lines that are tried as one piece
 _ATTEMPTS = 100  # lines of prose that are tried as the start of a piece
 _ASSIGNMENT = r"[A-Za-z_][\w.\[\], ]*?(?::[^=]+)?[-+*/|&]?=(?!=)"
-_START = re.compile(rf"(?P<indent>[ \t]*)(?:(?:async def|def|class|import|from|if|for|while|try|with|print)\b|@|>>> |{_ASSIGNMENT})")
+_START = re.compile(rf"(?P<indent>[ \t]*)(?:(?:async def|def|class|import|from|if|for|while|try|with|print)\b|@|>>>|{_ASSIGNMENT})")
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$|(?=\S))")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def piece_at(lines: Sequence[str], start: int) -> tuple[str, int]:
     match = _START.match(lines[start])
     if match is None:
         return "", start
+    if _PROMPT.match(lines[start]):
+        return _session_at(lines, start)
     width = len(match["indent"])
     end = min(len(lines), start + _LONGEST)
     if width:
@@ -102,6 +106,18 @@ def piece_at(lines: Sequence[str], start: int) -> tuple[str, int]:
     while count and not body[count - 1].strip():
         count -= 1
     return "\n".join(body[:count]), start + count
+
+
+def _session_at(lines: Sequence[str], start: int) -> tuple[str, int]:
+    """What was typed into a console from a line on, without the prompts, up to the first output, and the line after that."""
+    end = min(len(lines), start + _LONGEST)
+    after = next((n for n in range(start, end) if not (_PROMPT.match(lines[n]) or re.match(r"\s+\S", lines[n]))), end)
+    typed = [_PROMPT.sub("", line) for line in lines[start:after]]
+    count = prefix_that_parses(typed)
+    if count < len(typed):
+        return "\n".join(typed[:count]), start + count
+    shown = next((n for n in range(after, end) if not lines[n].strip() or re.match(r"\s*(?:>>>|```|~~~)", lines[n])), end)
+    return "\n".join(typed), shown
 
 
 def pieces(text: str) -> list[str]:
@@ -136,15 +152,11 @@ def as_python(text: str) -> str:
     return "\n".join(pieces(_plain(text)))
 
 
-_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _COMMAND = re.compile(r"^(?:[!%]|\$ ).*$", re.MULTILINE)
-_NOTEBOOK = re.compile(r"^[ \t]*(?:In|Out) ?\[\d*\]:[ ]?", re.MULTILINE)
+_NOTEBOOK = re.compile(r"^[ \t]*(?:(?:In|Out) ?\[\d*\]|\.{3}):[ ]?", re.MULTILINE)
 
 
 def _plain(text: str) -> str:
-    """Text without a notebook's commands and odd blanks, and, where it is a console session, without prompts and output."""
-    text = _COMMAND.sub("", _NOTEBOOK.sub("", text)).replace("\u00a0", " ").replace("\u200b", "").replace("\ufeff", "")
-    lines = textwrap.dedent(text).split("\n")
-    if next((line for line in lines if line.strip()), "").startswith(">>>"):
-        lines = [_PROMPT.sub("", line) for line in lines if _PROMPT.match(line)]
-    return "\n".join(lines)
+    """Text without a notebook's commands and numbers, HTML's escapes and odd blanks."""
+    text = html.unescape(_COMMAND.sub("", _NOTEBOOK.sub("", text))).replace("\u00a0", " ").replace("\u200b", "").replace("\ufeff", "")
+    return textwrap.dedent(text)

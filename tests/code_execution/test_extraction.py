@@ -152,6 +152,13 @@ def test_a_continuation_ends_where_its_function_is_complete(name, best):
     assert "print" not in program
 
 
+def test_a_continuation_may_be_a_class_with_the_function(best):
+    record = {"task_id": 7, "text": "Halve.", "code": "def halve(x):\n    return x // 2", "test_list": ["assert halve(4) == 2"]}
+    problem = FORMATS["mbpp"](record)
+    program = program_of("class Solution:\n    def halve(self, x):\n        return x // 2\n", problem, chat=False)
+    assert best.run(program, problem.tests).passed, program
+
+
 def test_a_chat_models_body_completes_the_prompt(best):
     problem = FORMATS["humaneval"](HALF)
     for body in ("    return half(x[0])", "return half(x[0])", "y = x[0]\nif y:\n    return half(y)\nreturn 0"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import collections
+import contextlib
+import functools
 import itertools
 import select
 import signal
@@ -14,7 +15,7 @@ from . import wire
 from .codec import MAX_BYTES, MalformedError, Token, decode, encode
 from .opaque import Opaque
 from .orders import FORBIDDEN_FORK, NOT_STARTED, OUT_OF_MEMORY, Ended, Order, pack
-from .standard import OpaqueError
+from .standard import OpaqueError, exception
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
@@ -22,8 +23,8 @@ Verdict = tuple[str, str]
 _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
 _FORMS: dict[str, tuple[type, ...]] = {
-    "loaded": (list, list, list, list), "failed": (str, str, str), "ended": (), "returned": (int, object, object),
-    "raised": (int, str, str, str), "too_large": (int, str),
+    "loaded": (list, list, list, list), "failed": (str, str, str, tuple), "ended": (), "returned": (int, object, object, object),
+    "raised": (int, str, str, str, tuple), "too_large": (int, str),
 }  # fmt: skip
 """What a program's process may say, and of which types the parts are."""
 
@@ -95,7 +96,7 @@ class Candidate:
         """
         kind, *rest = self._receive("loaded", "failed")
         if kind == "failed":
-            nearest, own, message = rest
+            nearest, own, message, _ = rest
             self._stop(verdict_of(nearest, own, message, loading=True))
         *names, exceptions = rest
         if not all(type(name) is str for part in (*names, *(e for e in exceptions if type(e) is list)) for name in part):
@@ -114,7 +115,7 @@ class Candidate:
         """
         kind, *rest = self._receive("ended", "failed")
         if kind == "failed":
-            nearest, own, message = rest
+            nearest, own, message, _ = rest
             self._stop(verdict_of(nearest, own, message, loading=True))
 
     def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -125,13 +126,14 @@ class Candidate:
             OpaqueError: an argument cannot be handed over.
             Exception: the program's own exception's stand-in, or the built-in exception nearest to it.
         """
-        result, changed = self._asked(name, arguments, named)
+        result, changed, place = self._asked(name, arguments, named)
         if changed is not None:
             if type(changed) is not tuple or [type(part) for part in changed] != [tuple, dict]:
                 self._stop(_FORGED)
             _update(arguments, changed[0])
             _update(named, changed[1])
-        return result
+        same = type(place) is int and 0 <= place < len(arguments) and type(arguments[place]) is type(result)
+        return arguments[place] if same and type(result) in _KEPT else result
 
     def read(self, name: str) -> Any:
         """What a name that is no function stands for in the program now; raises as `call` does."""
@@ -141,8 +143,8 @@ class Candidate:
         """The next item of an iterator that stayed in the program; raises as `call` does."""
         return self._asked(iterator, None, None)[0]
 
-    def _asked(self, name: str | Opaque, arguments: tuple[Any, ...] | None, named: dict[str, Any] | None) -> tuple[Any, Any]:
-        """What an order gives, and what became of its arguments, None where nothing did. The frame: see program.py."""
+    def _asked(self, name: str | Opaque, arguments: tuple[Any, ...] | None, named: dict[str, Any] | None) -> Any:
+        """What an order gives, what became of its arguments, None where nothing did, and which of them it is. The frame: see program.py."""
         self._numbers += 1
         try:
             data = encode((self._numbers, name, arguments, named), self._uncrossable)
@@ -164,8 +166,7 @@ class Candidate:
         self.answered += 1
         if kind == "raised":
             raise self._exception(*rest)
-        result, changed = rest
-        return result, changed
+        return rest
 
     def _uncrossable(self, value: Any) -> Token:
         raise OpaqueError(f"a {type(value).__name__} of the tests cannot be handed to the program")
@@ -233,23 +234,33 @@ class Candidate:
     def _stand_in(self, name: str, bases: list[str]) -> type[BaseException]:
         """A class with the bases that an exception of the program has, as far as they are known here."""
         base = next(
-            (self.exceptions.get(base) or _built_in(base) for base in bases if base in self.exceptions or _built_in(base)), Exception
+            (self.exceptions.get(base) or exception(base) for base in bases if base in self.exceptions or exception(base)), Exception
         )
-        return type(name, (base,), {})  # type: ignore[arg-type]
+        return type(name, (base,), {"__getattr__": _unknown})  # type: ignore[arg-type]
 
-    def _exception(self, nearest: str, own: str, message: str) -> BaseException:
-        kind = self.exceptions.get(own) or _built_in(nearest) or Exception
-        try:
-            error = kind(message)
-        except TypeError:  # UnicodeDecodeError and its like want more than a message
-            error = Exception(message)
+    def _exception(self, nearest: str, own: str, message: str, arguments: tuple[Any, ...]) -> BaseException:
+        if not all(type(part) in (str, int, float, bool, type(None), bytes, complex) for part in arguments):
+            self._stop(_FORGED)
+        kind = self.exceptions.get(own) or exception(nearest) or Exception
+        error = _made(kind, arguments)
+        if str(error) != message:
+            error = _made(type(kind.__name__, (kind,), {"__str__": lambda self: message}), arguments)
         self.raised = error, verdict_of(nearest, own, message)
         return error
 
 
-def _built_in(name: str) -> type[BaseException] | None:
-    kind = getattr(builtins, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
+def _unknown(error: BaseException, name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise OpaqueError(f"the attribute '{name}' of an exception of the program cannot leave it")
+
+
+def _made(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    """An exception with these arguments, whatever else its class wants."""
+    for make in (kind, functools.partial(kind.__new__, kind)):
+        with contextlib.suppress(Exception):
+            return make(*arguments)
+    return Exception(*arguments)
 
 
 def verdict_of(nearest: str, own: str, message: str, loading: bool = False) -> Verdict:
@@ -315,8 +326,12 @@ def _update(mine: Any, theirs: Any) -> None:
         mine[...] = theirs
 
 
+_KEPT = (dict, set, list, bytearray, collections.deque)
+"""Types of arguments that stay the same objects here when a call changes them or gives them back."""
+
+
 def _merged(mine: Any, theirs: Any) -> Any:
-    if type(mine) is type(theirs) and isinstance(mine, dict | set | list | bytearray | collections.deque):
+    if type(mine) is type(theirs) and isinstance(mine, _KEPT):
         _update(mine, theirs)
         return mine
     return theirs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import atexit
 import contextlib
 import os
 import socket
@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import confinement, orders, surroundings, wire
+from . import confinement, orders, standard, surroundings, wire
 from .codec import MalformedError, Token, TooLargeError, decode, encode
 
 CHANNEL = 3  # the descriptor of the way to the tester; 0 to 2 are input and output
@@ -78,11 +78,16 @@ def _run_script(source: str, channel: wire.Peer) -> None:
         pass
     except BaseException as error:
         ended = ("failed", *_description(error))
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
     with contextlib.suppress(BaseException):
-        sys.stdout.flush()
+        threading._shutdown()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    if "open(" in source or "__del__" in source:  # files that it left open are written out, finalizers run
+        with contextlib.suppress(KeyError):
+            vars(sys.modules["__main__"]).clear()
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(BaseException):
+            print(end="", file=stream, flush=True)
     channel.send(encode(ended))
 
 
@@ -154,17 +159,20 @@ def _answer(data: bytes, namespace: dict[str, Any], held: _Held) -> bytes:
     try:
         if given is None:
             value = namespace[name] if type(name) is str else next(name)
-            return encode(("returned", number, value, None), hold)
+            return encode(("returned", number, value, None, None), hold)
         result = _find(name, namespace)(*given, **named)
+        place = next((place for place, value in enumerate(given) if value is result and type(value) not in _FIXED), None)
         unchanged = not named and all(type(value) in _FIXED for value in given)
         unchanged = unchanged or encode((number, name, given, named), hold) == data
-        return encode(("returned", number, result, None if unchanged else (given, named)), hold)
+        return encode(("returned", number, result, None if unchanged else (given, named), place), hold)
     except (TooLargeError, MalformedError) as error:
         return encode(("too_large", number, str(error)))
     except BaseException as error:
         return encode(("raised", number, *_description(error)))
 
 
+_LONGEST = 500  # characters of an exception's message, and of each of its arguments
+_MOST_ARGUMENTS = 10  # of an exception
 _FIXED = frozenset((int, str, float, bool, type(None), bytes, complex))  # nothing that a call could change
 
 
@@ -176,13 +184,18 @@ def _find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:
     return getattr(namespace[owner](), method) if dot else namespace[owner]
 
 
-def _description(error: BaseException) -> tuple[str, str, str]:
-    """An exception as (nearest built-in class, its own class, message). What its frames hold is let go: saying so takes memory."""
+def _description(error: BaseException) -> tuple[str, str, str, tuple[Any, ...]]:
+    """An exception as (nearest class that `standard.exception` knows, its own class, message, arguments if they are plain and short).
+
+    What its frames hold is let go: saying so takes memory.
+    """
     BaseException.with_traceback(error, None)
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    nearest = next((name for name in kinds if isinstance(getattr(builtins, name, None), type)), "Exception")
+    known = {f"{kind.__module__}.{kind.__name__}".removeprefix("builtins."): kind for kind in type(error).__mro__}
+    nearest = next(name for name, kind in known.items() if standard.exception(name) is kind)
     try:
-        message = str(error)[:500]
+        message = str(error)[:_LONGEST]
     except BaseException:
         message = ""
-    return nearest, type(error).__name__, message
+    arguments = vars(BaseException)["args"].__get__(error)  # whatever a subclass calls so
+    plain = len(arguments) <= _MOST_ARGUMENTS and all(type(part) in _FIXED and len(str(part)) <= _LONGEST for part in arguments)
+    return nearest, type(error).__name__, message, arguments if plain else (message,)

@@ -6,8 +6,11 @@ that comes first among its bases. What cannot be rebuilt exactly, or would be de
 
 from __future__ import annotations
 
+import builtins
 import collections
+import contextlib
 import datetime
+import importlib
 import keyword
 import math
 import operator
@@ -69,6 +72,29 @@ def built(name: str, parts: Parts) -> Any:
     if type(parts) is not tuple or len(parts) != len(types) or not all(map(isinstance, parts, types)):
         raise TypeError(f"not the parts of a {name}")
     return build(*parts)
+
+
+_WITH_EXCEPTIONS = (
+    "_csv", "_queue", "binascii", "csv", "dataclasses", "decimal", "graphlib", "io", "ipaddress", "json.decoder", "numpy.linalg", "queue",
+    "re", "statistics", "struct", "xml.etree.ElementTree", "zoneinfo._common",
+)  # fmt: skip
+"""Modules whose exceptions tests catch. None is among them whose exceptions end tests or have them skipped, such as unittest."""
+
+
+def exception(name: str) -> type[BaseException] | None:
+    """A built-in exception by its name, one of the standard library by its module's name and its own; None for any other.
+
+    >>> exception("KeyError"), exception("json.decoder.JSONDecodeError").__name__, exception("unittest.case.SkipTest")
+    (<class 'KeyError'>, 'JSONDecodeError', None)
+    """
+    module, _, own = name.rpartition(".")
+    kind = None
+    if not module:
+        kind = getattr(builtins, own, None)
+    elif module in _WITH_EXCEPTIONS:
+        with contextlib.suppress(ImportError):
+            kind = getattr(importlib.import_module(module), own, None)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 
 # Numbers

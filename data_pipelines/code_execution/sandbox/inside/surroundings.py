@@ -29,6 +29,7 @@ _LARGEST_STACKS = 4  # threads with stacks as large as their program likes that 
 
 def prepare() -> None:
     """Do once, in the process that programs are forked from, what holds for all of them."""
+    _make_streams()
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     builtins.help = _sitebuiltins._Helper()
@@ -37,6 +38,24 @@ def prepare() -> None:
     sys.argv[:] = [os.path.join(os.getcwd(), "program.py")]
     most = resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (most, most))  # deep recursion through C may fill all memory that a program has
+
+
+def _make_streams() -> None:
+    """Make standard output and errors anew while they are pipes, as they will be: a stream notes once whether it can be rewound."""
+    pipe = os.pipe()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        old, kept = getattr(sys, name), os.dup(number)
+        os.dup2(pipe[1], number)
+        raw = io.FileIO(number, "w", closefd=False)
+        raw.name = old.name
+        stream = io.TextIOWrapper(io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering)
+        stream.mode = "w"  # type: ignore[misc]
+        os.dup2(kept, number)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        os.close(kept)
+    for descriptor in pipe:
+        os.close(descriptor)
 
 
 def script_of(source: str, name: str) -> types.ModuleType:

@@ -42,6 +42,7 @@ def serve(host: socket.socket, control: socket.socket, imports: list[str]) -> No
         imports: packages to have ready.
     """
     sys.set_int_max_str_digits(0)
+    sys.stderr = sys.stdout  # which leads nowhere: a runner of unit tests writes to it
     for name in imports:  # the tests need them at once, and importing them must not count as the tests' own time
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
