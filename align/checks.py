@@ -74,7 +74,7 @@ def _check_data(key: str, name: str) -> None:
     if name.startswith("micro:"):
         return
     if file_type(name) in FILES:
-        if not Path(name).is_file():
+        if not Path(name).exists():
             raise AlignError(f"{key} '{name}': no such file")
         return
     from datasets import load_dataset_builder

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,12 @@ def check_source(path: str | os.PathLike[str], split: str = "train", columns: Ma
     """See that a source's first records are in a form that is read.
 
     Raises:
-        AlignError: as `check_columns`, or the source does not exist.
+        AlignError: as `check_columns`, or the source does not exist or is empty.
     """
-    first = itertools.islice(read_records(path, split), LOOKED_AT)
-    check_columns((record for _, record in first), columns, str(path))
+    first = [record for _, record in itertools.islice(read_records(path, split), LOOKED_AT)]
+    if not first:
+        raise AlignError(f"{path}: there is no record in it")
+    check_columns(first, columns, str(path))
 
 
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
@@ -268,30 +270,31 @@ def write_pairs(
     """
     pairs = (pair for tree in trees for pair in pairs_of(tree))
     if Path(path).suffix == ".parquet":
-        _write_parquet(_pair_dataset(list(pairs), path), path)
+        _write_parquet(record_dataset(list(pairs)), path)
     else:
         _write_lines(pairs, path)
 
 
-def _pair_dataset(pairs: list[dict[str, Any]], path: str | os.PathLike[str]) -> Any:
-    """Pairs as a data set; tools as JSON text, which trainers read, so that no schema gets the keys of another."""
+def record_dataset(records: Sequence[Any]) -> Any:
+    """Records as a `datasets.Dataset`; tools as JSON text, which trainers read, so that no schema gets the keys of another.
+
+    Raises:
+        AlignError: one is no object, or they do not fit into one table.
+    """
     import datasets
 
-    table = _table(pairs)
+    for number, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise AlignError(f"record {number} is {described(record)}: expected an object")
+    columns = dict.fromkeys(name for record in records for name in record)
+    table = {name: [record.get(name) for record in records] for name in columns}
     if "tools" in table:
         table["tools"] = [tools if tools is None or isinstance(tools, str) else json.dumps(tools) for tools in table["tools"]]
     try:
         return datasets.Dataset.from_dict(table)
-    except (ValueError, TypeError) as error:  # Arrow's
+    except (ValueError, TypeError, OverflowError) as error:  # Arrow's
         reason = str(error).splitlines()[0]
-        raise AlignError(
-            f"{path}: the pairs do not fit into one table (text and messages side by side?); write .jsonl: {reason}"
-        ) from error
-
-
-def _table(records: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    columns = dict.fromkeys(name for record in records for name in record)
-    return {name: [record.get(name) for record in records] for name in columns}
+        raise AlignError(f"the records do not fit into one table (text and messages side by side?); write .jsonl: {reason}") from error
 
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:

@@ -297,7 +297,9 @@ def _may_be_prompt(value: Any) -> bool:
 def _split_turns(record: Mapping[str, Any], chosen: list[Message], rejected: list[Message]) -> tuple[Prompt, Response, Response]:
     asked = _asked(record)
     said = _as_turns(asked)
-    whole = [_is_whole(turns, said) for turns in (chosen, rejected)]
+    shared = chosen[: _common(chosen, rejected)]  # the question may stand behind an assistant's greeting
+    asks = any(turn["role"] == "user" and turn in (said[-1:] or shared) for turn in shared)
+    whole = [asks or not _is_answer(turns[0]) for turns in (chosen, rejected)]
     if not any(whole):
         if asked is None:
             _check_no_prompt_elsewhere(record)
@@ -314,13 +316,6 @@ def _split_turns(record: Mapping[str, Any], chosen: list[Message], rejected: lis
             chosen, rejected = (conversation[-1:], rejected) if whole[0] else (chosen, conversation[-1:])
         prompt = _opening(said, opening)
     return _with_system(_system(record), prompt), chosen, rejected
-
-
-def _is_whole(turns: list[Message], said: list[Message]) -> bool:
-    """Whether turns are a conversation with its question, not an answer to what is said; an assistant's greeting may come first."""
-    if not _is_answer(turns[0]):
-        return True
-    return said[-1] in turns and not _is_answer(said[-1]) if said else any(turn["role"] == "user" for turn in turns)
 
 
 def _as_turns(asked: Prompt | None) -> list[Message]:
