@@ -6,7 +6,7 @@ import math
 
 import pytest
 from conftest import SHARED, byte_level_tokenizer, random_model
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from preference_forms import ASKED, BAD, CALL, GOOD, PAIR, READ, REFUSED, TOOL, UNUSABLE, Q
 
 from align.engine.tokenize import tokenize_tree
@@ -110,7 +110,7 @@ def test_lists_of_records_are_data_sets(settings, tokenizer):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([], "is empty"), (Dataset.from_dict({"prompt": []}), "is empty"), (Dataset.from_dict({"prompt": []}).to_iterable_dataset(), "is empty"),
+        ([], "is empty"), (Dataset.from_dict({"prompt": []}), "is empty"), (IterableDataset.from_generator(list), "is empty"),
         ([SPARE[0], "text"], "record 1 is str"), ([SPARE[0], {"prompt": ASKED, **PAIR}], "do not fit into one table"),
     ],
 )  # fmt: skip
@@ -434,7 +434,7 @@ def test_a_stream_of_which_too_much_cannot_be_used_stops(settings, tokenizer):
 
 
 def test_a_stream_without_a_usable_record_stops_with_its_reason(settings, tokenizer):
-    with pytest.raises(AlignError, match="record 0: `prompt` is empty .* no record is left"):
+    with pytest.raises(AlignError, match=r"record 0: `prompt` is empty .* no record is left"):
         Prepared(settings, tokenizer, stream_of([{"prompt": "", "chosen": "a", "rejected": "b"}] * 3))
 
 
@@ -449,8 +449,6 @@ def test_a_stream_of_no_form_is_refused_at_once(settings, tokenizer):
 @pytest.mark.parametrize("rows", [[FINE] * 2, TOOL_ROWS], ids=["messages", "tools"])
 @pytest.mark.slow
 def test_a_stream_of_python_objects_trains(rows, settings):
-    from datasets import IterableDataset
-
     made = trainer(settings, with_tools(), IterableDataset.from_generator(lambda: iter(rows)), max_steps=1)
     assert rendered(made, with_tools()) == expected(rows, with_tools())
     made.train()

@@ -4,8 +4,8 @@ import gzip
 import json
 
 import pytest
-from datasets import Dataset, DatasetDict
 from conftest import SHARED
+from datasets import Dataset, DatasetDict
 from preference_forms import ASKED, BAD, BOT, CALL, GOOD, PAIR, READ, REFUSED, TOOL, UNUSABLE, Q
 
 from align.errors import AlignError
