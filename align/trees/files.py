@@ -155,7 +155,7 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
     suffix = file_type(source)
     try:
         if suffix in _TABLES and source.is_file():
-            options = {"delimiter": "\t"} if suffix == ".tsv" else {}
+            options: dict[str, Any] = {"delimiter": "\t"} if suffix == ".tsv" else {}
             return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train", **options)
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))

@@ -132,8 +132,8 @@ def _asked(record: Mapping[str, Any]) -> Prompt | None:
     for name in ("prompt", *QUESTIONS):
         if not _is_blank(record.get(name)):
             return _question(record, name)
-    name = next((name for name in TURNS if are_messages(record.get(name))), None)
-    return None if name is None else _with_text(read_messages(record[name], name))
+    column = next((column for column in TURNS if are_messages(record.get(column))), None)
+    return None if column is None else _with_text(read_messages(record[column], column))
 
 
 def _system(record: Mapping[str, Any]) -> str | None:
