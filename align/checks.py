@@ -14,6 +14,7 @@ from align.recipes import Recipe
 from align.registry import find
 from align.runs import External
 from align.trees import check_source
+from align.trees.files import FILES, file_type
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 2}
 
@@ -81,8 +82,8 @@ def _check_model(key: str, name: str) -> None:
 def _check_data(key: str, name: str) -> None:
     if name.startswith("micro:"):
         return
-    if Path(name).suffix in (".jsonl", ".json", ".parquet"):
-        if not Path(name).is_file():
+    if file_type(name) in FILES:
+        if not Path(name).exists():
             raise AlignError(f"{key} '{name}': no such file")
         return
     from datasets import load_dataset_builder
@@ -99,7 +100,7 @@ def _check_columns(recipe: Recipe) -> None:
     """See that preference files are in a form that is read, under the names that the recipe maps."""
     replays = recipe.rounds is None or recipe.rounds.replay > 0
     for source, split in ((recipe.data.train if replays else None, recipe.data.train_split), (recipe.data.eval, recipe.data.eval_split)):
-        if source is not None and Path(source).suffix in (".jsonl", ".json", ".parquet"):
+        if source is not None and file_type(source) in FILES:
             check_source(source, split, recipe.data.columns)
 
 

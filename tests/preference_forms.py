@@ -10,6 +10,8 @@ CHAT = [USER("Hi"), BOT("Hello"), USER(Q)]
 PAIR = {"chosen": GOOD, "rejected": BAD}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}]}
+GREETED = [BOT("Welcome."), USER(Q)]
+SHARING = {"chosen": "It is 4", "rejected": "It is 5"}  # two answers that begin alike: no prompt
 HUMAN = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: How many?\n\nAssistant:"
 
 # name: (record, prompt); chosen is GOOD and rejected BAD
@@ -77,6 +79,34 @@ READ = {
     "messages with null keys": ({"prompt": [{**USER(Q), "name": None}], "chosen": [{**BOT(GOOD), "tool_calls": None}], "rejected": [BOT(BAD)]}, ASKED),
     "role names of other frameworks": ({"prompt": [{"role": "human", "content": Q}], "chosen": [{"role": "model", "content": GOOD}], "rejected": [BOT(BAD)]}, ASKED),
     "answer without a role": ({"prompt": ASKED, "chosen": {"content": GOOD}, "rejected": {"content": BAD}}, ASKED),
+    "text, history": ({"prompt": Q, "history": [["Hi", "Hello"]], **PAIR}, CHAT),
+    "text, empty history": ({"prompt": Q, "history": [], **PAIR}, Q),
+    "system, whole conversations": ({"system": "Answer the question.", "chosen": [*ASKED, BOT(GOOD)], "rejected": [*ASKED, BOT(BAD)]}, BRIEF),
+    "null system beside system_prompt": ({"system": None, "system_prompt": "Answer the question.", "question": Q, **PAIR}, BRIEF),
+    "greeting, whole conversations": ({"chosen": [*GREETED, BOT(GOOD)], "rejected": [*GREETED, BOT(BAD)]}, GREETED),
+    "greeting, message prompt, whole conversations": ({"prompt": GREETED, "chosen": [*GREETED, BOT(GOOD)], "rejected": [*GREETED, BOT(BAD)]}, GREETED),
+    "greeting, text prompt, whole conversations": ({"prompt": Q, "chosen": [*GREETED, BOT(GOOD)], "rejected": [*GREETED, BOT(BAD)]}, GREETED),
+    "exchanges beside whole conversations (Capybara)": (
+        {"conversation": [{"input": "Hi", "output": "Hello"}, {"input": Q, "output": "17"}], "original_response": "17", "generation_prompt": ["a"],
+         "chosen": [*CHAT, BOT(GOOD)], "rejected": [*CHAT, BOT(BAD)]}, CHAT,
+    ),
+    "messages with a third answer beside whole conversations": ({"messages": [*ASKED, BOT("A few.")], "chosen": [*ASKED, BOT(GOOD)], "rejected": [*ASKED, BOT(BAD)]}, ASKED),
+    "messages that end earlier beside whole conversations": ({"messages": CHAT[:2], "chosen": [*CHAT, BOT(GOOD)], "rejected": [*CHAT, BOT(BAD)]}, CHAT),
+    "message prompt with its answer beside whole conversations": ({"prompt": [*ASKED, BOT(GOOD)], "chosen": [*ASKED, BOT(GOOD)], "rejected": [*ASKED, BOT(BAD)]}, ASKED),
+    "message prompt with its answer": ({"prompt": [*ASKED, BOT(GOOD)], "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, ASKED),
+    "message prompt that ends with another answer": ({"prompt": CHAT[:2], "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, CHAT[:2]),
+    "role names in capitals": ({"prompt": [{"role": "User", "content": Q}], "chosen": [{"role": "Assistant", "content": GOOD}], "rejected": [{"role": "ASSISTANT", "content": BAD}]}, ASKED),
+    "role names in capitals, whole conversations": (
+        {"chosen": [{"from": "Human", "value": Q}, {"from": "GPT", "value": GOOD}], "rejected": [{"from": "Human", "value": Q}, {"from": "GPT", "value": BAD}]}, ASKED,
+    ),
+    "role names of OpenAssistant": ({"prompt": [{"role": "prompter", "content": Q}], "chosen": BOT(GOOD), "rejected": {"role": "AI", "content": BAD}}, ASKED),
+    "messages with empty lists": ({"prompt": [{**USER(Q), "tool_calls": []}], "chosen": [{**BOT(GOOD), "tool_calls": []}], "rejected": [BOT(BAD)]}, ASKED),
+    "first question beside whole transcripts": ({"prompt": "Hi", "chosen": HUMAN + GOOD, "rejected": HUMAN + BAD}, HUMAN),
+    "whole transcripts, null prompt": ({"prompt": None, "chosen": HUMAN + GOOD, "rejected": HUMAN + BAD}, HUMAN),
+    "null answers of another name": ({"prompt": Q, "chosen": None, "rejected": None, "chosen_response": GOOD, "rejected_response": BAD}, Q),
+    "no nodes": ({"prompt": Q, "nodes": [], "edges": [], **PAIR}, Q),
+    "no tools": ({"prompt": ASKED, "tools": "", **PAIR}, ASKED),
+    "columns that the trainer makes": ({"prompt": Q, "edges": "a", "prompt_ids": "b", "labels": [1], "_unusable": 4, "edge_weights": "c", **PAIR}, Q),
     "null columns of other forms": ({"prompt": Q, "question": None, "nodes": None, "margin": None, "weight": None, "tools": None, **PAIR}, Q),
 }  # fmt: skip
 
@@ -116,6 +146,22 @@ UNUSABLE = {
     "weight zero": ({"prompt": Q, **PAIR, "weight": 0}, "weight is 0.0"),
     "weight NaN": ({"prompt": Q, **PAIR, "weight": float("nan")}, "weight is nan"),
     "margin infinite": ({"prompt": Q, **PAIR, "margin": float("inf")}, "margin is inf"),
+    "question empty, answers begin alike": ({"system": "Be brief.", "question": "", **SHARING}, "`question` is empty"),
+    "question null, answers begin alike": ({"question": None, **SHARING}, "`question` is null"),
+    "prompt null, answers begin alike": ({"prompt": None, **SHARING}, "`prompt` is null"),
+    "prompt NaN, answers begin alike": ({"prompt": float("nan"), **SHARING}, "`prompt` is null"),
+    "instruction blank, answers begin alike": ({"instruction": " ", "input": "", **SHARING}, "`instruction` is empty"),
+    "conversations empty, answers begin alike": ({"conversations": [], **SHARING}, "`conversations` is empty"),
+    "messages null, answers begin alike": ({"messages": None, **SHARING}, "`messages` is null"),
+    "conversations as JSON text": ({"conversations": '[{"from": "human", "value": "Hi"}]', **SHARING}, "`conversations` is str"),
+    "system alone, answers begin alike": ({"system": "Be brief.", **SHARING}, "system message .* without a prompt"),
+    "system beside transcripts": ({"system": "Be brief.", "chosen": HUMAN + GOOD, "rejected": HUMAN + BAD}, "no place for it"),
+    "history of a text": ({"prompt": Q, "history": "Hi", **PAIR}, "`history` is str"),
+    "image": ({"image": {"bytes": "abc", "path": "a.jpg"}, "question": Q, **PAIR}, "the record has `image`"),
+    "images beside messages": ({"images": ["a.png"], "prompt": ASKED, **PAIR}, "the record has `images`"),
+    "sound": ({"audio": {"array": [0.5], "sampling_rate": 1}, "prompt": Q, **PAIR}, "the record has `audio`"),
+    "greetings of no question": ({"chosen": [BOT("Welcome."), BOT(GOOD)], "rejected": [BOT("Welcome."), BOT(BAD)]}, "`prompt` is missing"),
+    "prompt that goes on after the conversations": ({"prompt": [*ASKED, BOT("17"), USER("Sure?")], "chosen": [*ASKED, BOT(GOOD)], "rejected": [*ASKED, BOT(BAD)]}, "not what the conversations"),
     "half a character": ({"prompt": ASKED, "chosen": GOOD, "rejected": "so \ud83d"}, "`rejected` holds half a character"),
     "tools that are no JSON": ({"prompt": ASKED, **PAIR, "tools": "look"}, "`tools` is a text that is not JSON"),
     "tools an object": ({"prompt": ASKED, **PAIR, "tools": {"name": "look"}}, "`tools` is dict"),
@@ -126,6 +172,10 @@ REFUSED = {
     "other names": ({"q": Q, "good": GOOD, "bad": BAD}, "there are bad, good, q"),
     "misspelt": ({"prompt": Q, "choosen": GOOD, "rejected": BAD}, "did you mean 'choosen'"),
     "labels": ({"history": Q, "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1}, "human_ref_A"),
+    "prompt of a longer name": ({"prompt_text": Q, **SHARING}, "'prompt_text' may hold it"),
+    "prompt in a list of texts": ({"ask": [Q], **SHARING}, "'ask' may hold it"),
+    "prompt of another name, message answers": ({"ask": Q, "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, "'ask' may hold it"),
+    "messages of another name": ({"context": ASKED, "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, "'context' may hold it"),
     "prompt of another name": ({"ask": Q, **PAIR}, "'ask' may hold it"),
     "prompt of another name, common beginning": ({"ask": Q, "chosen": "It is 4", "rejected": "It is 5"}, "'ask' may hold it"),
 }

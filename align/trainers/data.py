@@ -20,7 +20,7 @@ from align.errors import AlignError
 from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, pair_record_of, record_of
 from align.trainers.config import PreferenceConfig
 from align.trees import PreferenceTree, Rejected, check_columns, check_rejected, from_arrow, from_row, is_tree_record, tree_dataset, tree_of
-from align.trees.files import LOOKED_AT
+from align.trees.files import LOOKED_AT, record_dataset
 
 logger = logging.getLogger(__name__)
 REASON = "_unusable"
@@ -35,11 +35,18 @@ _WEIGHTED_PAIR_COLUMNS = (*PAIR_COLUMNS, "edge_weights", "edge_margins")
 
 
 def as_dataset(data: Any) -> Any:
-    """A list of `PreferenceTree` as a data set, also in a dictionary of several; anything else unchanged."""
+    """A list of `PreferenceTree` or of records as a data set, also in a dictionary of several; anything else unchanged.
+
+    Raises:
+        AlignError: there is nothing in it, or it holds records that do not fit into one table.
+    """
     if isinstance(data, dict):
         return type(data)({name: as_dataset(one) for name, one in data.items()})
-    if isinstance(data, list) and data and isinstance(data[0], PreferenceTree):
-        return tree_dataset(data)
+    if isinstance(data, (list, tuple, Dataset, IterableDataset)) and next(iter(data), None) is None:
+        raise AlignError("the data set is empty")
+    if isinstance(data, (list, tuple)):
+        trees = any(isinstance(one, PreferenceTree) for one in data)
+        return tree_dataset(one if isinstance(one, PreferenceTree) else tree_of(one) for one in data) if trees else record_dataset(data)
     return data
 
 
@@ -71,6 +78,8 @@ class Preparation:
             AlignError: the columns are those of no form that is read (see `align.trees.forms`), too large a share of the records
                 cannot be used, none can, or an edge has a margin that no loss reads.
         """
+        if isinstance(dataset, IterableDataset) or dataset.format["type"] != "custom":
+            dataset = dataset.with_format(None)  # records as Python's objects, not as arrays
         first = next(iter(dataset), None)
         if first is None:
             raise AlignError(f"the {self.name} data set is empty")
@@ -129,7 +138,10 @@ class Preparation:
     def _stream(self, dataset: IterableDataset, convert: Conversion) -> IterableDataset:
         self.counted = CountedConversion(convert, self.name, self._aside if self._is_main else None, self.args.max_rejected_share)
         converted = dataset.map(self.counted, with_indices=True, features=convert.features(dataset))
-        return converted.filter(_is_usable).remove_columns([REASON, EQUAL])
+        usable = converted.filter(_is_usable).remove_columns([REASON, EQUAL])
+        if next(iter(usable), None) is None:
+            raise AlignError(f"{self.counted.first} ({self.counted.told()}; no record is left)")
+        return usable
 
 
 def _as_found(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +218,7 @@ class CountedConversion:
     limit: float
     seen: int = 0
     unusable: int = 0
-    _first: str = field(default="", repr=False)
+    first: str = field(default="", repr=False)
 
     def __call__(self, record: Mapping[str, Any], number: int) -> dict[str, Any]:
         if number == 0:
@@ -218,7 +230,7 @@ class CountedConversion:
         if converted[REASON]:
             self._keep(record, number, converted[REASON])
         if self.seen >= CHECKED_FROM and self.unusable > self.limit * self.seen:
-            raise AlignError(f"{self._first} ({self.told()}; the limit is {self.limit:.0%})")
+            raise AlignError(f"{self.first} ({self.told()}; the limit is {self.limit:.0%})")
         return converted
 
     def told(self) -> str:
@@ -230,7 +242,7 @@ class CountedConversion:
         where = f"{self.name} data set, record {number}"
         self.unusable += 1
         if self.unusable == 1:
-            self._first = f"{where}: {reason}"
+            self.first = f"{where}: {reason}"
         path = self._path()
         if path is None:
             return
@@ -239,7 +251,7 @@ class CountedConversion:
             line = {"where": where, "reason": reason, "record": _as_found(record)}
             out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         if str(self.unusable).strip("0") == "1":  # the first, the tenth, the hundredth, …
-            logger.warning("%s; the first: %s", self.told(), self._first)
+            logger.warning("%s; the first: %s", self.told(), self.first)
 
     def _path(self) -> Path | None:
         worker = get_worker_info()

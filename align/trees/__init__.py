@@ -1,5 +1,6 @@
 """Preference trees: the data type, its file format, and converters from and to pairs."""
 
+from align.trees.columns import ColumnsError, check_targets
 from align.trees.files import (
     Rejected,
     check_columns,
@@ -14,7 +15,6 @@ from align.trees.files import (
     write_pairs,
     write_trees,
 )
-from align.trees.forms import ColumnsError, check_targets
 from align.trees.messages import from_arrow, read_messages
 from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree, Prompt
 from align.trees.pairs import as_messages, merge_prompts, only_trained, pairs_from_tree, path_text, tree_from_pair, trees_from_pairs

@@ -6,18 +6,23 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.trees.forms import ColumnsError, check_sources, check_targets
+from align.trees.columns import ColumnsError, check_sources, check_targets
 from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
 from align.trees.records import from_record, is_tree_record, row_types, to_record, to_row
 
+_LINES, _TABLES = (".jsonl", ".ndjson"), {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
+FILES = (*_LINES, ".json", *_TABLES)
+"""The ends of the names of files that are read; of text, also with .gz after them."""
+_NOT_JSON = (ValueError, RecursionError)  # also integers of thousands of digits, and lists a thousand deep
 LOOKED_AT = 20  # records at the beginning of a source: if all have columns that no form has, the source is refused
 
 
@@ -79,49 +84,60 @@ def check_source(path: str | os.PathLike[str], split: str = "train", columns: Ma
     """See that a source's first records are in a form that is read.
 
     Raises:
-        AlignError: as `check_columns`, or the source does not exist.
+        AlignError: as `check_columns`, or the source does not exist or is empty.
     """
-    first = itertools.islice(read_records(path, split), LOOKED_AT)
-    check_columns((record for _, record in first), columns, str(path))
+    first = [record for _, record in itertools.islice(read_records(path, split), LOOKED_AT)]
+    if not first:
+        raise AlignError(f"{path}: there is no record in it")
+    check_columns(first, columns, str(path))
 
 
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
-    JSONL (also .jsonl.gz) is read line by line, so that a corrupt line is named by its number, and a .json list item by item, so that
-    every record keeps its own keys and types; Parquet and names on the hub ("owner/name", or "owner/name:subset") go through
-    `datasets`, and lose the nulls of nested keys, which Arrow fills in. A JSONL line that is no JSON is yielded as text.
+    JSONL (also .ndjson) is read line by line, so that a corrupt line is named by its number, and a .json list item by item, so that
+    every record keeps its own keys and types; both may be gzipped. Parquet, Arrow and CSV files and names on the hub ("owner/name", or
+    "owner/name:subset") go through `datasets`, and lose the nulls of nested keys, which Arrow fills in. A JSONL line that is no JSON is
+    yielded as text.
     """
     source = Path(path)
-    lines = source.suffix == ".jsonl" or source.suffixes[-2:] == [".jsonl", ".gz"]
-    if (lines or source.suffix in (".json", ".parquet")) and not source.is_file():
+    suffix = file_type(source)
+    if suffix in FILES and not source.is_file() and not source.is_dir():
         raise AlignError(f"{source}: no such file")
-    if lines:
-        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8") as file:
-            yield from _json_lines(file, source)
-    elif source.suffix == ".json":
-        yield from _json_items(source)
-    else:
+    if suffix not in (*_LINES, ".json") or source.is_dir():
         for number, row in enumerate(_rows(path, split)):
             yield f"{path} row {number}", from_arrow(row)
+        return
+    try:
+        # Bytes that are no UTF-8 become lone surrogates, for which a record is set aside where it is trained on.
+        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
+            yield from _json_lines(file, source) if suffix in _LINES else _json_items(file.read(), source)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise AlignError(f"{source}: it is no whole gzip file: {error}") from error
+
+
+def file_type(source: str | os.PathLike[str]) -> str:
+    """The end of a file's name that says how it is read, in small letters and without .gz."""
+    path = Path(source)
+    return Path(path.stem if path.suffix == ".gz" else path).suffix.lower()
 
 
 def _json_lines(lines: Iterable[str], source: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield f"{source} line {number}", json.loads(line)
-            except json.JSONDecodeError:
-                yield f"{source} line {number}", line.rstrip("\n")
+                record = json.loads(line)
+            except _NOT_JSON:
+                record = line.rstrip("\n")
+            yield f"{source} line {number}", record
 
 
-def _json_items(source: Path) -> Iterator[tuple[str, Any]]:
+def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
     """The items of a JSON list, also where it is the only list of an object (`{"data": […]}`); else JSON lines in a .json file."""
-    text = source.read_text(encoding="utf-8")
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
-        yield from _json_lines(text.splitlines(), source)
+    except _NOT_JSON:
+        yield from _json_lines(text.split("\n"), source)
         return
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
@@ -136,9 +152,11 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
     source = Path(path)
+    suffix = file_type(source)
     try:
-        if source.suffix == ".parquet":
-            return datasets.load_dataset("parquet", data_files=str(source), split="train")
+        if suffix in _TABLES and source.is_file():
+            options: dict[str, Any] = {"delimiter": "\t"} if suffix == ".tsv" else {}
+            return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train", **options)
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))
         name, _, subset = str(path).partition(":")
@@ -252,26 +270,31 @@ def write_pairs(
     """
     pairs = (pair for tree in trees for pair in pairs_of(tree))
     if Path(path).suffix == ".parquet":
-        _write_parquet(_pair_dataset(list(pairs), path), path)
+        _write_parquet(record_dataset(list(pairs)), path)
     else:
         _write_lines(pairs, path)
 
 
-def _pair_dataset(pairs: list[dict[str, Any]], path: str | os.PathLike[str]) -> Any:
-    """Pairs as a data set; tools as JSON text, which trainers read, so that no schema gets the keys of another."""
+def record_dataset(records: Sequence[Any]) -> Any:
+    """Records as a `datasets.Dataset`; tools as JSON text, which trainers read, so that no schema gets the keys of another.
+
+    Raises:
+        AlignError: one is no object, or they do not fit into one table.
+    """
     import datasets
 
-    columns = dict.fromkeys(name for pair in pairs for name in pair)
-    table = {name: [pair.get(name) for pair in pairs] for name in columns}
+    for number, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise AlignError(f"record {number} is {described(record)}: expected an object")
+    columns = dict.fromkeys(name for record in records for name in record)
+    table = {name: [record.get(name) for record in records] for name in columns}
     if "tools" in table:
         table["tools"] = [tools if tools is None or isinstance(tools, str) else json.dumps(tools) for tools in table["tools"]]
     try:
         return datasets.Dataset.from_dict(table)
-    except (ValueError, TypeError) as error:  # Arrow's
+    except (ValueError, TypeError, OverflowError) as error:  # Arrow's
         reason = str(error).splitlines()[0]
-        raise AlignError(
-            f"{path}: the pairs do not fit into one table (text and messages side by side?); write .jsonl: {reason}"
-        ) from error
+        raise AlignError(f"the records do not fit into one table (text and messages side by side?); write .jsonl: {reason}") from error
 
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:

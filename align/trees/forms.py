@@ -4,17 +4,18 @@
 | --- | --- |
 | `prompt` text, both answers text | the text itself, untemplated (trl's standard form) |
 | `prompt` text, an answer of messages or an object | a user's message |
-| `prompt` text beside `system` | a system and a user's message |
-| `prompt` messages | these messages; answers that begin with them lose them |
+| `prompt` text beside `system` or `history` | a user's message, after the system's and the turns of the history |
+| `prompt` messages | these messages, without one of the two answers at their end; answers that begin with them lose them |
 | `question` or `query`, or `instruction` with `input`, with or without `system` (or `system_prompt`) and `history` | the user's message (instruction and input with an empty line between), after the system's and the turns of the history |
 | `conversations`, `conversation` or `messages` | these messages, without an answer at their end that is one of the two |
-| two whole conversations | the turns that both begin with. A text prompt beside them must stand in them (UltraFeedback); a system message is put in front |
+| two whole conversations | the turns that both begin with, after the system's. A prompt or conversation beside them must agree with them (UltraFeedback) |
 | one whole conversation and one answer | the conversation without its last turn |
-| two texts alone that begin with "Human:" (HH-RLHF) | both up to the last "Assistant:" that they share |
-| two texts alone | what both begin with (trl's implicit prompt) |
+| two texts that begin with "Human:" (HH-RLHF), alone or beside a prompt that stands in them | both up to the last "Assistant:" that they share |
+| two texts alone, with no column for a prompt, not even an empty one | what both begin with (trl's implicit prompt) |
 
 `chosen` and `rejected` (or `chosen_response` and `rejected_response`) are texts, messages, or one message as an object; messages
-have role and content, or from and value. A prompt or an answer without any text, numbers, and two equal answers cannot be used.
+have role and content, or from and value. A prompt or an answer without any text, numbers, two equal answers, and records with
+images, sound or video cannot be used.
 Any other column names are given by a mapping (`data.columns` in a recipe, `columns` in `PreferenceConfig`).
 """  # noqa: E501 (a table)
 
@@ -26,72 +27,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees.messages import check_text, described, is_empty, read_messages, text_of
+from align.trees.columns import ANSWERS, MEDIA, QUESTIONS, SYSTEMS, TARGETS, TURNS, ColumnsError
+from align.trees.messages import are_messages, check_text, described, is_empty, read_messages, text_of
 from align.trees.model import Message, Prompt
 
 Response = str | list[Message]
-ANSWERS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
-TURNS = ("conversations", "conversation", "messages")
-QUESTIONS = ("question", "instruction", "query", "input")  # the first that says something counts
-SYSTEMS = ("system", "system_prompt")
-TARGETS = (
-    "prompt", "chosen", "rejected", "question", "instruction", "input", "system", "history", "conversations", "weight", "margin", "id",
-    "tools", "chat_template_kwargs", "score_chosen", "score_rejected",
-)  # fmt: skip
-"""What a column can be mapped to."""
-_OPTIONAL = {"system", "input", "history", "weight", "margin", "id", "tools", "chat_template_kwargs", "score_chosen", "score_rejected"}
 _NO_PROMPT = re.compile(  # names of columns that say something about a pair and are not its prompt
     r"(^|[_-])(id|idx|index|hash|source|origin|model|generator|annotator|score|scores|rating|ratings|rank|label|labels|category|domain|type|"
     r"dataset|subset|split|lang|language|tag|tags|topic|name|url|license|date|time|timestamp|version|reason|rationale|feedback|critique|"
     r"margin|weight|meta|metadata|info|tokens|length|count|winner|tie|judge|difficulty|quality|level|tools|kwargs|chosen|rejected|"
-    r"text|response|answer|completion)s?([_-]|$)",
+    r"response|answer|completion)s?([_-]|$)",
     re.IGNORECASE,
 )
-
-
-class ColumnsError(AlignError):
-    """A record's columns are those of no form that is read."""
-
-
-def renamed(record: Mapping[str, Any], columns: Mapping[str, str | None] | None) -> Mapping[str, Any]:
-    """The record under the names that are read.
-
-    Args:
-        record: as the data set has it.
-        columns: our name → the data set's; None: the data set has no such column, even if one bears the name.
-
-    Raises:
-        ColumnsError: it lacks the column of its prompt or of a response; names the nearest.
-    """
-    if not columns:
-        return record
-    check_sources({target: source for target, source in columns.items() if target not in _OPTIONAL}, record)
-    moved = {source for source in columns.values() if source is not None}
-    rest = {key: value for key, value in record.items() if key not in columns and key not in moved}
-    return {**rest, **{target: record[source] for target, source in columns.items() if source is not None and source in record}}
-
-
-def check_sources(columns: Mapping[str, str | None] | None, present: Iterable[Any]) -> None:
-    """See that every column that a mapping names is there.
-
-    Raises:
-        ColumnsError: one is not; names the nearest.
-    """
-    names = {str(name) for name in present}
-    for target, source in (columns or {}).items():
-        if source is not None and source not in names:
-            raise ColumnsError(f"columns.{target} is '{source}', which is no column of the data: {nearest(source, names)}")
-
-
-def check_targets(columns: Mapping[str, Any] | None) -> None:
-    """See that a mapping names what is read.
-
-    Raises:
-        AlignError: a target that is none; names the nearest.
-    """
-    for target in columns or ():
-        if target not in TARGETS:
-            raise AlignError(f"columns.{target}: nothing of a pair has this name: {nearest(target, TARGETS)}")
 
 
 def split_record(record: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
@@ -102,11 +49,11 @@ def split_record(record: Mapping[str, Any]) -> tuple[Prompt, Response, Response]
         AlignError: why the record cannot be used.
     """
     chosen, rejected = _answers(record)
-    asked = _asked(record)
+    _check_no_media(record)
     if isinstance(chosen, str) and isinstance(rejected, str):
-        prompt, chosen, rejected = _split_texts(record, asked, chosen, rejected)
+        prompt, chosen, rejected = _split_texts(record, chosen, rejected)
     else:
-        prompt, chosen, rejected = _split_turns(asked, _turns(chosen), _turns(rejected))
+        prompt, chosen, rejected = _split_turns(record, _turns(chosen), _turns(rejected))
     chosen, rejected = _plain(chosen), _plain(rejected)
     check_text(prompt, "prompt")
     for name, response in (("chosen", chosen), ("rejected", rejected)):
@@ -127,9 +74,10 @@ def is_missing(value: Any) -> bool:
 
 
 def _answers(record: Mapping[str, Any]) -> tuple[Response, Response]:
-    names = next((pair for pair in ANSWERS if all(name in record for name in pair)), None)
-    if names is None:
+    pairs = [pair for pair in ANSWERS if all(name in record for name in pair)]
+    if not pairs:
         raise _no_pair(record)
+    names = next((pair for pair in pairs if not all(is_missing(record[name]) for name in pair)), pairs[0])
     return _answer(record[names[0]], names[0]), _answer(record[names[1]], names[1])
 
 
@@ -151,6 +99,12 @@ def _answer(value: Any, name: str) -> Response:
     return read_messages(value, name, role="assistant")
 
 
+def _check_no_media(record: Mapping[str, Any]) -> None:
+    for name in MEDIA:
+        if not _is_blank(record.get(name)):
+            raise AlignError(f"the record has `{name}`: the model is trained on text alone")
+
+
 def _turns(response: Response) -> list[Message]:
     return [{"role": "assistant", "content": response}] if isinstance(response, str) else response
 
@@ -170,34 +124,26 @@ def _is_answer(turn: Message) -> bool:
 
 
 def _asked(record: Mapping[str, Any]) -> Prompt | None:
-    """What the columns say is asked; None where no column does."""
+    """What the columns say is asked, without the system's message; None where no column does."""
     prompt = record.get("prompt")
-    system = _system(record)
-    if not _is_blank(prompt):
-        if not isinstance(prompt, str):
-            return _with_system(system, _with_text(read_messages(prompt, "prompt")))
-        return _with_system(system, [_user(prompt)]) if system is not None else prompt
-    question = _question(record)
-    if question is not None:
-        return _with_system(system, question)
-    for name in TURNS:
-        if isinstance(record.get(name), list) and record[name]:
-            return _with_system(system, _without_answer(_with_text(read_messages(record[name], name)), record))
-    return None
+    if isinstance(prompt, str) and not _is_blank(prompt):
+        history = _history(record)
+        return [*history, _user(prompt)] if history else prompt
+    for name in ("prompt", *QUESTIONS):
+        if not _is_blank(record.get(name)):
+            return _question(record, name)
+    column = next((column for column in TURNS if are_messages(record.get(column))), None)
+    return None if column is None else _with_text(read_messages(record[column], column))
 
 
 def _system(record: Mapping[str, Any]) -> str | None:
     """The system's text; "" where the column is there and empty, None where there is no such column."""
-    name = next((name for name in SYSTEMS if name in record), None)
-    if name is None:
-        return None
-    return "" if is_missing(record[name]) else _text(record, name)
+    names = [name for name in SYSTEMS if name in record]
+    return next((_text(record, name) for name in names if not _is_blank(record[name])), "" if names else None)
 
 
 def _with_system(system: str | None, turns: list[Message]) -> list[Message]:
-    if not system or not system.strip() or turns[0]["role"] == "system":
-        return turns
-    return [{"role": "system", "content": system}, *turns]
+    return turns if not system or turns[0]["role"] == "system" else [{"role": "system", "content": system}, *turns]
 
 
 def _with_text(turns: list[Message]) -> list[Message]:
@@ -210,14 +156,10 @@ def _user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _question(record: Mapping[str, Any]) -> list[Message] | None:
-    """The user's message of a question, or of an instruction with its input, after the turns of a history."""
-    name = next((name for name in QUESTIONS if not _is_blank(record.get(name))), None)
-    if name is None:
-        return None
-    asked = record[name]
-    if isinstance(asked, (list, Mapping)):
-        return _with_text(read_messages(asked, name))
+def _question(record: Mapping[str, Any], name: str) -> list[Message]:
+    """The messages in a column, or the user's message of a question, or of an instruction with its input, after the turns of a history."""
+    if isinstance(record[name], (list, tuple, Mapping)):
+        return _with_text(read_messages(record[name], name))
     text = _text(record, name)
     if name == "instruction" and not _is_blank(record.get("input")):
         text += "\n\n" + _text(record, "input")
@@ -225,7 +167,7 @@ def _question(record: Mapping[str, Any]) -> list[Message] | None:
 
 
 def _is_blank(value: Any) -> bool:
-    return is_missing(value) or (isinstance(value, str) and not value.strip()) or value == []
+    return is_missing(value) or (isinstance(value, (str, list, Mapping)) and not (value.strip() if isinstance(value, str) else value))
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
@@ -237,7 +179,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 def _history(record: Mapping[str, Any]) -> list[Message]:
     """Earlier turns: pairs of question and answer, or messages."""
     history = record.get("history")
-    if is_missing(history) or not history:
+    if _is_blank(history):
         return []
     if not isinstance(history, list):
         raise AlignError(f"`history` is {described(history)}: expected a list of question and answer")
@@ -251,12 +193,14 @@ def _history(record: Mapping[str, Any]) -> list[Message]:
     return turns
 
 
-def _without_answer(turns: list[Message], record: Mapping[str, Any]) -> list[Message]:
-    """A conversation as the prompt: an answer at its end that is chosen or rejected is none of it."""
+def _without_answer(record: Mapping[str, Any], turns: list[Message]) -> list[Message]:
+    """The turns as the prompt of two answers: an answer at their end that is chosen or rejected is none of it."""
     if not _is_answer(turns[-1]):
         return turns
     if any(_turns(answer)[-1] == turns[-1] for answer in _answers(record)) and len(turns) > 1:
         return turns[:-1]
+    if not _is_blank(record.get("prompt")):
+        return turns
     raise AlignError("the conversation ends with an assistant's turn, which is neither `chosen` nor `rejected`: expected a user's")
 
 
@@ -265,22 +209,19 @@ def _without_answer(turns: list[Message], record: Mapping[str, Any]) -> list[Mes
 _HUMAN, _ASSISTANT = re.compile(r"\s*(Human|User):"), re.compile(r"\n\n?Assistant:")
 
 
-def _split_texts(record: Mapping[str, Any], asked: Prompt | None, chosen: str, rejected: str) -> tuple[Prompt, Response, Response]:
-    if isinstance(asked, str) and _HUMAN.match(asked) and chosen.startswith(asked) and rejected.startswith(asked):
-        return asked, chosen[len(asked) :], rejected[len(asked) :]  # transcripts, with their beginning in a column of its own
+def _split_texts(record: Mapping[str, Any], chosen: str, rejected: str) -> tuple[Prompt, Response, Response]:
+    asked, system = _asked(record), _system(record)
+    length = _transcript(asked, chosen, rejected)
+    if length is not None:
+        if system:
+            raise AlignError("a system message stands beside two transcripts, which have no place for it")
+        return chosen[:length], chosen[length:], rejected[length:]
     if asked is not None:
-        return asked, chosen, rejected
-    if isinstance(record.get("prompt"), str) or record.get("prompt") == []:
-        raise AlignError("`prompt` is empty: it needs at least one character")
-    transcript = bool(_HUMAN.match(chosen) and _HUMAN.match(rejected))
-    if not transcript:
-        _check_no_prompt_elsewhere(record)
+        if isinstance(asked, str) and system is None:
+            return asked, chosen, rejected
+        return _with_system(system, _without_answer(record, _as_turns(asked))), chosen, rejected
+    _check_implicit(record, system)
     common = _common(chosen, rejected)
-    if transcript:
-        ends = [match.end() for match in _ASSISTANT.finditer(chosen[:common])]
-        if not ends:
-            raise AlignError("`prompt` is missing, and the two transcripts do not begin with the same question")
-        return chosen[: ends[-1]], chosen[ends[-1] :], rejected[ends[-1] :]
     if common == min(
         len(chosen), len(rejected)
     ):  # one response begins with the other: at a blank, so that both have something of their own
@@ -293,6 +234,33 @@ def _split_texts(record: Mapping[str, Any], asked: Prompt | None, chosen: str, r
             "name the prompt's column with `data.columns: {prompt: …}`"
         )
     return chosen[:common], chosen[common:], rejected[common:]
+
+
+def _transcript(asked: Prompt | None, chosen: str, rejected: str) -> int | None:
+    """Where the answers of two whole transcripts begin; None where they are something else."""
+    if not (_HUMAN.match(chosen) and _HUMAN.match(rejected)) or not (asked is None or isinstance(asked, str)):
+        return None
+    if asked and _HUMAN.match(asked) and chosen.startswith(asked) and rejected.startswith(asked):
+        return len(asked)
+    shared = chosen[: _common(chosen, rejected)]
+    ends = [match.end() for match in _ASSISTANT.finditer(shared)]
+    if asked and not (ends and asked.strip() in shared[: ends[-1]]):
+        return None
+    if not ends:
+        raise AlignError("`prompt` is missing, and the two transcripts do not begin with the same question")
+    return ends[-1]
+
+
+def _check_implicit(record: Mapping[str, Any], system: str | None) -> None:
+    """See that two texts have no column for their prompt, so that what both begin with is one."""
+    for name in ("prompt", *QUESTIONS, *TURNS):
+        if name in record:
+            value = record[name]
+            missing = "null" if is_missing(value) else "empty" if _is_blank(value) else described(value)
+            raise AlignError(f"`{name}` is {missing}: expected a prompt, text or messages")
+    if system:
+        raise AlignError("a system message stands beside two texts without a prompt")
+    _check_no_prompt_elsewhere(record)
 
 
 def _common(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
@@ -320,31 +288,38 @@ def _check_no_prompt_elsewhere(record: Mapping[str, Any]) -> None:
 
 
 def _may_be_prompt(value: Any) -> bool:
-    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], Mapping)))
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], (str, Mapping))))
 
 
 # Turns
 
 
-def _split_turns(asked: Prompt | None, chosen: list[Message], rejected: list[Message]) -> tuple[Prompt, Response, Response]:
-    whole = [not _is_answer(turns[0]) for turns in (chosen, rejected)]
+def _split_turns(record: Mapping[str, Any], chosen: list[Message], rejected: list[Message]) -> tuple[Prompt, Response, Response]:
+    asked = _asked(record)
+    said = _as_turns(asked)
+    shared = chosen[: _common(chosen, rejected)]  # the question may stand behind an assistant's greeting
+    asks = any(turn["role"] == "user" and turn in (said[-1:] or shared) for turn in shared)
+    whole = [asks or not _is_answer(turns[0]) for turns in (chosen, rejected)]
     if not any(whole):
         if asked is None:
+            _check_no_prompt_elsewhere(record)
             raise AlignError("`prompt` is missing, and both responses are answers only: expected `prompt`, or whole conversations")
-        return _as_turns(asked), chosen, rejected
-    if all(whole):
-        opening, chosen, rejected = _split_common(chosen, rejected)
+        prompt = _without_answer(record, said)
     else:
-        conversation = chosen if whole[0] else rejected
-        if not _is_answer(conversation[-1]) or len(conversation) < 2:
-            raise AlignError(f"`{'chosen' if whole[0] else 'rejected'}` does not end with an assistant's turn")
-        opening = conversation[:-1]
-        chosen, rejected = (conversation[-1:], rejected) if whole[0] else (chosen, conversation[-1:])
-    return _opening(asked, opening), chosen, rejected
+        if all(whole):
+            opening, chosen, rejected = _split_common(chosen, rejected)
+        else:
+            conversation = chosen if whole[0] else rejected
+            if not _is_answer(conversation[-1]) or len(conversation) < 2:
+                raise AlignError(f"`{'chosen' if whole[0] else 'rejected'}` does not end with an assistant's turn")
+            opening = conversation[:-1]
+            chosen, rejected = (conversation[-1:], rejected) if whole[0] else (chosen, conversation[-1:])
+        prompt = _opening(said, opening)
+    return _with_system(_system(record), prompt), chosen, rejected
 
 
 def _as_turns(asked: Prompt | None) -> list[Message]:
-    return [_user(asked)] if isinstance(asked, str) else list(asked or [])
+    return [_user(asked)] if isinstance(asked, str) else asked or []
 
 
 def _split_common(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
@@ -353,20 +328,19 @@ def _split_common(chosen: list[Message], rejected: list[Message]) -> tuple[list[
     while common and not all(len(turns) > common and _is_answer(turns[common]) for turns in (chosen, rejected)):
         common -= 1
     opening = chosen[:common]
-    if all(turn["role"] == "system" for turn in opening):
+    if all(turn["role"] in ("system", "assistant") for turn in opening):
         raise AlignError("`chosen` and `rejected` do not begin with the same question: there is no prompt that both answer")
     return opening, chosen[common:], rejected[common:]
 
 
-def _opening(asked: Prompt | None, opening: list[Message]) -> list[Message]:
-    """The turns that the conversations begin with, checked against what the prompt's columns say, and completed by it."""
-    if asked is None:
-        return opening
-    turns = _as_turns(asked)
+def _opening(turns: list[Message], opening: list[Message]) -> list[Message]:
+    """The turns that the conversations begin with, checked against what the columns say is asked, if they do, and completed by it."""
     system = [turn for turn in turns if turn["role"] == "system"]
     said = [turn for turn in turns if turn["role"] != "system"]
     body = [turn for turn in opening if turn["role"] != "system"]
-    if body[: len(said)] == said or (len(said) == 1 and _stands_in(text_of(said[0]), body)):
+    rest = said[len(body) :]  # the answer of the conversation in another column
+    begins = said[: len(body)] == body[: len(said)] and all(map(_is_answer, rest))
+    if begins or (len(said) == 1 and _stands_in(text_of(said[0]), body)):
         return opening if opening[0]["role"] == "system" else [*system, *opening]
     if len(opening) == len(body) and (said[-len(body) :] == body or _is_answer(said[-1])):  # they begin, or go on, where the prompt ends
         return turns if said[-len(body) :] == body else [*turns, *opening]

@@ -8,18 +8,18 @@ from typing import Any
 from align.errors import AlignError
 from align.trees.model import Message
 
-ROLES = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "observation": "tool", "function_response": "tool",
-}  # fmt: skip
-"""Names that other data sets have for the roles of chat templates (ShareGPT's among them)."""
 _COMMON = frozenset({"user", "assistant", "system"})
+ROLES = {
+    **{role: role for role in (*_COMMON, "tool")}, "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant",
+    "bot": "assistant", "ai": "assistant", "model": "assistant", "observation": "tool", "function_response": "tool",
+}  # fmt: skip
+"""Names, in small letters, that data sets have for the roles of chat templates (ShareGPT's and OpenAssistant's among them)."""
 _SAYS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # beside the content
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value", "text")
 
 
 def read_messages(turns: Any, where: str, role: str | None = None) -> list[Message]:
-    """Messages with `role` and `content` (text), and whatever else a message has that is not null, such as `tool_calls`.
+    """Messages with `role` and `content` (text), and whatever else a message has that is no null and no empty list.
 
     Args:
         turns: a list of messages, or one. A message has `role` or `from`, and `content`, `value` or `text`: a text, or a list of
@@ -35,11 +35,16 @@ def read_messages(turns: Any, where: str, role: str | None = None) -> list[Messa
     """
     if isinstance(turns, Mapping):
         return [_message(turns, where, role)]
-    if not isinstance(turns, list):
+    if not isinstance(turns, (list, tuple)):
         raise AlignError(f"`{where}` is {described(turns)}: expected text or messages")
     if not turns:
         raise AlignError(f"`{where}` is empty: expected at least one message")
     return [_message(turn, f"{where}[{number}]", role) for number, turn in enumerate(turns)]
+
+
+def are_messages(turns: Any) -> bool:
+    """Whether a value is a list that begins with a message."""
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], Mapping) and any(key in turns[0] for key in _ROLE_KEYS)
 
 
 def described(value: Any) -> str:
@@ -49,6 +54,14 @@ def described(value: Any) -> str:
     ('null', 'int')
     """
     return "null" if value is None else type(value).__name__
+
+
+def as_float(number: float) -> float:
+    """A number as a float; an integer that is too large for one is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf") if number > 0 else float("-inf")
 
 
 def check_text(content: str | Sequence[Message], where: str) -> None:
@@ -104,10 +117,10 @@ def _message(turn: Any, where: str, default_role: str | None) -> Message:
     if not isinstance(role, str) or not role:
         raise AlignError(f"`{where}` is a message without a role: expected an object with `role` and `content`")
     content = next((turn[key] for key in _CONTENT_KEYS if turn.get(key) is not None), None)
-    further = {k: v for k, v in turn.items() if v is not None and k not in (*_ROLE_KEYS, *_CONTENT_KEYS)}
+    further = {k: v for k, v in turn.items() if v is not None and v != [] and k not in (*_ROLE_KEYS, *_CONTENT_KEYS)}
     if content is None and further.get("tool_calls"):
         content = ""
-    return {"role": ROLES.get(role, role), "content": _text(content, where), **further}
+    return {"role": ROLES.get(role.lower(), role), "content": _text(content, where), **further}
 
 
 def _text(content: Any, where: str) -> str:

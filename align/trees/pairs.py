@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
-from align.trees.forms import Response, is_missing, renamed, split_record
-from align.trees.messages import described
+from align.trees.columns import renamed
+from align.trees.forms import Response, is_missing, split_record
+from align.trees.messages import as_float, described
 from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree
 
 
@@ -47,7 +48,7 @@ def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, expected in (("tools", list), ("chat_template_kwargs", Mapping)):
         value = record.get(name)
-        if is_missing(value):
+        if is_missing(value) or value in ("", "null"):
             continue
         try:
             read = json.loads(value) if isinstance(value, str) else value
@@ -61,8 +62,8 @@ def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(value: Any) -> float | None:
     """A score, where it is one: it says something about a pair, and is no reason to leave the pair out."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(as_float(value))
+    return as_float(value) if usable else None
 
 
 def _number(pair: Mapping[str, Any], key: str, default: float) -> float:
@@ -71,7 +72,7 @@ def _number(pair: Mapping[str, Any], key: str, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AlignError(f"`{key}` is {value!r}: expected a number")
-    return float(value)
+    return as_float(value)
 
 
 def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees.messages import check_text, described, read_messages
+from align.trees.messages import as_float, check_text, described, read_messages
 from align.trees.model import ROOT, Edge, Node, PreferenceTree, order_nodes
 
 _TREE_KEYS = {"prompt", "nodes", "edges", "prompt_token_ids", "id", "metadata"}
@@ -136,7 +136,7 @@ def from_record(record: Mapping[str, Any]) -> PreferenceTree:
 
 def is_tree_record(record: Mapping[str, Any]) -> bool:
     """Whether a record is a tree rather than a prompt/chosen/rejected pair."""
-    return "nodes" in record and (record["nodes"] is not None or record.get("chosen") is None)
+    return "nodes" in record and (bool(record["nodes"]) or record.get("chosen") is None)
 
 
 def _by_type(text: str, messages: str, value: Any) -> dict[str, str | None]:
@@ -241,5 +241,5 @@ def _edge(index: int, entry: Any) -> Edge:
             raise AlignError(f"{where}.{key} is missing: an edge names its chosen and its rejected node")
     return Edge(
         _index(entry, "chosen", where), _index(entry, "rejected", where),
-        float(_number(entry, "weight", where, 1.0)), float(_number(entry, "margin", where, 0.0)),
+        as_float(_number(entry, "weight", where, 1.0)), as_float(_number(entry, "margin", where, 0.0)),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from conftest import SHARED, byte_level_tokenizer, random_model
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from preference_forms import ASKED, BAD, CALL, GOOD, PAIR, READ, REFUSED, TOOL, UNUSABLE, Q
 
 from align.engine.tokenize import tokenize_tree
@@ -95,6 +95,35 @@ def test_shared_cases(settings, tokenizer):
         else:
             with pytest.raises(AlignError):
                 Prepared(settings, tokenizer, data)
+
+
+def test_lists_of_records_are_data_sets(settings, tokenizer):
+    rows = [SPARE[0], {**SPARE[1], "weight": 2.0}, {**SPARE[2], "rejected": None}]
+    assert same_tokens(Prepared(settings, tokenizer, rows), [tree_of(row) for row in rows[:2]], tokenizer)
+    assert kept_aside(settings)[0]["where"] == "train data set, record 2"
+    tools = with_tools()
+    assert rendered(Prepared(settings, tools, TOOL_ROWS), tools) == expected(TOOL_ROWS, tools)
+    mixed = [FINE, tree_of(SPARE[0])]
+    assert same_tokens(Prepared(settings, tokenizer, mixed), [tree_of(FINE), tree_of(SPARE[0])], tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "is empty"), (Dataset.from_dict({"prompt": []}), "is empty"), (IterableDataset.from_generator(list), "is empty"),
+        ([SPARE[0], "text"], "record 1 is str"), ([SPARE[0], {"prompt": ASKED, **PAIR}], "do not fit into one table"),
+    ],
+)  # fmt: skip
+def test_what_is_no_data_set_is_said_in_one_sentence(data, said, settings, tokenizer):
+    with pytest.raises(AlignError, match=said):
+        Prepared(settings, tokenizer, data)
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", "pandas"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_data_sets_that_give_arrays_are_read_as_others(form, stream, settings, tokenizer):
+    data = Dataset.from_list([FINE] * 2).with_format(form)
+    assert same_tokens(Prepared(settings, tokenizer, data.to_iterable_dataset() if stream else data), [tree_of(FINE)] * 2, tokenizer)
 
 
 def test_unusable_records_are_kept_whole(settings, tokenizer, caplog):
@@ -404,6 +433,11 @@ def test_a_stream_of_which_too_much_cannot_be_used_stops(settings, tokenizer):
         list(made.train_dataset)
 
 
+def test_a_stream_without_a_usable_record_stops_with_its_reason(settings, tokenizer):
+    with pytest.raises(AlignError, match=r"record 0: `prompt` is empty .* no record is left"):
+        Prepared(settings, tokenizer, stream_of([{"prompt": "", "chosen": "a", "rejected": "b"}] * 3))
+
+
 def test_a_stream_of_no_form_is_refused_at_once(settings, tokenizer):
     rows = [{"q": Q, "good": GOOD, "bad": BAD}] * 3
     with pytest.raises(AlignError, match="there are bad, good, q"):
@@ -415,8 +449,6 @@ def test_a_stream_of_no_form_is_refused_at_once(settings, tokenizer):
 @pytest.mark.parametrize("rows", [[FINE] * 2, TOOL_ROWS], ids=["messages", "tools"])
 @pytest.mark.slow
 def test_a_stream_of_python_objects_trains(rows, settings):
-    from datasets import IterableDataset
-
     made = trainer(settings, with_tools(), IterableDataset.from_generator(lambda: iter(rows)), max_steps=1)
     assert rendered(made, with_tools()) == expected(rows, with_tools())
     made.train()
@@ -425,7 +457,7 @@ def test_a_stream_of_python_objects_trains(rows, settings):
 
 # Against trl
 
-ON_TRL = ["text", "messages", "messages, several turns", "messages, system", "implicit text", "implicit messages", "implicit messages, several turns", "text of a transcript"]  # fmt: skip
+ON_TRL = ["text", "messages", "messages, several turns", "messages, system", "implicit text", "implicit messages", "implicit messages, several turns", "text of a transcript", "greeting, whole conversations", "message prompt that ends with another answer"]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """Preference sets as they are found: every form is read right, kept aside with a reason, or refused with its columns named."""
 
+import gzip
 import json
 
 import pytest
 from conftest import SHARED
-from preference_forms import ASKED, BAD, CALL, GOOD, PAIR, READ, REFUSED, TOOL, UNUSABLE, Q
+from datasets import Dataset, DatasetDict
+from preference_forms import ASKED, BAD, BOT, CALL, GOOD, PAIR, READ, REFUSED, TOOL, UNUSABLE, Q
 
 from align.errors import AlignError
-from align.trees import ColumnsError, read_trees, tree_from_pair, tree_of
+from align.trees import ColumnsError, check_source, read_trees, tree_from_pair, tree_of
 
 CASES = SHARED / "cases" / "data_forms.jsonl"
 
@@ -109,7 +111,7 @@ COLUMNS = {
     "turns": ({"trajectory": [{"from": "user", "value": Q}], **PAIR}, {"prompt": "trajectory"}, ASKED),
     "a column that is not to be read": ({"prompt": "other", "question": Q, **PAIR}, {"prompt": None}, ASKED),
     "names changed round": ({"prompt": Q, "chosen": BAD, "rejected": GOOD}, {"chosen": "rejected", "rejected": "chosen"}, Q),
-    "responses that begin with the prompt": ({"topic_text": "apples", "chosen": f"{Q} {GOOD}", "rejected": f"{Q} {BAD}"}, {"prompt": None}, Q),
+    "responses that begin with the prompt": ({"topic": "apples", "chosen": f"{Q} {GOOD}", "rejected": f"{Q} {BAD}"}, {"prompt": None}, Q),
 }  # fmt: skip
 
 
@@ -138,6 +140,23 @@ def test_a_mapped_column_that_not_every_record_has(tmp_path):
         read_trees(path, columns={"weight": "tims"})
 
 
+def test_a_record_with_an_empty_place_for_images_is_text():
+    assert tree_of({"prompt": Q, "images": [], "image": None, **PAIR}).prompt == Q
+
+
+def test_numbers_beyond_floats_are_no_traceback():
+    assert tree_of({"prompt": Q, **PAIR, "score_chosen": 10**400}).nodes[0].score is None
+    for name in ("weight", "margin"):
+        with pytest.raises(AlignError, match=f"{name} is inf"):
+            tree_of({"prompt": Q, **PAIR, name: 10**400})
+
+
+def test_a_question_that_the_user_repeats_in_both_answers_stays_in_them():
+    answers = [[BOT(text), *ASKED, BOT("I said so.")] for text in (GOOD, BAD)]
+    tree = tree_of({"prompt": ASKED, "chosen": answers[0], "rejected": answers[1]})
+    assert (tree.prompt, [node.text for node in tree.nodes]) == (ASKED, answers)
+
+
 def test_weight_and_margin_are_mapped():
     tree = tree_from_pair({"prompt": Q, **PAIR, "times": 2, "gap": 0.25}, {"weight": "times", "margin": "gap"})
     assert (tree.edges[0].weight, tree.edges[0].margin) == (2.0, 0.25)
@@ -154,3 +173,65 @@ def test_json_lines_in_a_json_file_are_read(tmp_path):
     path = tmp_path / "pairs.json"
     path.write_text("".join(json.dumps(record) + "\n" for record, _ in READ.values()))
     assert len(read_trees(path)[0]) == len(READ)
+
+
+LINE = json.dumps({"prompt": Q, **PAIR}).encode()
+ODD = json.dumps({"prompt": "a\u2028b\x85c", **PAIR}, ensure_ascii=False).encode()
+MARK = b"\xef\xbb\xbf"
+
+# name: (file, content, usable, unusable)
+FILES = {
+    "byte order mark": ("a.jsonl", MARK + LINE + b"\n" + LINE, 2, 0),
+    "byte order mark, list": ("a.json", MARK + b"[" + LINE + b"]", 1, 0),
+    "Windows line ends": ("a.jsonl", LINE + b"\r\n" + LINE + b"\r\n", 2, 0),
+    "line separators of Unicode in texts": ("a.jsonl", ODD + b"\n" + ODD, 2, 0),
+    "line separators of Unicode in texts of a .json": ("a.json", ODD + b"\n" + ODD, 2, 0),
+    "bytes that are no UTF-8": ("a.jsonl", LINE + b"\n" + LINE.replace(b"apples", b"\xffpples"), 1, 1),
+    "bytes that are no UTF-8 in a column that is not read": ("a.jsonl", LINE[:-1] + b', "source": "\xff"}', 1, 0),
+    "UTF-16": ("a.jsonl", LINE.decode().encode("utf-16"), 0, 1),
+    "comma after a line": ("a.jsonl", LINE + b",\n" + LINE, 1, 1),
+    "an integer of 5,000 digits": ("a.jsonl", LINE + b"\n" + LINE[:-1] + b', "n": ' + b"1" * 5000 + b"}", 1, 1),
+    "a list 100,000 deep": ("a.jsonl", LINE + b"\n" + b"[" * 100_000, 1, 1),
+    "lines that are no objects": ("a.jsonl", LINE + b'\n5\nnull\n"a"\n[]\n\n \n', 1, 4),
+    "gzip": ("a.jsonl.gz", gzip.compress(MARK + LINE + b"\n" + LINE), 2, 0),
+    "gzip, list": ("a.json.gz", gzip.compress(b"[" + LINE + b"]"), 1, 0),
+    "another name for JSONL": ("a.ndjson", LINE, 1, 0),
+    "capitals": ("a.JSONL", LINE, 1, 0),
+    "CSV": ("a.csv", b'prompt,chosen,rejected\nHow many?,17,"five, or\nsix"\nHow many?,17,\n', 0, 2),
+    "CSV, texts": ("a.csv", b'prompt,chosen,rejected\nHow many?,seventeen,"five, or\nsix"\nHow many?,17,\n', 1, 1),
+    "tabs": ("a.tsv", b"prompt\tchosen\trejected\nHow many?\tseventeen\tfive, or six\n", 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_as_they_are_found(name, tmp_path):
+    file, content, usable, unusable = FILES[name]
+    (tmp_path / file).write_bytes(content)
+    trees, rejected = read_trees(tmp_path / file)
+    assert (len(trees), len(rejected)) == (usable, unusable)
+    assert all(item.reason for item in rejected)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("a.jsonl", b"", "there is no record in it"),
+        ("a.json", b"[]", "there is no record in it"),
+        ("a.jsonl.gz", b"{}", "no whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(LINE)[:-9], "no whole gzip file"),
+        ("a.parquet", b"PAR1 and no more", "ArrowInvalid"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_read_are_said_in_one_sentence(file, content, said, tmp_path):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(AlignError, match=said):
+        check_source(tmp_path / file)
+
+
+def test_data_sets_on_disk_are_read(tmp_path):
+    rows = Dataset.from_list([{"prompt": Q, **PAIR}] * 2)
+    rows.save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(str(tmp_path / "several"))
+    (arrow,) = (tmp_path / "one").glob("*.arrow")
+    assert [len(read_trees(path)[0]) for path in (tmp_path / "one", tmp_path / "several", arrow)] == [2, 2, 2]
+    assert len(read_trees(tmp_path / "several", "test")[0]) == 1
