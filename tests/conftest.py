@@ -39,9 +39,15 @@ def pytest_ignore_collect(collection_path):
     return True if collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Tests that end a shared engine by force come last."""
+    """Tests that end a shared engine by force come last; a program runs at the strongest isolation and, in turn, at one of the others."""
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    for item in items:
+        if item.get_closest_marker("levels_in_turn"):
+            level, turn = (item.callspec.indices[name] for name in ("mechanism", "program"))
+            if level not in (0, 1 + turn % (len(MECHANISMS) - 1)):
+                item.add_marker(pytest.mark.exhaustive)
 
 
 def align(*arguments, **options) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ def with_numpy(mechanism):
         yield box
 
 
+@pytest.mark.levels_in_turn
 @pytest.mark.parametrize("program", HONEST, ids=lambda program: program.name)
 def test_an_honest_program_gets_its_verdict(program, sandbox, request):
     box = request.getfixturevalue("with_numpy") if program.packages else sandbox

@@ -38,6 +38,7 @@ def needs_own_user(program) -> bool:
     return "kill the siblings" in program.name or "kill everybody" in program.name or "kill the parent" in program.name
 
 
+@pytest.mark.levels_in_turn
 @pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
 def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary):
     if mechanism == "limits" and os.geteuid() != 0 and needs_own_user(program):

@@ -13,6 +13,10 @@ from hub_standins import fill, variables
 
 from align import recipes
 
+FOR_EACH_METHOD = (  # and each form of data; the others differ from these in models and numbers
+    "code/qwen2.5-coder-7b-mbpp", "cpo/llama2-7b-bamboogle", "cpo/mistral-7b-fever", "cpo/qwen2.5-7b-gsm8k", "dpo/llama3-8b-lora",
+    "dpo/qwen2.5-7b-32k", "dpo/zephyr-7b-3d", "selm/zephyr-7b",
+)  # fmt: skip
 HERE = ["rollouts.engine=transformers", "rollouts.options={}"]
 
 
@@ -36,7 +40,9 @@ def long_pairs(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, _ in recipes.available()])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FOR_EACH_METHOD else pytest.mark.exhaustive) for name, _ in recipes.available()]
+)
 def test_every_recipe_that_comes_along_ends(name, hub, tmp_path):
     if name.startswith("dpo/qwen2.5-7b-32k"):
         long_pairs(tmp_path)

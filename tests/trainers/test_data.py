@@ -434,7 +434,7 @@ def test_a_stream_of_which_too_much_cannot_be_used_stops(settings, tokenizer):
 
 
 def test_a_stream_without_a_usable_record_stops_with_its_reason(settings, tokenizer):
-    with pytest.raises(AlignError, match=r"record 0: `prompt` is empty .* no record is left"):
+    with pytest.raises(AlignError, match=r"record 0: `prompt` is empty.* no record is left"):
         Prepared(settings, tokenizer, stream_of([{"prompt": "", "chosen": "a", "rejected": "b"}] * 3))
 
 
