@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
-_BETWEEN_BOXES = re.compile(r"[\s$,;.]*(?:\\text\s*\{)?\s*(?:and|or)?\s*\}?[\s$,;]*")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s+|(?=\d))([^\s{}$.,;]+)")  # \boxed 5
+_BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\\text\s*\{)?\s*(?:and|or)?\s*\}?[\s$,;]*")
 _EMPHASIS = re.compile(r"(?<![\w)*])(\*\*\*|\*\*|__|`)(?=\S)([^*`]{1,400}?)(?<=\S)\1(?![\w(*])")
 _STARRED = re.compile(r"\*([^*]+)\*")
 _DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]*?)(?<!\\)\$\$?")
@@ -67,6 +68,7 @@ def unboxed(answer: str) -> str:
     ('\\frac{1}{2}', '2, 3', '$7$.')
     """
     boxes: list[tuple[int, int, str]] = []
+    answer = _BARE_BOX.sub(r"\\boxed{\1}", answer)
     for match in list(_BOX.finditer(answer))[-_BOXES:]:
         if boxes and match.start() < boxes[-1][1]:
             boxes.pop()  # a box within a box: the inner one
