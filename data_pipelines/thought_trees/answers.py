@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
-_BETWEEN_BOXES = re.compile(r"[\s$,;.]*(?:\\text\s*\{)?\s*(?:and|or)?\s*\}?[\s$,;]*")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s+|(?=\d))([^\s{}$.,;]+)")  # \boxed 5
+_BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\\text\s*\{)?\s*(?:and|or)?\s*\}?[\s$,;]*")
 _EMPHASIS = re.compile(r"(?<![\w)*])(\*\*\*|\*\*|__|`)(?=\S)([^*`]{1,400}?)(?<=\S)\1(?![\w(*])")
 _STARRED = re.compile(r"\*([^*]+)\*")
 _DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]*?)(?<!\\)\$\$?")
@@ -30,6 +31,13 @@ _REPLACED = [
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)?space(?![A-Za-z])", " "),
         (r"(?<!\\)\\[\[\]()]", " "),
         (r"\{,\}", ","),
+        (r"\{\s*([^{}]*?)\s*\\choose(?![A-Za-z])\s*([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
+        (r"(\.\d*?)(?:(\d)\2{2,}|(\d{2,6})\3+)\s*(?:\.{3}|…|\\[lc]?dots(?![A-Za-z]))", r"\1\\overline{\2\3}"),
+        (r"(?<=[\d.])\\bar\s*(?=\{\d)", r"\\overline"),
+        (r"(?<=\d)\s*(?:\^\s*\{?)?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)(?![A-Za-z])(?:\s*\}){0,2}", ""),
+        (r"\\colon(?![A-Za-z])", ":"),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
@@ -67,6 +75,7 @@ def unboxed(answer: str) -> str:
     ('\\frac{1}{2}', '2, 3', '$7$.')
     """
     boxes: list[tuple[int, int, str]] = []
+    answer = _BARE_BOX.sub(r"\\boxed{\1}", answer)
     for match in list(_BOX.finditer(answer))[-_BOXES:]:
         if boxes and match.start() < boxes[-1][1]:
             boxes.pop()  # a box within a box: the inner one

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 AND = re.compile(r",?\s+(?:and|or)\s+|\s*;\s*", re.IGNORECASE)
-_FUNCTIONS = (
+FUNCTIONS = (
     "arcsin", "arccos", "arctan", "arccot", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "lg",
     "exp", "sqrt", "gcd", "lcm", "max", "min", "det", "deg", "dim",
 )  # fmt: skip
@@ -30,11 +30,10 @@ _PLAIN_TO_LATEX = [
         (rf"(?<![A-Za-z\\])({'|'.join(_GREEK)})(?![A-Za-z])", r"\\\1 "),
         (r"√\s*\(([^()]*)\)|(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
         (r"√\s*\{?(\w+)\}?|(?<![A-Za-z\\])sqrt\s*\{?(\w+)\}?", lambda m: rf"\sqrt{{{m.group(1) or m.group(2)}}}"),
-        (rf"(?<![A-Za-z\\])({'|'.join(_FUNCTIONS)})(?=[\s(^_\d]|\\|[a-zA-Z](?![A-Za-z]))", r"\\\1 "),
+        (rf"(?<![A-Za-z\\])({'|'.join(FUNCTIONS)})(?=[\s(^_\d]|\\|[a-zA-Z](?![A-Za-z]))", r"\\\1 "),
         (r"\^\s*\(([^()]*)\)", r"^{\1}"),
         (r"\^\s*([-+]?\d{2,}|-\d|-[a-zA-Z])", r"^{\1}"),
         (r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])", r" \\cdot "),
-        (r"\\langle\s*(.*?)\s*\\rangle", r"(\1)"),
     )
 ]
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")

@@ -147,7 +147,9 @@ _NUMBER = re.compile(
     r"(?:(?P<whole>\d+)\s+(?P<part>\d+/\d+)|(?P<digits>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?))(?![eE]\d)"
 )
 _OPERATOR_BEFORE, _MORE_AFTER = re.compile(r"[-+*/x×÷]\s*$"), re.compile(r"\s*\w*\s*(?:\d|[-+*/×÷])")
-_EQUATION = re.compile(r"(?<![\w.%])([-\d(][\d\s.,()+\-*/x×÷]*[-+*/x×÷][\d\s.,()+\-*/x×÷]*)=\s*\$?(-?\d[\d,]*(?:\.\d+)?)(?![\d/%])")
+_EQUATION = re.compile(  # an operator behind the first sign is looked for once, so that long lines of signs take no time
+    r"(?<![\w.%])(?=[-\d(][\d\s.,()]*[-+*/x×÷])([-\d(][\d\s.,()+\-*/x×÷]{0,400})=\s*\$?(-?\d[\d,]*(?:\.\d+)?)(?![\d/%])"
+)
 
 
 class Number(Grader):

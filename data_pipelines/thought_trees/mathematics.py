@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from data_pipelines.thought_trees.answers import LONGEST, plain
-from data_pipelines.thought_trees.expressions import AND, TRIGONOMETRIC, WORD, as_latex, is_maths
+from data_pipelines.thought_trees.expressions import AND, FUNCTIONS, TRIGONOMETRIC, WORD, as_latex, is_maths
 from data_pipelines.thought_trees.graders import Fields, Number
-from data_pipelines.thought_trees.quantities import leading_number, quantity, same_quantity
+from data_pipelines.thought_trees.quantities import quantity, same_quantity
 from data_pipelines.thought_trees.symbolic import canonical_expression, same_expression
 from data_pipelines.thought_trees.units import COUNTED, unit_name
 
@@ -17,11 +17,15 @@ _CHOICE_WITH_TEXT = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-J])\)|
 _TIME = re.compile(
     r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?|(noon|midnight)", re.I
 )
-_BASE = re.compile(r"([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|\(?\s*base\s*(\d{1,2})\s*\)?)")
+_BASE = re.compile(r"\(?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|\(?\s*base\s*(\d{1,2})\s*\)?)")
 _NAMED = re.compile(
-    r"(\([A-Za-z\\][\w\\, ]*\)|[A-Za-z\\][\w\\{}]*"
-    r"(?:\s+[A-Za-z]+){0,3}(?:\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?)\s*(?:=|\\in(?![A-Za-z])|\\approx)\s*(.+)"
+    r"(\([A-Za-z\\][\w\\, ]*\)|\|?[A-Za-z\\][\w\\{}]*\|?(?:\s+[A-Za-z]+){0,3}"
+    r"(?:'*|\^\s*\{?-1\}?)(?:\s*\(-?[^-()=+*/^]{1,20}\))?)\s*(?:=|\\in(?![A-Za-z])|\\approx)\s*(.+)"
 )
+_MARKED = re.compile(
+    r"\\(?:overline|vec|mathbf|overrightarrow)\s*\{([^{}]*)\}|(?:\bm\s*)?\\(?:angle|triangle)(?![A-Za-z])\s*|\|([A-Z]{2})\||'+$"
+)
+_SET = re.compile(r"\\\{[^{}:|]*\\\}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LONGEST_LIST = 20
 
@@ -109,10 +113,15 @@ def _values_of_one_name(mine: str, gold: str) -> tuple[str, str]:
 
 def _is_name(text: str) -> bool:
     """Whether the left side of an equation names a value: "x", "f(x)", "the area"; not "2x" or "xy"."""
-    name = re.sub(r"\s*\([^)]*\)$", "", text.strip())
+    name = re.sub(r"(?:\^\s*\{?-1\}?)?\s*\([^)]*\)$", "", text.strip())
     if not name:
         return all(_is_name(part) for part in text.strip("() ").split(","))
-    return bool(re.fullmatch(r"\\?[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+|[A-Za-z]{3,}(?:\s+[A-Za-z]+)*|[A-Z]{2}", name))
+    name = _MARKED.sub(r"\1\2", name).strip()
+    return name.lstrip("\\") not in FUNCTIONS and bool(
+        re.fullmatch(
+            r"\\?[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+|[A-Za-z]{3,}(?:\s+[A-Za-z]+)*|[A-Z]{2,3}|d[a-z]/d[a-z]|\\frac\s*d[a-z]\s*d[a-z]", name
+        )
+    )
 
 
 def _same_choice(mine: str, gold: str) -> bool | None:
@@ -224,7 +233,9 @@ def _same_number(mine: str, gold: str) -> bool | None:
 def _same_words_or_expression(mine: str, gold: str) -> bool:
     left, right = _without_unit(mine), _without_unit(gold)
     if not is_maths(left) or not is_maths(right):
-        return " ".join(mine.lower().split()) == " ".join(gold.lower().split())
+        return _words(mine) == _words(gold)
+    if any(_SET.fullmatch(one) and other.startswith(("(", "[")) for one, other in ((left, right), (right, left))):
+        return False  # a set against a tuple or an interval, which math-verify takes for equal where the numbers are
     (left, left_percent), (right, right_percent) = _percent_split(left), _percent_split(right)
     if "=" in left and "=" not in right and re.search("[A-Za-z]", left.partition("=")[0]):
         return False  # an equation that is not solved, "2x = 10"
@@ -234,6 +245,11 @@ def _same_words_or_expression(mine: str, gold: str) -> bool:
     if left_percent == right_percent:
         return False
     return same_expression(*((rf"\frac{{{left}}}{{100}}", right) if left_percent else (left, rf"\frac{{{right}}}{{100}}")))
+
+
+def _words(text: str) -> str:
+    """Words in lower case, without articles, "and" and commas: "the East", "3 hours and 20 minutes"."""
+    return " ".join(re.sub(r"\b(?:an?|the|and)\s+(?=[a-z\d])|,(?=\s)", "", text.lower()).split())
 
 
 def _percent_split(text: str) -> tuple[str, bool]:
@@ -248,7 +264,7 @@ def _without_unit(text: str) -> str:
     ('2\\sqrt{3}', '5\\pi', '5 x', '2x')
     """
     read = quantity(text)
-    if read is not None and leading_number(text) is not None and not read.percent and read.unit:
+    if read is not None and not read.percent and (read.unit or WORD.search(text)):  # "1 million", too
         value = read.value
         return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     text = re.sub(r"^(-?)\s*[$€£¥₹]\s*", r"\1", text)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from data_pipelines.thought_trees.number_words import MAGNITUDES, number_in_words
 from data_pipelines.thought_trees.units import COUNTED, unit_name
 
 _CURRENCY = r"(?:US\$|[$€£¥₹₩₽₪]|(?:USD|EUR|GBP|JPY|INR|Rs\.?)(?![A-Za-z]))"
@@ -19,15 +20,7 @@ _NUMBER = re.compile(
     rf"|(?P<plain>(?:{_WHOLE}(?:\.\d*)?|\.\d+))(?:\s*/\s*(?P<divisor>\d+)(?![\d.,]*\s*[\d(^_]))?(?:[eE](?P<e>[-+]?\d{{1,3}})(?!\d)|{_TEN_TO})?"
     r")"
 )
-_COUNTING = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-_WORDS = {word: Fraction(number) for number, word in enumerate(_COUNTING)}
-_MAGNITUDES = {
-    "dozen": 12, "dozens": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-    "mn": 10**6, "bn": 10**9,
-}  # fmt: skip
+_MAGNITUDES = MAGNITUDES | {"dozens": 12, "mn": 10**6, "bn": 10**9}
 _LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}  # "$5k": only after a currency sign, else they are variables
 _MAGNITUDE = re.compile(r"\s*(" + "|".join(sorted(_MAGNITUDES, key=len, reverse=True)) + r")(?![A-Za-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:%|(?:percent(?:age)?|per cent|pct)(?:\s+points?)?(?![A-Za-z]))")
@@ -84,16 +77,13 @@ def leading_number(text: str) -> tuple[Fraction, str, str] | None:
     text = text.strip()
     match = _NUMBER.match(text)
     if match is None:
-        word = re.match(r"([A-Za-z]+)(?![A-Za-z])", text)
-        if word is None or word.group(1).lower() not in _WORDS:
-            return None
-        value, rest, currency = _WORDS[word.group(1).lower()], text[word.end() :], ""
-    else:
-        read = _value(match)
-        if read is None:
-            return None
-        value, rest = read, text[match.end() :]
-        currency = unit_name(" " + match["currency"]) or "" if match["currency"] else ""
+        named = number_in_words(text)
+        return (Fraction(named[0]), "", text[named[1] :]) if named else None
+    value = _value(match)
+    if value is None:
+        return None
+    rest = text[match.end() :]
+    currency = unit_name(" " + match["currency"]) or "" if match["currency"] else ""
     magnitude = _MAGNITUDE.match(rest)
     if magnitude:
         return value * _MAGNITUDES[magnitude.group(1).lower()], currency, rest[magnitude.end() :]

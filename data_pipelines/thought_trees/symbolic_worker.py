@@ -62,9 +62,18 @@ def equal(mine: str, gold: str) -> bool:
     left, right = parsed(gold), parsed(mine)
     if not left or not right:
         return False
-    if not math_verify.verify(left, right, timeout_seconds=None, allow_set_relation_comp=True):
+    verified = math_verify.verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
+    return bool(verified and close(left[0], right[0])) or _same_curve(left[0], right[0])
+
+
+def _same_curve(gold: Any, mine: Any) -> bool:
+    """Whether equations of two or more variables are a multiple of each other: "2x - y = 4" and "y - 2x + 4 = 0"."""
+    from sympy import Eq, simplify
+
+    if not (isinstance(gold, Eq) and isinstance(mine, Eq) and gold.free_symbols == mine.free_symbols and len(gold.free_symbols) > 1):
         return False
-    return close(left[0], right[0])
+    ratio = simplify((gold.lhs - gold.rhs) / (mine.lhs - mine.rhs))
+    return bool(ratio.is_number and ratio.is_finite and ratio != 0)
 
 
 def close(gold: Any, mine: Any) -> bool:

@@ -91,6 +91,8 @@ def unit_name(phrase: str, *, after_number: bool = True) -> str | None:
     text = " ".join(phrase.split())
     if not text or len(text) > 60:
         return None
+    if text.startswith("(") and text.endswith(")"):  # 12 (cm)
+        text = text[1:-1]
     if text in _AMBIGUOUS and not (after_number and phrase[:1].isspace()):
         return None
     if text in _AFTER:

@@ -1,6 +1,7 @@
 """The answers of chat models, in the shapes in which they write them, and in shapes that state none."""
 
 import json
+import time
 
 import pytest
 
@@ -99,6 +100,32 @@ NUMBERS = [
     (THINKING + "The answer is 14.", "14"),
     (THINKING + "**14**", "14"),
     ("100 - 1 = 99. The answer is 99.</think>The answer is 14.", "14"),
+    # fractions, signs, exponents, words
+    ("The answer is 1/4.", "1/4"),
+    ("The answer is 2½ hours.", "2 1/2"),
+    ("The answer is \\boxed{3\\frac{1}{2}}.", "3 1/2"),
+    ("The answer is \\frac52.", "5/2"),
+    ("The answer is negative 14.", "-14"),
+    ("The answer is minus $14.", "-$14"),
+    ("The answer is 72 minus 58 = 14.", "14"),
+    ("The answer is 1e3.", "1e3"),
+    ("The answer is twenty-five.", "25"),
+    ("The answer is one hundred and five rolls.", "105"),
+    ("The answer is two thousand five hundred.", "2500"),
+    ("The answer is two dozen.", "24"),
+    ("The answer is a hundred.", "100"),
+    ("The answer is _14_.", "14"),
+    ("```\n14\n```", "14"),
+    ("The answer is ```14```.", "14"),
+    (WORK + "The answer is not 12, it's 14.", "14"),
+    (WORK + "The answer is \\boxed 14.", "14"),
+    (WORK + "\\boxed{12}. Wait, 72 - 58 is 14. \\boxed{14}", "14"),
+    # the last result, in a last sentence with other numbers, in the last step of a list, with GSM8K's calculations
+    (WORK + "72 - 58 = 14.\n\nKylar needs to pay **$14** for the 16 glasses.", "$14"),
+    (WORK + "72 - 58 = 14.\n\nKylar needs to pay $14 for the 16 glasses.", "14"),
+    (WORK + "72 - 58 = 14.\n\nThus Kylar needs to pay $14 for 16 glasses.", "14"),
+    ("Step 1: 6 * 12 = 72.\nStep 2: 72 - 58 = 14 rolls in total.", "14"),
+    ("2 * 36 = <<2*36=72>>72 rolls.\nA share is 72 / 5 = <<72/5=14.4>>14.4 rolls.", "14.4"),
 ]  # fmt: skip
 
 UNREADABLE = [
@@ -142,6 +169,19 @@ UNREADABLE = [
     "Let me know if you need 12 more examples!",
     "Therefore, she cannot have 12 rolls.",
     "The student's answer is 12, but that is wrong.",
+    "The answer is x + 14.",
+    "The answer is 2x.",
+    "The answer is 3 * 14.",
+    "The answer is 5k.",
+    "The answer is 3:4.",
+    "The answer is $1.5\\times10^3$.",
+    "The answer is 2 hours 30 minutes.",
+    "The answer is two and a half.",
+    "The answer is one third.",
+    "The answer is one of them.",
+    "The answer is five six.",
+    "\\boxed{12}, \\boxed{14}",
+    "So she needs to subtract 12.",
 ]
 
 WORDS = [
@@ -153,6 +193,9 @@ WORDS = [
     ("The Louvre stands in Paris. The river is **the Seine**.", "the Seine"),
     ("The Seine", "The Seine"),
     ('The final answer is "no".', "no"),
+    ("The answer is The Man Who Knew Too Much.", "The Man Who Knew Too Much"),
+    ("The answer is Dr. Who", "Dr. Who"),
+    ("The answer is the Seine, not the Thames.", "the Seine"),
     ("The answer is not the Thames but the Seine.", "the Seine"),
     ("The answer is not the Thames.", None),
     ("I am not sure which river it is.", None),
@@ -167,6 +210,10 @@ FORMULAS = [
     ("Answer: $(x+1)^2$", "(x+1)^2"),
     ("It factors. Therefore $x = 5$.", "x = 5"),
     ("We get \\boxed{\\text{east}}.", "\\text{east}"),
+    ("So the answers are $\\boxed{1}$ and $\\boxed{2}$.", "1, 2"),
+    ("The answer is $\\sqrt{2}$ or about 1.414.", "\\sqrt{2}"),
+    ("The answer is $x^2$, where $x$ is whole.", "x^2"),
+    ("Answer: $\\frac{5}{6}$ of the cake", "\\frac{5}{6}"),
     ("It may be $\\frac{1}{2}$.", None),
     ("The answer is not $\\frac{1}{2}$.", None),
     ("\\boxed{\\frac{1}{2}", None),
@@ -180,6 +227,7 @@ LABELS = [
     ("Answer: REFUTES, since nothing supports it.", "REFUTES"),
     ("The answer is NOT ENOUGH INFO.", "NOT ENOUGH INFO"),
     ("Nothing is known of his horse.\n\n**Not enough info**", "NOT ENOUGH INFO"),
+    ("The final answer is: SUPPORTS, not REFUTES.", "SUPPORTS"),
     ("The answer is not SUPPORTS.", None),
     ("It could be SUPPORTS or REFUTES.", None),
     ("I cannot say.", None),
@@ -220,6 +268,20 @@ def test_labels(response, answer):
 
 def test_an_expression():
     assert read_answer("Answer: $(6 - 4) \\times (4 + 8) = 24$", AnswerKind.EXPRESSION) == "(6 - 4) * (4 + 8) = 24"
+
+
+def test_a_price_keeps_its_magnitude():
+    stated = read_answer("The answer is $3.5M.", AnswerKind.NUMBER)
+    assert find_grader("number")().is_right(stated, ("3500000",), {})
+
+
+@pytest.mark.parametrize(
+    "repeated", ["(", "1,", "{", "\\boxed{", "\\boxed{5} ", "the answer is ", "14 is the answer ", "one hundred ", "-"]
+)
+def test_a_model_that_repeats_itself_is_read_in_a_bounded_time(repeated):
+    started = time.process_time()
+    read_answer((repeated * 5000)[:5000], AnswerKind.NUMBER)
+    assert time.process_time() - started < 5
 
 
 def test_a_response_that_was_cut_has_no_conclusion_and_no_torn_number():

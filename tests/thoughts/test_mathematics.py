@@ -56,6 +56,12 @@ RIGHT = [  # stated, gold
     ("Monday", r"\text{Monday}"), ("**Monday**", "monday"), (r"\textbf{(D)}", "D"), ("(b)", "B"), ("B.", "B"), ("C) 12", "C"), ("D. All of the above", "(D)"), ("Option A", "A"),
     ("yes", "Yes"), (r"\text{even}", "even"), ("3:45 PM", "3:45 p.m."), ("15:45", "3:45 PM"), ("3:45", "3:45"), ("12 noon", "12 noon"), ("9 am", "9:00 AM"),
     ("1011_2", "1011_{2}"), ("1A_{16}", "1a_16"), ("2 : 3", "2:3"), ("red and blue", "red and blue"),
+    # names, brackets, ordinals, repeating decimals, words
+    (r"\angle ABC = 90^\circ", "90"), (r"m\angle A = 30^\circ", r"30^\circ"), (r"\overline{AB} = 5", "5"), ("|AB| = 5", "5"), (r"f^{-1}(x) = \frac{x-1}{2}", r"\frac{x-1}{2}"),
+    ("f'(x) = 2x", "2x"), ("f(2) = 7", "7"), ("P(X > 3) = 0.5", "1/2"), (r"\vec{v} = (1,2)", "(1,2)"), ("(1011)_2", "1011_2"), (r"{5 \choose 2}", "10"), (r"\boxed 5", "5"),
+    (r"0.\bar{3}", "1/3"), ("0.333...", r"\frac13"), (r"0.1666\ldots", "1/6"), ("0.272727...", "3/11"), ("3.14159...", "3.14159"), (r"3 \colon 4", "3:4"), ("21st", "21"),
+    (r"21^{\text{st}}", "21"), ("4th of July", "4th of July"), ("12 (cm)", "12"), ("twenty-one", "21"), ("one hundred and five", "105"), ("a dozen", "12"), ("the East", r"\text{East}"),
+    (r"10^{6}", "1 million"), ("3 hours 20 minutes", "3 hours and 20 minutes"), (r"\langle 1, 2 \rangle", r"\langle1,2\rangle"), ("4x - y = 8", "4x-y-8=0"), ("x + y = 2", "2x + 2y = 4"),
 ]  # fmt: skip
 WRONG = [
     # letters and words that are no units
@@ -88,6 +94,10 @@ WRONG = [
     # words, choices, times, bases
     ("Tuesday", "Monday"), ("East", "Seat"), ("no", "on"), ("yes", "no"), ("A", "B"), ("(A)", "(B)"), ("A. 12", "B"), ("A dog", "A"), ("5:30 AM", "5:30 PM"), ("5:30", "5:31"),
     ("17:30", "5:30 AM"), ("101_2", "101_3"), ("101_2", "101"), ("10", "10_5"), ("none", "0"), ("", "0"), ("no idea", "4"), ("?", "4"), ("$", "0"), ("2:3", "3:2"), ("even", "odd"),
+    # names, brackets, ordinals, repeating decimals, words
+    ("|x| = 5", "5"), ("x(x+1) = 6", "6"), (r"\sqrt{x} = 5", "5"), (r"\sin x = 1", "1"), ("log(x) = 2", "2"), ("x^{-1} = 5", "5"), ("21st", "22"), ("0.333...", "0.333"),
+    ("(1,2)", r"\{1,2\}"), (r"\{1,2\}", "(1,2)"), (r"\langle 1, 2 \rangle", r"\langle 2,1 \rangle"), ("twenty-one", "20"), ("two and a half", "2"), ("one third", "1"),
+    ("one hundred", "1"), ("five six", "11"), ("4x - y = 8", "4x - y = 9"), ("4x - y = 8", "y - 4x = 8"), ("(1011)_2", "1011_3"), ("the West", "East"), ("12 (cm)", "12 (m)"),
     ("the answer", "12"), ("\\", "1"), ("{", "1"), ("\\boxed{", "1"), (r"\boxed{}", "1"),
 ]  # fmt: skip
 

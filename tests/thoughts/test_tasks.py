@@ -3,6 +3,7 @@
 import json
 import re
 import string
+import time
 
 import pytest
 from scripted import write_task
@@ -123,6 +124,13 @@ def test_numbers_agree_with_2400_human_labels(name, shared_data):
     print(f"{name}: {len(disagreed)} of {total} disagree", *disagreed, sep="\n")
     assert total == 2400
     assert not disagreed
+
+
+def test_the_equations_of_a_long_line_of_signs_are_looked_for_in_a_bounded_time():
+    started = time.process_time()
+    assert find_grader("number")().check_step(["-" * 2000 + " so 2 + 2 = 4", "3 = 1 + 2 = 3"], {}) is True
+    assert find_grader("number")().check_step(["1/" * 1000 + "1, and 2 + 2 = 5"], {}) is False
+    assert time.process_time() - started < 2
 
 
 def squad_normalised(text):

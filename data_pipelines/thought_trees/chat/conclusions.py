@@ -19,12 +19,12 @@ _CLOSING = re.compile(
 _UNSURE = re.compile(
     any_of(
         "not", "never", "cannot", "can't", "unclear", "unsure", "uncertain", "unknown", "maybe", "perhaps", "probably", "might", "could",
-        "may", "either", "depends?", "impossible", "sorry", "unable", "if", "suppose", "wrong", "incorrect", "needs? to", "let's", "let us",
+        "may", "either", "depends?", "impossible", "sorry", "unable", "if", "suppose", "wrong", "incorrect", "let's", "let us",
     ) + r"|n't\b",
     re.IGNORECASE,
 )  # fmt: skip
 _PLANNING = re.compile(
-    any_of("first", "start", "begin", "we need", "needs? to", "divide", "subtract", "multiply", "add", "calculate", "compute", "find",
+    any_of("first", "start", "begin", "we need", "need to", "divide", "subtract", "multiply", "add", "calculate", "compute", "find",
            "now", "next", "let"),
     re.IGNORECASE,
 )  # fmt: skip
@@ -78,16 +78,16 @@ def concluding_formula(last: str) -> str | None:
 def concluding_number(plain: str, last: str) -> str | None:
     """The number of a last sentence: alone on its line, what its equation comes to, the last result of the working that it repeats,
     or, where it concludes or there is no other number in the response, the only one it has."""
-    if _LISTED.match(last):
+    sides = _EQUAL.split(last)
+    if _LISTED.match(last) and len(sides) == 1:
         return None
     if len(last.split()) <= 4 and plain.rstrip().rpartition("\n")[2].strip() == last.strip():
         return number_in(last)
-    sides = _EQUAL.split(last)
     if len(sides) > 1:
         return number_in("=" + sides[-1])
     mentioned = numbers_of(last)
     results = [number for side in _EQUAL.split(plain)[1:] for number in numbers_of(side)[:1]]
-    if results and results[-1] in mentioned and (len(mentioned) == 1 or _CONCLUDING.match(last)):
+    if results and results[-1] in mentioned and (len(mentioned) == 1 or _CONCLUDING.match(last) or not _PLANNING.search(last)):
         return results[-1]
     if len(set(mentioned)) != 1 or _PLANNING.search(last):
         return None

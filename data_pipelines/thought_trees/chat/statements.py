@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_pipelines.thought_trees.answers import unboxed
 from data_pipelines.thought_trees.chat.text import any_of, clause_before, is_question, sentence_from
 
 
@@ -31,13 +32,13 @@ _IS = any_of(
 _PHRASE = re.compile(rf"\banswers?\b(?P<between>(?!\s*[:=])[^\n.!?:;=\d]{{0,90}}?){_IS}\s*(?P<negated>n't\b|not\b)?\s*:?", re.IGNORECASE)
 _ANSWER_OF = re.compile(r"\banswer of:?\s+(?=[^\w\n]*\d)", re.IGNORECASE)
 _REVERSED = re.compile(
-    r"(?P<value>(?<![\w.])[-+]?[$€£]?\d[\d,.]*(?:\s[a-z]+)?)[\s\"'$)]+"
+    r"(?P<value>(?<![\w.,])[-+]?[$€£]?\d[\d,.]{0,40}(?:\s[a-z]+)?)[\s\"'$)]+"
     r"is (?:thus |therefore |then )?(?:the|our|my) (?:final |correct )?answer\b",
     re.IGNORECASE,
 )
 _LABELS = [
     re.compile(  # Answer: 14, **Final Answer** = 14, "answer": 14
-        r"(?:^|(?<=[.!?\"'{(])|(?<=[.!?,;]\s)|(?<=\b(?:so|my)\s)|(?<=\bthe\s)|(?<=\bfinal\s))[ \t>#*\-+\d.)\"'{(\u2705\U0001f449]*"
+        r"(?:^|(?<=[.!?\"'{(])|(?<=[.!?,;]\s)|(?<=\b(?:so|my)\s)|(?<=\bthe\s)|(?<=\bfinal\s))[ \t>#*\-+\d.)\"'{(\u2705\U0001f449]{0,40}"
         r"(?:the\s+|my\s+)?(?:(?:final|correct|numerical|numeric|short)\s+)?answer\b[ \t]*(?:\([^()\n]*\))?[\"'*]*[ \t]*"
         r"(?::|=|\u2192|->|=>|\u2013|\u2014|-(?=\s))",
         re.IGNORECASE | re.MULTILINE,
@@ -48,6 +49,7 @@ _LABELS = [
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(?P<value>\S.*)$", re.MULTILINE)
 _HEADING = re.compile(r"step\b|\d+[.)]\s+[a-z]|[a-z].*:\s*$", re.IGNORECASE)
 _TAG = re.compile(r"<(answer|final_answer|final)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+_LONGEST_BOX, _BESIDE = 2000, 200  # characters of a box, and before it, where another of the same list may stand
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
 
 _SUPPOSED = re.compile(
@@ -74,7 +76,7 @@ _UNDETERMINED = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _BOX_DENIED = re.compile(any_of("not", "never", "wrong", "incorrect", "cannot") + r"|n't\b", re.IGNORECASE)
-_BUT = re.compile(r"\W*(?:not|n't)\b[^.\n]*?\bbut(?: rather)?\s+", re.IGNORECASE)
+_BUT = re.compile(r"\W*(?:not|n't)\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:but )?it(?:'s| is))\s+", re.IGNORECASE)
 
 
 def statements(text: str) -> Iterator[Statement]:
@@ -90,7 +92,8 @@ def statements(text: str) -> Iterator[Statement]:
         content = _braced(text, match.end())
         after = sentence_from(text, match.end() + len(content))
         if content and not _BOX_DENIED.search(clause_before(text, match.start())) and not _is_called_wrong(after):
-            yield Statement(match.start(), content)
+            beside = text[max(0, match.start() - _BESIDE) : match.end() + len(content) + 2]
+            yield Statement(match.start(), unboxed(beside) if text[match.end()] == "{" else content)
 
 
 def _phrases(text: str) -> Iterator[Statement]:
@@ -138,7 +141,7 @@ def _braced(text: str, start: int) -> str:
         bare = re.match(r"[^\s$.,;]+", text[start:])
         return bare.group() if bare else ""
     depth = 0
-    for place in range(start, len(text)):
+    for place in range(start, min(len(text), start + _LONGEST_BOX)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
             return text[start + 1 : place]

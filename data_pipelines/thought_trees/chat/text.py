@@ -9,11 +9,14 @@ from itertools import pairwise
 _THINKING = re.compile(
     r"\A(?:(?!<think).)*?</think(?:ing)?>|<(think|thinking|reasoning|scratchpad)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
 )
-_EMPHASIS = re.compile(r"(?<!\w)(?:\*\*|__)|(?:\*\*|__)(?!\w)|`{3}\w*")
+_EMPHASIS = re.compile(r"(?<!\w)(?:\*\*|__)|(?:\*\*|__)(?!\w)|`{3}[A-Za-z]*")
+_CALCULATION = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textit|mbox)\{([^{}]*)\}")
 _SENTENCE_END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|vs|No))(?<!\b(?:Mrs|Inc|Ltd|etc))[.!?](?=[\s\"')*]|$)")
 _WHOLE = re.compile(r"\n|[!?}](?=\s|$)|\.(?=\s)|(?<!\d)\.$")  # "1." at the end may be the beginning of 1.5
-_SIGNS = str.maketrans({"\u00a0": " ", "\u202f": " ", "\uff1a": ":", "\u2019": "'", "\u2212": "-"})
+_SIGNS = str.maketrans(
+    {"\u00a0": " ", "\u202f": " ", "\uff1a": ":", "\u2019": "'", "\u2212": "-", "\u00bd": " 1/2", "\u00bc": " 1/4", "\u00be": " 3/4"}
+)
 LONGEST = 500  # characters of a sentence that are looked at: a model that repeats itself without end must not cost minutes
 PROTECTED = "\u2060"
 """A sign of no width, put into a label's "not" so that it is not read as a denial."""
@@ -36,7 +39,8 @@ def before_the_cut(text: str) -> str:
 
 
 def without_emphasis(text: str) -> str:
-    """A text without Markdown's emphasis and fences, and with one writing of blanks, colons and minus signs."""
+    """A text without emphasis, fences and GSM8K's calculations (<<6*7=42>>), and with one writing of blanks, colons and minus signs."""
+    text = _CALCULATION.sub("", text)
     text = re.sub(r"(?<=\d)\s?\u2013\s?(?=\d)", "-", text.replace("\r\n", "\n").translate(_SIGNS))
     return _EMPHASIS.sub("", text)
 
