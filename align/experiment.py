@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback
 from align import recipes
 from align.card import model_card
 from align.errors import AlignError
+from align.files import put
 from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
 from align.recipes import Recipe
@@ -94,23 +94,18 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
     _write_card(trainer, recipe, folder / f"{name}.tmp")
     if not trainer.accelerator.is_main_process:
         return
-    _put(folder / f"{name}.tmp", folder / name)
+    put(folder / f"{name}.tmp", folder / name)
     if recipe.model.lora:
         load_model(str(folder / "adapter"), dtype=recipe.model.dtype).save_pretrained(folder / "model.tmp")
         trainer.processing_class.save_pretrained(folder / "model.tmp")
         _write_card(trainer, recipe, folder / "model.tmp")
-        _put(folder / "model.tmp", folder / "model")
+        put(folder / "model.tmp", folder / "model")
 
 
 def _write_card(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
     if trainer.accelerator.is_main_process:
         card = model_card(recipe, trainer.args, trainer.state.log_history, len(trainer.train_dataset))
         (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _put(scratch: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(scratch, target)
 
 
 def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> PreferenceTrainer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from align.errors import AlignError
+from align.files import put
 
 
 def load_model(
@@ -77,7 +77,7 @@ def whole_model(source: str, folder: Path, **options: Any) -> str:
         if not target.exists():
             scratch = target.with_name(f"{target.name}.tmp")
             load_model(source, **{**options, "quantization": None}).save_pretrained(scratch)
-            os.replace(scratch, target)
+            put(scratch, target)
     return str(target.resolve())
 
 

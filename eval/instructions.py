@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from align.errors import AlignError
 from align.runs import Journal, Task, own_batches, read_journal, write_json
 from data_pipelines.rollouts.ends import stop_token_ids
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
@@ -23,7 +24,9 @@ def respond(task: Task) -> None:
     a journal; `outputs.json`, records of `instruction`, `output`, `generator`; `metrics.json`.
     """
     settings = task.settings
-    prompts = read_prompts(task.inputs["instructions"], column="instruction", **settings["source"])
+    prompts, rejected = read_prompts(task.inputs["instructions"], column="instruction", **settings["source"])
+    if rejected:
+        raise AlignError(f"{rejected[0].where}: {rejected[0].reason}: every instruction is to be responded to")
     done = read_journal(task.folder / "responses")
     batches = list(own_batches(prompts, BATCH, set(done), task.shard))
     if batches:

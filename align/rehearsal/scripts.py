@@ -43,7 +43,7 @@ def script_of(stage: Stage, stages: Sequence[Stage]) -> Script | None:
 
 def _responses(source: str, settings: dict[str, Any]) -> Script:
     """Both responses of preference pairs to the prompts that have some; to others those of their neighbours."""
-    prompts = read_prompts(source, **settings)
+    prompts, _ = read_prompts(source, **settings)
     own: dict[str, list[str]] = {}
     with contextlib.suppress(AlignError):  # prompts alone, no pairs
         for _, tree in itertools.islice(locate_trees(source, settings["split"]), 4 * len(prompts)):

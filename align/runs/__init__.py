@@ -5,11 +5,12 @@ when `manifest.json` stands in its folder under a key that hashes all three. Lon
 journals, so that a crash loses at most what was in flight.
 """
 
+from align.files import write_json
 from align.runs.driver import execute
 from align.runs.folder import RunFolder
 from align.runs.journal import Journal, Shard, own_batches, read_journal
 from align.runs.plan import State, assess
-from align.runs.stage import External, Input, Output, Progress, Stage, Task, write_json
+from align.runs.stage import External, Input, Output, Progress, Stage, Task
 
 __all__ = [
     "External", "Input", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from align.runs.stage import SPECIFICATION, write_json
+from align.files import DamagedError, read_json, write_json
+from align.runs.stage import SPECIFICATION
 
 MANIFEST = "manifest.json"
 _IGNORED = {MANIFEST, SPECIFICATION, "log.txt", "training_args.bin"}  # the last holds paths and times, and nothing that a model needs
@@ -23,7 +25,7 @@ def file_digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        skipped = path.name in _IGNORED or path.suffix == ".tmp" or path.name.startswith(("progress-", "usage-", "."))
+        skipped = path.name in _IGNORED or path.suffix in (".tmp", ".damaged") or path.name.startswith(("progress-", "usage-", "."))
         if path.is_file() and not skipped and relative.parts[0] != "scratch":
             found[relative.as_posix()] = file_digest(path)
     return found
@@ -50,9 +52,11 @@ class ExternalDigests:
     """Digests of paths outside the run, remembered by size and time so that a model is not read at every start."""
 
     def __init__(self, cache: Path) -> None:
-        """Args: cache, the JSON file to remember them in."""
+        """Args: cache, the JSON file to remember them in; a damaged one is written anew."""
         self._cache = cache
-        self._known: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
+        self._known: dict[str, Any] = {}
+        with contextlib.suppress(DamagedError):
+            self._known = read_json(cache, _are_digests) or {}
 
     def __call__(self, source: str) -> str:
         """The content's digest of a local file or folder; any other source is known by its name."""
@@ -67,3 +71,8 @@ class ExternalDigests:
             self._known[source] = {"stamp": stamp, "digest": digest_of(content)}
             write_json(self._cache, self._known)
         return str(self._known[source]["digest"])
+
+
+def _are_digests(content: Any) -> bool:
+    values = content.values() if isinstance(content, dict) else [None]
+    return all(isinstance(one, dict) and all(isinstance(one.get(name), str) for name in ("stamp", "digest")) for one in values)

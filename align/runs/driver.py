@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,10 +52,14 @@ def execute(
         AlignError: a stage failed; it has said why on stderr.
     """
     stop = stop or threading.Event()
-    for known in assess(stages, folder):
-        if known.kind == "done":
-            say(f"{known.stage.name:<20} done already")
     with folder.locked(shared=shard is not None) as lock:
+        with folder.preparing():
+            for stage in stages:
+                for sentence in folder.put_damaged_aside(stage.name):
+                    say(sentence)
+        for known in assess(stages, folder):
+            if known.kind == "done":
+                say(f"{known.stage.name:<20} done already")
         while (state := _next(stages, folder)) is not None:
             if state.kind == "restore":
                 _take_back(folder, state)
@@ -99,11 +104,21 @@ def _prepare(folder: RunFolder, state: State) -> None:
         folder.set_aside(name)
     (here / "manifest.json").unlink(missing_ok=True)
     here.mkdir(parents=True, exist_ok=True)
+    if state.altered:
+        _remove(here / state.altered)
     inputs = {
         key: source.source if isinstance(source, External) else str(folder.stage(source.stage) / source.path)
         for key, source in stage.inputs.items()
     }
     write_specification(Task(name, here, stage.settings, inputs, stage.resources), stage.function, state.key)
+
+
+def _remove(output: Path) -> None:
+    """Take away an output that is not what was written; journals stay, which are mended line by line."""
+    if output.is_file():
+        output.unlink()
+    elif output.is_dir() and not any(output.glob("part-*.jsonl")):
+        shutil.rmtree(output)
 
 
 def _run(

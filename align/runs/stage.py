@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.errors import AlignError
+from align.files import read_json, write_json
 from align.runs.journal import WHOLE, Shard
 
 
@@ -88,17 +87,21 @@ def write_specification(task: Task, function: str, key: str) -> None:
 
 
 def read_specification(folder: Path, shard: Shard) -> tuple[str, Task]:
-    """The function's name and the task that `write_specification` left."""
-    content = json.loads((folder / SPECIFICATION).read_text(encoding="utf-8"))
+    """The function's name and the task that `write_specification` left.
+
+    Raises:
+        AlignError: there is none, or it is damaged.
+    """
+    content = read_json(folder / SPECIFICATION, is_specification)
+    if content is None:
+        raise AlignError(f"{folder / SPECIFICATION} is not there: run the recipe again, which writes it")
     return content["function"], Task(content["name"], folder, content["settings"], content["inputs"], content["resources"], shard)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file: aside first, then renamed into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+def is_specification(content: Any) -> bool:
+    """Whether this is what `write_specification` writes."""
+    types = {"name": str, "key": str, "function": str, "settings": dict, "inputs": dict, "resources": dict}
+    return isinstance(content, dict) and all(isinstance(content.get(name), type) for name, type in types.items())
 
 
 class Progress:

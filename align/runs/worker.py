@@ -16,9 +16,10 @@ from types import FrameType
 from typing import NoReturn
 
 from align.errors import AlignError, InterruptedRunError
+from align.files import write_json
 from align.imports import without_collection
 from align.runs.journal import Shard
-from align.runs.stage import read_specification, write_json
+from align.runs.stage import read_specification
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
 TERMINATED = 128 + signal.SIGTERM

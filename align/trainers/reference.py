@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from align.engine import TreeBatch
+from align.files import put
 
 
 class ReferenceStore:
@@ -69,7 +70,7 @@ class ReferenceStore:
         values = np.concatenate([*self._known.values()]) if self._known else np.zeros(0, np.float32)
         scratch = path.with_name(f"{path.stem}.{os.getpid()}.npz")
         np.savez(scratch, keys=keys, lengths=lengths, values=values)
-        os.replace(scratch, path)
+        put(scratch, path)
 
 
 def default_cache_dir() -> Path:

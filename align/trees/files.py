@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
+from align.files import put, scratch_of
 from align.trees.columns import ColumnsError, check_sources, check_targets
 from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
@@ -299,9 +300,9 @@ def record_dataset(records: Sequence[Any]) -> Any:
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(path).with_suffix(".parquet.tmp")
+    scratch = scratch_of(Path(path))
     dataset.to_parquet(str(scratch))
-    os.replace(scratch, path)
+    put(scratch, Path(path))
 
 
 def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -311,11 +312,11 @@ def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]
 
 
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:
-    """Write records to a JSONL file: aside first, then renamed into place. What JSON has no type for (dates, say) is written as text."""
+    """Write records to a JSONL file, whole or not at all. What JSON has no type for (dates, say) is written as text."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(target.name + ".tmp")
+    scratch = scratch_of(target)
     with open(scratch, "w", encoding="utf-8", errors="backslashreplace") as out:  # half a surrogate pair stays a JSON escape
         for record in records:
             out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-    os.replace(scratch, target)
+    put(scratch, target)

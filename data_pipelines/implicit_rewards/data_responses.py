@@ -29,8 +29,8 @@ def take_pairs(task: Task) -> None:
         AlignError: the preference set has none of these prompts.
     """
     settings = task.settings
-    prompts = read_prompts(task.inputs["prompts"], **settings["source"])[settings.get("part", 0) :: settings.get("parts", 1)]
-    wanted = {prompt.id for prompt in prompts}
+    prompts, _ = read_prompts(task.inputs["prompts"], **settings["source"])
+    wanted = {prompt.id for prompt in prompts[settings.get("part", 0) :: settings.get("parts", 1)]}
     trees = [tree for tree in read_offline(task) if prompt_id(tree.prompt) in wanted]
     if not trees:
         raise AlignError(f"data.train has no pair to any of this round's {len(wanted)} prompts, which rounds.candidates: data trains on")

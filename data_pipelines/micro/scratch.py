@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from filelock import FileLock
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from align.files import put
 
 WARMUP = 30  # steps
 
@@ -37,8 +38,7 @@ def cached(kind: str, how: dict[str, Any], make: Callable[[Path], None], folder:
         if not target.exists():
             scratch = target.with_name(f"{target.name}.{os.getpid()}")
             make(scratch)
-            os.replace(scratch, target)
-            shutil.rmtree(scratch, ignore_errors=True)
+            put(scratch, target)
     return target
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees import Message, read_records
+from align.trees import Message, Rejected, read_messages, read_records
+from align.trees.messages import check_text
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class Prompt:
     prompt: str | list[Message]
 
 
-def read_prompts(source: str, split: str = "train", limit: int | None = None, column: str = "prompt") -> list[Prompt]:
-    """The distinct prompts of a source, in its order.
+def read_prompts(
+    source: str, split: str = "train", limit: int | None = None, column: str = "prompt"
+) -> tuple[list[Prompt], list[Rejected]]:
+    """The distinct prompts of a source, in its order, and the records that hold none, each with the reason.
 
     Args:
         source, split: as for `align.trees.read_records`; prompt sets and preference sets alike.
@@ -32,18 +35,24 @@ def read_prompts(source: str, split: str = "train", limit: int | None = None, co
         Prompts with ids made from their content, so that a prompt keeps its samples when others come or go.
 
     Raises:
-        AlignError: the source does not exist, has no such column, or no prompts.
+        AlignError: the source does not exist, or no record of it has a prompt in that column.
     """
     found: dict[str, Prompt] = {}
+    rejected: list[Rejected] = []
     for where, record in read_records(source, split):
         if limit is not None and len(found) >= limit:
             break
-        prompt = _prompt_of(record, column, where)
+        try:
+            prompt = _prompt_of(record, column)
+        except AlignError as error:
+            rejected.append(Rejected(where, str(error), record))
+            continue
         identity = prompt_id(prompt)
         found.setdefault(identity, Prompt(identity, prompt))
     if not found:
-        raise AlignError(f"{source}: there is no prompt in it")
-    return list(found.values())
+        first = f"{rejected[0].where}: {rejected[0].reason}" if rejected else f"{source}: there is no record in it"
+        raise AlignError(f"{first} (no record of {source} has a prompt)" if len(rejected) > 1 else first)
+    return list(found.values()), rejected
 
 
 def prompt_id(prompt: str | list[Message]) -> str:
@@ -114,21 +123,19 @@ def check_system(system: str | None, tokenizer: Any, chat: bool = True, key: str
         raise AlignError(f"{key}: the model's chat template leaves the system message out")
 
 
-def _prompt_of(record: Any, column: str, where: str) -> str | list[Message]:
+def _prompt_of(record: Any, column: str) -> str | list[Message]:
     if not isinstance(record, Mapping):
-        raise AlignError(f"{where}: the line is not a record")
+        raise AlignError("the line is not a record")
     value = record.get(column)
     if value is None:
-        raise AlignError(f"{where}: there is no column '{column}': {nearest(column, record)}")
-    if isinstance(value, list):
-        turns = list(_up_to_last_user(value))
-        if turns:
-            return turns
-    elif isinstance(value, str) and value:
-        return value
-    raise AlignError(f"{where}: `{column}` is empty or no prompt: expected text, or messages with a user's turn")
+        raise AlignError(f"`{column}` is null" if column in record else f"there is no column '{column}': {nearest(column, record)}")
+    prompt = value if isinstance(value, str) else _up_to_last_user(read_messages(value, column))
+    if not prompt:
+        raise AlignError(f"`{column}` is empty or no prompt: expected text, or messages with a user's turn")
+    check_text(prompt, column)
+    return prompt
 
 
-def _up_to_last_user(messages: list[Message]) -> Iterator[Message]:
-    users = [i for i, message in enumerate(messages) if message.get("role") == "user"]
-    yield from messages[: users[-1] + 1] if users else []
+def _up_to_last_user(messages: list[Message]) -> list[Message]:
+    users = [number for number, message in enumerate(messages) if message["role"] == "user"]
+    return messages[: users[-1] + 1] if users else []

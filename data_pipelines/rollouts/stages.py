@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from align.errors import AlignError
 from align.runs import Journal, Progress, Task, own_batches, read_journal
-from align.trees import to_record, write_jsonl
+from align.trees import Rejected, to_record, write_jsonl
 from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.plan import sampling_of
 from data_pipelines.rollouts.prompts import Prompt, asked_as, check_system, read_prompts, wants_chat
 from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling, seed_of
 from data_pipelines.rollouts.samples import tree_of
 
+logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 2.0  # how long finished prompts may wait before they are written: what a crash costs at most
 
 
@@ -30,7 +31,8 @@ def sample(task: Task) -> None:
     """
     settings = task.settings
     engine_settings = EngineSettings(**settings["engine"])
-    prompts = read_prompts(task.inputs["prompts"], **settings["source"])[settings.get("part", 0) :: settings.get("parts", 1)]
+    prompts, rejected = read_prompts(task.inputs["prompts"], **settings["source"])
+    prompts = prompts[settings.get("part", 0) :: settings.get("parts", 1)]
     done = set(read_journal(task.folder / "samples"))
     if all(prompt.id in done for prompt in prompts):
         return
@@ -39,7 +41,8 @@ def sample(task: Task) -> None:
         chat, system = wants_chat(settings["chat"], engine.tokenizer), settings.get("system")
         check_system(system, engine.tokenizer, chat or not any(isinstance(prompt.prompt, str) for prompt in prompts))
         prompts = [Prompt(prompt.id, asked_as(prompt.prompt, chat, system)) for prompt in prompts]
-        requests = _requests(prompts, engine, sampling, settings, task.folder)
+        requests, too_long = _requests(prompts, engine, settings)
+        _keep_aside([*rejected, *too_long], task)
         journal = Journal(task.folder / "samples", task.shard)
         texts = {prompt.id: prompt.prompt for prompt in prompts}
         for rollouts in _watched(_rollouts(engine, requests, sampling, done, task), requests, done, task):
@@ -48,20 +51,28 @@ def sample(task: Task) -> None:
         journal.close()
 
 
-def _requests(prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, settings: Mapping[str, Any], folder: Path) -> list[Request]:
-    """Requests in the order of prompt length; prompts that the template refuses or that leave no room for a response are set aside."""
+def _keep_aside(rejected: Sequence[Rejected], task: Task) -> None:
+    """Leave in `rejected.jsonl` what cannot be sampled from; every process of the stage finds the same."""
+    if rejected:
+        first = f"{rejected[0].where}: {rejected[0].reason}"
+        logger.warning(
+            "%s: %d prompt(s) are kept in rejected.jsonl, they cannot be sampled from; the first: %s", task.name, len(rejected), first
+        )
+        write_jsonl(map(vars, rejected), task.folder / "rejected.jsonl")
+
+
+def _requests(prompts: Sequence[Prompt], engine: Engine, settings: Mapping[str, Any]) -> tuple[list[Request], list[Rejected]]:
+    """Requests in the order of prompt length, and the prompts that the template refuses or that leave no room for a response."""
     requests, unusable = [], []
     for prompt in prompts:
         ids, reason = _prompt_ids(prompt, engine)
         if reason is not None:
-            unusable.append({"where": prompt.id, "reason": reason, "record": {"prompt": prompt.prompt}})
+            unusable.append(Rejected(prompt.id, reason, {"prompt": prompt.prompt}))
             continue
         requests.append(Request(prompt.id, ids, settings["samples"], seed_of(settings["seed"], settings["round"], prompt.id)))
-    if unusable:
-        write_jsonl(unusable, folder / "rejected.jsonl")
     if not requests:
-        raise AlignError(f"no prompt can be sampled from: {unusable[0]['reason']}")
-    return sorted(requests, key=lambda request: (len(request.prompt), request.id))
+        raise AlignError(f"no prompt can be sampled from: {unusable[0].reason}")
+    return sorted(requests, key=lambda request: (len(request.prompt), request.id)), unusable
 
 
 def _prompt_ids(prompt: Prompt, engine: Engine) -> tuple[tuple[int, ...], str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,10 +10,11 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup
 
+from align.files import write_text
 from eval.report import sections
 from eval.report.gather import RunData, gather
 
-__all__ = ["Section", "gather", "page", "render", "write", "write_report"]
+__all__ = ["Section", "gather", "page", "render", "write_report"]
 
 SECTIONS = (
     ("results", "Results", sections.results),
@@ -55,16 +55,8 @@ def write_report(folders: Sequence[Path], path: Path) -> list[str]:
     for run in runs:
         if labels.count(run.label) > 1:
             run.label = f"{run.path.parent.name}/{run.label}"
-    write(page(runs), path)
+    write_text(path, page(runs))
     return _missing(runs)
-
-
-def write(text: str, path: Path) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 def page(runs: Sequence[RunData]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from align.diagnostics.study import SCENARIOS, Curves, summary
+from align.files import write_text
 from align.trees import write_jsonl
-from eval.report import Section, charts, render, write
+from eval.report import Section, charts, render
 from eval.report.sections import table
 
 LEAD = "DPO and its regularizers on policies of ten responses (arXiv 2406.07327): drastic drop, degradation, dispersion."
@@ -26,7 +27,7 @@ def write_study(curves: Sequence[Curves], path: Path) -> None:
     if path.suffix == ".html":
         columns, *lines = summary(curves)
         first = Section("properties", "The properties at the end of training", [table(columns, lines)])
-        write(render("A study of the 3D-properties", LEAD, [first, *(_section(curves, scenario) for scenario in SCENARIOS)]), path)
+        write_text(path, render("A study of the 3D-properties", LEAD, [first, *(_section(curves, scenario) for scenario in SCENARIOS)]))
     else:
         names = [name for name in Curves.__dataclass_fields__ if name not in ("scenario", "method")]
         records = [{"scenario": c.scenario, "method": c.method, **{name: getattr(c, name).tolist() for name in names}} for c in curves]

@@ -337,4 +337,29 @@ WITH_NUMPY = [
     Hostile("text of no characters", _forged("('generic', ('<U1', b'\\xff' * 4))"), "*"),
 ]  # fmt: skip
 
-HOSTILE = [*ENDS_EARLY, *LIES_ABOUT_EQUALITY, *LOOKS_FOR_THE_ANSWER, *FORGES, *NEVER_ENDS, *TAKES_TOO_MUCH, *REACHES_OUT, *STANDARD_VALUES]
+UNWRITABLE = [
+    Hostile("half a character in the reason of an import", "raise ImportError('\\ud800')", "import_error(*"),
+    Hostile("half a character in the name of a module", "raise ModuleNotFoundError(name='a\\udfff')", "import_error*"),
+    Hostile("half a character in the name of an exception", "raise type('E\\ud800', (Exception,), {})", "exception(*"),
+    Hostile("half a character in the name of a call's exception", _in_call("raise type('\\udfff', (ValueError,), {})"), "exception(*"),
+    Hostile("half a character in the reason of a call's exception", _in_call("raise KeyError('\\udcff')"), "exception(KeyError)"),
+    Hostile("half a character returned", "def f(x): return '\\ud800'", "wrong_answer"),
+    Hostile("half a character as a key", "def f(x): return {'\\ud800': 4}", "wrong_answer"),
+    Hostile("half a character printed", "print('\\ud800')\ndef f(x): return x", "exception(UnicodeEncodeError)"),
+    Hostile("half a character in the program", "s = '\ud800'\ndef f(x): return x", "exception(UnicodeEncodeError)"),
+    Hostile("bytes that are no text printed", _in_call("sys.stdout.buffer.write(bytes(range(256)) * 9)\nreturn 0"), "wrong_answer"),
+    Hostile("fifteen million characters of a name", "raise type('E' * 15_000_000, (Exception,), {})", "exception(E*"),
+    Hostile("fifteen million characters of a reason", _in_call("raise ValueError('x' * 15_000_000)"), "exception(ValueError)"),
+]  # fmt: skip
+
+HOSTILE = [
+    *ENDS_EARLY,
+    *LIES_ABOUT_EQUALITY,
+    *LOOKS_FOR_THE_ANSWER,
+    *FORGES,
+    *NEVER_ENDS,
+    *TAKES_TOO_MUCH,
+    *REACHES_OUT,
+    *STANDARD_VALUES,
+    *UNWRITABLE,
+]

@@ -49,6 +49,7 @@ def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary)
     assert fnmatch.fnmatchcase(str(result.verdict), wanted)
     assert not result.passed
     assert CANARY not in str(result)
+    assert len(str(result.verdict).encode()) < 1000, "it can be written, and read"
     assert sandbox.run("def f(x): return x * x", TESTS).passed  # the next program is judged as ever
 
 

@@ -1,6 +1,8 @@
 """System messages and chat templates on the way to the model: put in, left alone, refused; prompts that a template cannot render."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from conftest import TEMPLATE, byte_level_tokenizer
@@ -8,7 +10,7 @@ from conftest import TEMPLATE, byte_level_tokenizer
 from align.errors import AlignError
 from align.runs import Task, read_journal
 from align.trees import from_record
-from data_pipelines.rollouts.prompts import asked_as, check_system, conversation
+from data_pipelines.rollouts.prompts import asked_as, check_system, conversation, read_prompts
 from data_pipelines.rollouts.stages import sample
 
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
@@ -100,3 +102,45 @@ def test_a_prompt_that_the_template_refuses_is_set_aside(base_folder, tmp_path):
     (record,) = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     assert record["reason"] == "the chat template does not take these messages (system, user): System role not supported"
     assert record["record"] == {"prompt": refused}
+
+
+UNUSABLE = {
+    "no JSON": ("{not json", "the line is not a record"),
+    "a list": ("[1, 2]", "the line is not a record"),
+    "no such column": ({"question": "q"}, "there is no column 'prompt'"),
+    "null": ({"prompt": None}, "`prompt` is null"),
+    "empty": ({"prompt": ""}, "`prompt` is empty or no prompt"),
+    "no message": ({"prompt": []}, "`prompt` is empty"),
+    "a number": ({"prompt": 7}, "`prompt` is int: expected text or messages"),
+    "no message but a text": ({"prompt": ["hello"]}, "expected a message"),
+    "a message of null": ({"prompt": [None]}, "expected a message"),
+    "no user": ({"prompt": [{"role": "system", "content": "s"}]}, "`prompt` is empty or no prompt"),
+    "no content": ({"prompt": [{"role": "user", "content": None}]}, "content"),
+    "half a character": ({"prompt": "cut \ud83d"}, "half a character"),
+    "half a character in a message": ({"prompt": [{"role": "user", "content": "\udcff"}]}, "half a character"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_record_without_a_prompt_costs_itself_alone(name, tmp_path):
+    record, reason = UNUSABLE[name]
+    bad = record if isinstance(record, str) else json.dumps(record)
+    path = tmp_path / "prompts.jsonl"
+    good = {"prompt": [{"from": "human", "value": "b"}, {"from": "gpt", "value": "c"}]}
+    path.write_text("\n".join([json.dumps({"prompt": "a"}), bad, json.dumps(good)]))
+    prompts, (rejected,) = read_prompts(str(path))
+    assert [prompt.prompt for prompt in prompts] == ["a", [{"role": "user", "content": "b"}]]
+    assert rejected.where == f"{path} line 2"
+    assert reason in rejected.reason
+    path.write_text(f"{bad}\n{bad}\n")
+    with pytest.raises(AlignError, match=r"line 1: .* \(no record of .* has a prompt\)"):
+        read_prompts(str(path))
+
+
+def test_processes_that_share_a_stage_write_the_same_file_at_the_same_time(tmp_path):
+    """What cannot be sampled from is found by every process of the stage."""
+    code = f"from align.trees import write_jsonl\nfor _ in range(300): write_jsonl([{{'where': 'a'}}] * 50, {str(tmp_path / 'rejected.jsonl')!r})"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in processes] == ["", "", ""]
+    assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 50
+    assert [path.name for path in tmp_path.iterdir()] == ["rejected.jsonl"]

@@ -178,10 +178,11 @@ def test_prompts_are_read_once_each_from_any_set(tmp_path):
         {"prompt": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read_prompts(str(path))
+    found, rejected = read_prompts(str(path))
+    assert rejected == []
     assert [p.prompt for p in found] == ["a", "b", [{"role": "user", "content": "c"}]]
     assert found[0].id == prompt_id("a")
-    assert len(read_prompts(str(path), limit=1)) == 1
+    assert len(read_prompts(str(path), limit=1)[0]) == 1
     with pytest.raises(AlignError, match="line 1: there is no column 'promt': did you mean 'prompt'"):
         read_prompts(str(path), column="promt")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from align.files import writable
+
 Kind = Literal[
     "pass", "wrong_answer", "syntax_error", "import_error", "exception", "timeout", "memory", "output_limit", "crashed", "forbidden",
     "harness_error",
 ]  # fmt: skip
+LONGEST_DETAIL = 200  # characters
 Level = Literal["namespaces", "filters", "limits"]
 
 
@@ -104,11 +107,16 @@ class ExecutionResult:
         return sum(test.verdict.kind == "pass" for test in self.tests) / max(1, self.count)
 
 
+def _verdict(kind: Kind, detail: str) -> Verdict:
+    """A verdict whose detail, a name that the program may have chosen, can be written and read."""
+    return Verdict(kind, writable(detail[:LONGEST_DETAIL]))
+
+
 def read_result(answer: dict[str, Any], isolation: Level) -> ExecutionResult:
     """A tester's answer as a result."""
     return ExecutionResult(
-        Verdict(*answer["verdict"]),
-        tuple(TestResult(where, Verdict(*verdict)) for where, verdict in answer["tests"]),
+        _verdict(*answer["verdict"]),
+        tuple(TestResult(where, _verdict(*verdict)) for where, verdict in answer["tests"]),
         answer["count"],
         answer["seconds"],
         isolation,
