@@ -13,6 +13,7 @@ from conftest import ROOT
 
 from align import recipes
 from align.errors import AlignError
+from align.recipes.secrets import masked
 from align.recipes.training_keys import training_types
 
 BASE = {"model": {"name_or_path": "m"}, "data": {"train": "d"}, "training": {"learning_rate": "5e-7", "output_dir": "out"}}
@@ -107,3 +108,45 @@ def test_a_plan_is_shown_without_what_models_need(name, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+SECRETS = {
+    "hub_token": ("training.hub_token", "hf_" + "a1B2" * 9, "HF_TOKEN"),
+    "hub_token that looks like none": ("training.hub_token", "my-secret", "HF_TOKEN"),
+    "key of a server": ("rollouts.options.api_key", "k", "VLLM_API_KEY"),
+    "list of keys": ("rollouts.options.api_keys", "k", "VLLM_API_KEY"),
+    "password in an address": ("rollouts.url", "http://me:geheim@host:8000/v1", "VLLM_API_KEY"),
+    "token in a name": ("training.run_name", "run ghp_" + "x1" * 18, "an environment variable"),
+    "token in a path": ("data.train", "https://host/set?token=hf_" + "Z" * 34, "an environment variable"),
+    "deep in a list": ("training.report_to", ["none", "sk-" + "q" * 40], "an environment variable"),
+    "cloud key": ("description", "AKIA" + "ABCD2345" * 2, "an environment variable"),
+    "private key": ("description", "-----BEGIN RSA PRIVATE KEY-----", "an environment variable"),
+    "in a variant": ("variants.a", {"training.hub_token": "geheim"}, "HF_TOKEN"),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_a_recipe_is_refused_and_not_repeated(name, tmp_path):
+    """What a recipe holds would stand in the run's folder, in manifests, job scripts, reports and trackers."""
+    key, secret, instead = SECRETS[name]
+    path = write(tmp_path, {**BASE, "rollouts": {"prompts": "p"}} if key.startswith("rollouts") else BASE)
+    with pytest.raises(AlignError, match=f"holds a secret.*{instead} instead") as error:
+        recipes.load(path, [f"{key}={json.dumps(secret)}"])
+    for word in ("geheim", "hf_", "ghp_", "sk-", "AKIA", "my-secret"):
+        assert word not in str(error.value).replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.hub_token", None), ("training.hub_model_id", "sk-learn/model"), ("training.run_name", "token efficiency, hf_run"),
+        ("data.train", "https://host:8000/data.jsonl"), ("description", "a password manager's secrets; see me@example.org"),
+        ("data.columns", {"prompt": "token"}), ("training.run_name", "bearer of news"), ("model.name_or_path", "owner/secret-keeper-7b"),
+    ],
+)  # fmt: skip
+def test_what_only_speaks_of_secrets_is_none(key, value, tmp_path):
+    recipes.load(write(tmp_path, BASE), [f"{key}={json.dumps(value)}"])
+
+
+def test_a_report_masks_what_an_older_recipe_held():
+    assert masked("hub_token: hf_" + "a" * 34 + "\nurl: http://u:p@h/") == "hub_token: ***\nurl: http://***@h/"

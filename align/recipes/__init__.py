@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
+from align.recipes.secrets import check_no_secret
 from align.recipes.training_keys import training_types
 from align.validation import first_problem
 
@@ -55,6 +56,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         AlignError: as `load`.
     """
+    check_no_secret(raw, where)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:

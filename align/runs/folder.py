@@ -173,7 +173,7 @@ def _read(path: Path, is_whole: Callable[[Any], bool]) -> dict[str, Any] | None:
 
 
 def _is_manifest(content: Any) -> bool:
-    types = {"key": str, "finished": str, "seconds": (int, float), "outputs": dict, "sizes": dict}
+    types: dict[str, Any] = {"key": str, "finished": str, "seconds": (int, float), "outputs": dict, "sizes": dict}
     return (
         isinstance(content, dict)
         and all(isinstance(content.get(name), type) for name, type in types.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -74,11 +75,12 @@ def _vllm(settings: EngineSettings, model: str) -> Iterator[Engine]:
 def _server(settings: EngineSettings, model: str) -> Iterator[Engine]:
     from data_pipelines.rollouts.server_engine import ServerEngine, serve
 
+    key = os.environ.get("VLLM_API_KEY", "")  # vLLM's own name for it, so that a server started here asks for the same
     if settings.url is not None:
-        yield ServerEngine(model, settings.url)
+        yield ServerEngine(model, settings.url, key=key)
         return
     with serve(model, dtype=settings.dtype, tensor_parallel=settings.tensor_parallel, options=dict(settings.options)) as url:
-        yield ServerEngine(model, url)
+        yield ServerEngine(model, url, key=key)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
+from align.recipes.secrets import masked
 from align.trees import ROOT, PreferenceTree
 from eval.report import charts, frames
 from eval.report.gather import RunData
@@ -196,7 +197,7 @@ def setup(runs: Sequence[RunData]) -> Iterator[Markup]:
         facts = {"method": run.method, "folder": str(run.path), "finished": finished, "commit": commit}
         facts |= {"python": last.get("python", "unknown"), **(last.get("versions") or {})}
         yield table([run.label, ""], [[key, str(value)] for key, value in facts.items()])
-        text = yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True)
+        text = masked(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True))
         yield Markup("<details><summary>recipe</summary><pre>{}</pre></details>").format(text)
 
 
