@@ -87,7 +87,7 @@ def write(jobs: Sequence[Job], recipe: Sequence[str], folder: Path) -> Path:
     """
     lines = [
         "#!/bin/bash",
-        f"# Written by `align slurm`: the jobs of {recipe[0]}, each to start when the one before is done.",
+        f"# Written by `align slurm`: the jobs of {' '.join(recipe[0].split())}, each to start when the one before is done.",
         "set -euo pipefail",
         f"cd {shlex.quote(os.getcwd())}",
         f"export ALIGN_SLURM_HOME={shlex.quote(str(SCRIPTS))}",
@@ -98,7 +98,8 @@ def write(jobs: Sequence[Job], recipe: Sequence[str], folder: Path) -> Path:
     for number, job in enumerate(jobs):
         words = [*job.asks, f"{SCRIPTS}/{job.script}", *recipe, *job.options]
         lines.append(f"job{number}=$(sbatch --parsable{after} {shlex.join(words)})")
-        lines.append(f'echo "job $job{number}: {job.script.removesuffix(".sbatch")} {" ".join(job.options)}"')
+        said = shlex.quote(f": {job.script.removesuffix('.sbatch')} {' '.join(job.options)}")
+        lines.append(f'echo "job $job{number}"{said}')
         after = f" --dependency=afterok:$job{number} --kill-on-invalid-dep=yes"
     path = folder / "slurm" / "submit.sh"
     path.parent.mkdir(parents=True, exist_ok=True)

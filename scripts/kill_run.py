@@ -67,6 +67,9 @@ def main() -> int:
     took = time.monotonic() - began
     expected = contents(base / "whole")
     print(f"undisturbed: {took:.0f} s, {len(expected)} files to compare", flush=True)
+    if not expected:
+        print(f"{base / 'whole'}: there is nothing to compare (expected files named {', '.join(COMPARED)})")
+        return 1
     rng, kills, finished = random.Random(options.seed), 0, 0
     while kills < options.kills or (base / f"killed-{finished}").exists():
         folder = base / f"killed-{finished}"

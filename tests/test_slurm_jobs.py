@@ -1,13 +1,14 @@
 """Which jobs a recipe becomes; tests/slurm runs them."""
 
 import importlib.util
+import os
 
 import pytest
 
 from align import recipes
 from align.errors import AlignError
 from align.runs.launch import over_nodes
-from align.slurm import Machine, jobs_of
+from align.slurm import Job, Machine, jobs_of, submit, write
 
 
 def names(recipe, machine):
@@ -60,3 +61,22 @@ def test_training_on_other_nodes_starts_in_the_container_too():
     command = over_nodes("zero2.yaml", "align.train", ["recipe"], job)
     assert command[0] == "srun"
     assert command[command.index("--label") + 1 :][:4] == ["apptainer", "exec", "--nv", "my align.sif"]
+
+
+@pytest.mark.parametrize("name", ["plain", "two\nlines; touch pwned", "a 'quoted' \"name\"", "$(touch pwned) `touch pwned`", "äöü ✓", "-x"])
+def test_any_name_of_a_recipe_and_of_its_overrides_reaches_slurm_as_it_is(name, tmp_path, monkeypatch):
+    """The script is run by bash, with a program in the place of sbatch that writes down what it is given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text('#!/bin/bash\nprintf "%s\\0" "$@" >> asked\necho 7\n')
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ALIGN_SLURM_SETTINGS", "none")
+    script = write(
+        [Job("run.sbatch", ("--nodes=1",), ("--until", name)), Job("run.sbatch", ())], [name, f"training.run_name={name}"], tmp_path
+    )
+    assert submit(script).splitlines()[-1] == "job 7: run"
+    asked = (tmp_path / "asked").read_text().split("\0")
+    assert asked.count(name) == 3
+    assert asked.count(f"training.run_name={name}") == 2
+    assert not (tmp_path / "pwned").exists()
