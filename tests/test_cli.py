@@ -135,3 +135,25 @@ def test_recipes_doctor_and_schema_answer(tmp_path):
     assert "transformers" in align_here("doctor").stdout
     assert align_here("schema", tmp_path / "schema.json").returncode == 0
     assert json.loads((tmp_path / "schema.json").read_text())["title"] == "align recipe"
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("a-file", "a file stands where a folder is needed"), ("a-file/below", "a file stands where a folder is needed"),
+        ("/proc/nowhere", "/proc/nowhere: No such file or directory"), ("/sys/kernel/x", "Operation not permitted: give a folder"),
+        ("x" * 300, "File name too long: give a shorter name"), ("loop/x", "a link leads to itself"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "command", [["run", "micro/dice"], pytest.param(["train", "RECIPE"], marks=pytest.mark.slow), ["slurm", "micro/dice"]]
+)
+def test_a_folder_that_cannot_be_written_is_one_sentence(command, folder, message, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    words = [str(recipe) if word == "RECIPE" else word for word in command]
+    done = align_here(*words, f"training.output_dir={folder}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

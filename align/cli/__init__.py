@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli import looking, measuring, running
-from align.errors import AlignError, InterruptedRunError
+from align.errors import AlignError, InterruptedRunError, in_words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a folder that cannot be made, a disk that is full or gone
+        if options.traceback:
+            raise
+        print(f"align: {in_words(error)}", file=sys.stderr)
+        return 2
     return status or 0
 
 

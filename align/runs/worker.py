@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from align.errors import AlignError, InterruptedRunError
+from align.errors import TOLD, AlignError, InterruptedRunError, in_words
 from align.files import write_json
 from align.imports import without_collection
 from align.runs.journal import Shard
@@ -56,6 +56,10 @@ def main(folder: str, shard: str) -> int:
     except Exception as error:
         if _is_full_disk(error, here):
             print(f"align: {task.name}: No space left on device: make room, then run the same command to go on", file=sys.stderr)
+            return 2
+        if isinstance(error, OSError) and error.filename is not None and error.errno in TOLD:
+            logging.getLogger("align").debug("failed", exc_info=True)
+            print(f"align: {task.name}: {in_words(error)}, then run the same command to go on", file=sys.stderr)
             return 2
         logging.getLogger("align").exception("%s failed in a way that align did not foresee", task.name)
         return 1

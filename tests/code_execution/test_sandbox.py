@@ -97,7 +97,7 @@ def plain_verdicts(programs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_mutated_solutions_get_the_verdict_of_plain_execution(best, benchmarks, seed):
     changed = list(mutants(benchmarks, seed))
     assert len(changed) > 400

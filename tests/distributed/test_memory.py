@@ -38,6 +38,7 @@ def estimated(model, workload, checkpointing=True):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # minutes
 @pytest.mark.xdist_group("distributed")
 def test_model_states_are_those_that_deepspeed_holds(model):
     """Two processes under ZeRO 0 to 3 in bfloat16: weights, gradients, master weights and moments, tensor by tensor."""

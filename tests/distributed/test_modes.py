@@ -13,7 +13,7 @@ from align.models import load_model
 from align.trainers.checkpoints import read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
-MORE = pytest.mark.exhaustive  # ZeRO-1 is ZeRO-2 with less sharded; offload has a compiler at work for minutes
+MORE = pytest.mark.exhaustive  # ZeRO-1 and 2 shard less than ZeRO-3; offload has a compiler at work for minutes
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def alone(folder):
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(mode, marks=MORE if mode in ("zero1", "zero3-offload") else ()) for mode in spread.MODES]
+    scope="module", params=[pytest.param(mode, marks=MORE if mode in ("zero1", "zero2", "zero3-offload") else ()) for mode in spread.MODES]
 )
 def run(request, folder):
     """The same recipe over two processes; checkpoints after 7 of 20 steps and so on."""

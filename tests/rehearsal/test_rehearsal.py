@@ -54,6 +54,7 @@ def test_every_recipe_that_comes_along_ends(name, hub, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # tests/rounds/test_dice_vllm.py has two rounds with vLLM
 @needs_vllm
 @pytest.mark.xdist_group("vllm")
 def test_two_rounds_on_conversations_with_replay_end_with_the_engine_that_the_recipe_names(hub, tmp_path):

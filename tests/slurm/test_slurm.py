@@ -79,7 +79,7 @@ def until_checkpoint(folder, name, job, environment):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("mode", ["ddp", "zero2"])
+@pytest.mark.parametrize("mode", ["ddp", pytest.param("zero2", marks=pytest.mark.exhaustive)])
 def test_a_training_over_two_nodes_is_that_of_one_machine(mode, slurm, folder, whole):
     job = sbatch(slurm, folder, "train.sbatch", recipe(folder, f"nodes-{mode}", mode), options=["--nodes=2"])
     assert cluster.wait(job, slurm) == "COMPLETED", log(folder, job)
@@ -105,6 +105,7 @@ def test_a_requeued_job_goes_on(slurm, folder, whole):
     assert same(spread.weights(folder / "requeued"), whole)
 
 
+@pytest.mark.exhaustive
 def test_a_cancelled_job_goes_on_when_submitted_again(slurm, folder, whole):
     path = recipe(folder, "cancelled")
     job = sbatch(slurm, folder, "train.sbatch", path, options=["--nodes=2"])
