@@ -96,7 +96,7 @@ def test_mistake_is_one_sentence(name, recipe):
 
 BAD_LINES = {
     "corrupt": ('{"prompt": "p", "cho', "line 3: the line is not JSON"),
-    "missing column": ('{"prompt": "p", "chosen": "a"}', "line 3: `rejected` is missing"),
+    "missing column": ('{"prompt": "p", "chosen": "a"}', "line 3: no column 'rejected'"),
     "empty response": ('{"prompt": "p", "chosen": "", "rejected": "b"}', "line 3: `chosen` is empty"),
     "NaN score": ('{"prompt": "p", "nodes": [{"text": "a", "score": NaN}]}', "line 3: nodes[0].score is nan"),
     "cycle": ('{"prompt": "p", "nodes": [{"text": "a", "parent": 0}]}', "line 3: nodes[0].parent"),
