@@ -106,6 +106,7 @@ def test_what_was_asked_is_not_asked_again(folder, base_folder, tmp_path, monkey
     assert read_journal(tmp_path / "answers") == records
 
 
+@pytest.mark.exhaustive
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")

@@ -14,7 +14,7 @@ from hub_standins import fill, variables
 from align import recipes
 
 FOR_EACH_METHOD = (  # and each form of data; the others differ from these in models and numbers
-    "code/qwen2.5-coder-7b-mbpp", "cpo/llama2-7b-bamboogle", "cpo/mistral-7b-fever", "cpo/qwen2.5-7b-gsm8k", "dpo/llama3-8b-lora",
+    "code/qwen2.5-coder-7b-mbpp", "cpo/mistral-7b-fever", "cpo/qwen2.5-7b-gsm8k", "dpo/llama3-8b-lora",
     "dpo/qwen2.5-7b-32k", "dpo/zephyr-7b-3d", "selm/zephyr-7b",
 )  # fmt: skip
 HERE = ["rollouts.engine=transformers", "rollouts.options={}"]

@@ -22,6 +22,8 @@ RUINED = {
     "two of them": lambda content: content + content,
 }
 
+OFTEN = ("empty", "cut", "a key less")
+
 
 @pytest.fixture(autouse=True)
 def _toys_are_importable(monkeypatch):
@@ -50,7 +52,7 @@ def ruin(path: Path, how: str) -> None:
     path.write_bytes(RUINED[how](path.read_bytes()))
 
 
-@pytest.mark.parametrize("how", RUINED)
+@pytest.mark.parametrize("how", [how if how in OFTEN else pytest.param(how, marks=pytest.mark.slow) for how in RUINED])
 def test_a_damaged_manifest_is_put_aside_and_the_stage_looked_at_anew(copied, how):
     path = copied / "two" / "deep" / "manifest.json"
     ruin(path, how)
@@ -69,7 +71,7 @@ def test_a_damaged_manifest_is_put_aside_and_the_stage_looked_at_anew(copied, ho
     assert said == ["one: done already", "two/deep: done already", "three: done already"]
 
 
-@pytest.mark.parametrize("how", RUINED)
+@pytest.mark.parametrize("how", [how if how in OFTEN else pytest.param(how, marks=pytest.mark.slow) for how in RUINED])
 def test_a_damaged_specification_of_a_finished_stage_changes_nothing(copied, how):
     ruin(copied / "one" / "stage.json", how)
     _, said = run(copied, plan())
@@ -88,7 +90,7 @@ def test_where_nothing_says_for_which_settings_a_stage_was_begun_it_begins_anew_
     assert kinds(copied, plan()) == ["done"] * 3
 
 
-@pytest.mark.parametrize("how", RUINED)
+@pytest.mark.parametrize("how", [how if how in OFTEN else pytest.param(how, marks=pytest.mark.slow) for how in RUINED])
 def test_a_damaged_cache_of_digests_is_written_anew(tmp_path, how):
     (tmp_path / "numbers.json").write_text('{"total": 4}')
     from align.runs import External
