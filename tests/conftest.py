@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items):
             level, turn = (item.callspec.indices[name] for name in ("mechanism", "program"))
             if level not in (0, 1 + turn % (len(MECHANISMS) - 1)):
                 item.add_marker(pytest.mark.exhaustive)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
 def align(*arguments, **options) -> subprocess.CompletedProcess[str]:

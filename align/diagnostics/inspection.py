@@ -12,7 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from align.diagnostics.ches import ches, normalized_ches
 from align.engine import TokenTree, TreeBatch, Wanted, choose_backend, node_sums, pack, tree_scores
+from align.engine.attention import Use
 from align.engine.generate import sample_responses
+from align.engine.row_lengths import RowLengths
 from align.engine.tokenize import tokenize_tree, truncate
 from align.errors import AlignError
 from align.sampling import Sampling
@@ -74,11 +76,12 @@ def inspect(model: Any, trees: dict[int, TokenTree], max_tokens: int = 8192) -> 
         max_tokens: of a packed row; a tree with more has a row of its own.
     """
     model.eval()
-    backend = choose_backend(model).backend
+    choice = choose_backend(model, use=Use.of(model, training=False))
+    row_length = RowLengths(max_tokens) if choice.pads_rows else None
     found = Inspection([], [], [])
     for numbers in _rows(trees, max_tokens):
-        batch = pack([trees[number] for number in numbers], score_free=True).to(model.device)
-        scores = tree_scores(model, batch, backend, Wanted(hidden_sums=True))
+        batch = pack([trees[number] for number in numbers], True, row_length).to(model.device)
+        scores = tree_scores(model, batch, choice.backend, Wanted(hidden_sums=True))
         assert scores.logps is not None
         assert scores.hidden_sums is not None
         _collect(found, trees, numbers, batch, node_sums(scores.logps, batch), scores.hidden_sums)

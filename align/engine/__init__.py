@@ -1,8 +1,9 @@
 """The tree engine: token trees → one packed row → one forward → every node's log-prob."""
 
 from align.engine.attention import BACKENDS
-from align.engine.layout import Layout, Span, TokenTree, TreeBatch, pack
+from align.engine.layout import Layout, Span, TokenTree, TreeBatch
 from align.engine.model import TreeOutput, Wanted, install, node_sums, tree_scores
+from align.engine.packing import pack
 from align.engine.probe import ProbeResult, choose_backend
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Token trees → one packed row.
+"""The data types of the tree engine: token trees, the row that they are packed into, and what a step reads of it.
 
 Nodes stand in depth-first order, so that a node's subtree is one interval, and token q may attend to token k iff
 k ≤ q < subtree_end[k]. Positions count depth, so a node sees exactly what it would see at the end of its own path.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+_ALIGNMENT = 16  # bytes between tensors that travel together
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class TokenTree:
         tokens: token ids of every node; only the prompt's may be empty.
         parents: index of each node's parent.
         edges: (chosen, rejected) node indices.
-        weights, margins: one number an edge.
+        weights, margins: one number per edge.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -43,35 +47,41 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a node lies in the row: tokens [start, end), its subtree [start, subtree_end), its parent's span number."""
+    """A run of tokens of the row: its place [start, end), where its subtree ends, its parent's number, its first position.
+
+    A node of a tree is one span, but for a prompt that shares its beginning with others: that is one span per shared part.
+    An empty prompt has none.
+    """
 
     start: int
     end: int
     subtree_end: int
     parent: int
-    depth: int  # position of its first token
+    depth: int
 
 
 @dataclass
 class Layout:
-    """The row's tree structure, as the attention backends need it: plain numbers, so that no step waits for a device.
+    """The row's tree structure.
 
     Attributes:
-        spans: every node, in depth-first order.
-        length: tokens in the row.
+        spans: every run of tokens, in depth-first order, padding included; plain numbers, so that no step waits for a device.
+        length: tokens in the row, padding included.
+        used: tokens in the row, without padding, which stands at the end.
         max_position: the longest root-to-leaf path, in tokens.
         position_ids, subtree_end: `[length]`, on the row's device.
-        softcap: whether backends apply a model's attention soft-capping.
-        masks: what a backend builds once a row (dense masks, block masks), by key.
+        plans: the index tensors of attention backends, by key. `plan` makes them; they move with the row.
+        masks: what a backend makes of them on the device, by key.
     """
 
     spans: list[Span]
     length: int
+    used: int
     max_position: int
     position_ids: Tensor
     subtree_end: Tensor
-    softcap: bool = True
-    masks: dict[object, object] = field(default_factory=dict)
+    plans: dict[Hashable, Any] = field(default_factory=dict)
+    masks: dict[Hashable, Any] = field(default_factory=dict)
 
     def path(self, number: int) -> list[Span]:
         """The spans from the root to span `number`, both included."""
@@ -80,6 +90,17 @@ class Layout:
             path.append(self.spans[number])
             number = self.spans[number].parent
         return path[::-1]
+
+    def plan(self, key: Hashable, make: Callable[[Layout], Any]) -> Any:
+        """The plan of that key: made on the CPU by `make` the first time, then kept, and on the row's device."""
+        if key not in self.plans:
+            self.plans[key] = moved(make(self), self.position_ids.device)
+        return self.plans[key]
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same structure on another device."""
+        tensors = {"position_ids": self.position_ids, "subtree_end": self.subtree_end, "plans": self.plans}
+        return replace(self, **moved(tensors, device), masks={})
 
 
 @dataclass
@@ -91,14 +112,17 @@ class TreeBatch:
     Attributes:
         input_ids, position_ids: `[1, T]`.
         predictors: `[S]`, the row index whose hidden state predicts each scored token.
-        labels: `[S]`, the scored tokens.
+        labels: `[S]`, the scored tokens, tree after tree and node after node.
         token_node: `[S]`, the node of each scored token.
         node_lengths: `[N]`, scored tokens of each node.
         chosen, rejected: `[E]`, node numbers.
         weights, margins: `[E]`.
         free: `[F]`, node numbers.
         multiplicity: `[T]`, how many pair sequences run through each token (weighs the router loss of MoE models).
+        counts: `[3]`, what this batch adds to the denominators of a step: the edges' weights, the weighted tokens of
+            chosen responses, the free nodes.
         layout: the tree structure.
+        node_spans: of each node, the number of its span in `layout.spans` (−1: an empty prompt).
         keys: content key of each tree; spans of its scored tokens in `token_slices`.
     """
 
@@ -114,14 +138,16 @@ class TreeBatch:
     margins: Tensor
     free: Tensor
     multiplicity: Tensor
+    counts: Tensor
     layout: Layout
+    node_spans: list[int]
     keys: list[bytes]
     token_slices: list[tuple[int, int]]
 
     @property
     def num_nodes(self) -> int:
-        """N."""
-        return len(self.layout.spans)
+        """How many nodes are in the row (N)."""
+        return len(self.node_spans)
 
     @property
     def idle(self) -> bool:
@@ -129,154 +155,39 @@ class TreeBatch:
         return len(self.chosen) == 0 == len(self.free)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TreeBatch:
-        """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for k, v in moved.items()}
-        layout = replace(
-            self.layout,
-            position_ids=self.layout.position_ids.to(device, non_blocking=non_blocking),
-            subtree_end=self.layout.subtree_end.to(device, non_blocking=non_blocking),
-            masks={},
-        )
-        return TreeBatch(**{**moved, "layout": layout})
+        """The same batch on another device, in one copy; on a GPU the host does not wait for it."""
+        here, there = self.input_ids.device, torch.device(device)
+        if here.type == there.type and there.index in (None, here.index):
+            return self
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        layout = {"position_ids": self.layout.position_ids, "subtree_end": self.layout.subtree_end, "plans": self.layout.plans}
+        tensors, layout = moved((tensors, layout), device)
+        return replace(self, **tensors, layout=replace(self.layout, **layout, masks={}))
 
     def pin_memory(self) -> TreeBatch:
-        """The same batch in pinned memory (called by the data loader)."""
-        for f in fields(self):
-            if isinstance(value := getattr(self, f.name), Tensor):
-                setattr(self, f.name, value.pin_memory())
+        """The batch itself (called by the data loader): `to` pins what it copies."""
         return self
 
 
-class _Row:
-    """A row under construction."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self.multiplicity: list[int] = []
-        self.spans: list[Span] = []
-        self.predictors: list[int] = []
-        self.labels: list[int] = []
-        self.token_node: list[int] = []
-        self.chosen: list[int] = []
-        self.rejected: list[int] = []
-        self.free: list[int] = []
-
-    def add(self, tree: TokenTree, score_free: bool) -> tuple[int, int]:
-        """Append a tree; returns the slice of its scored tokens."""
-        in_edge = {node for edge in tree.edges for node in edge}
-        free = {n for n in range(1, len(tree.tokens)) if n not in in_edge and n not in set(tree.parents)} if score_free else set()
-        visits = _visits(tree, in_edge | free)
-        place: dict[int, int] = {}
-        first = len(self.labels)
-        for node in visits.order:
-            place[node] = self._add_node(tree, node, place, visits)
-            if node in in_edge or node in free:
-                self._score(tree, node, place)
-        for node in visits.order:  # a subtree ends where its last node ends
-            number = place[node]
-            span = self.spans[number]
-            last = max(place[n] for n in visits.subtrees[node])
-            self.spans[number] = replace(span, subtree_end=self.spans[last].end)
-        self.chosen += [place[c] for c, _ in tree.edges]
-        self.rejected += [place[r] for _, r in tree.edges]
-        self.free += [place[n] for n in sorted(free)]
-        return first, len(self.labels)
-
-    def _add_node(self, tree: TokenTree, node: int, place: dict[int, int], visits: _Visits) -> int:
-        parent = tree.parents[node]
-        above = self.spans[place[parent]] if parent >= 0 else None
-        depth = above.depth + (above.end - above.start) if above else 0
-        start, run = len(self.ids), tree.tokens[node]
-        self.ids += run
-        self.positions += range(depth, depth + len(run))
-        self.multiplicity += [visits.sequences[node]] * len(run)
-        self.spans.append(Span(start, start + len(run), start + len(run), place[parent] if above else -1, depth))
-        return len(self.spans) - 1
-
-    def _score(self, tree: TokenTree, node: int, place: dict[int, int]) -> None:
-        span = self.spans[place[node]]
-        before = self._last_token_above(span)
-        offset = 0 if before is not None else 1  # the first token of an empty prompt's response has no predictor
-        positions = range(span.start + offset, span.end)
-        self.predictors += [before if p == span.start else p - 1 for p in positions]  # type: ignore[misc]
-        self.labels += tree.tokens[node][offset:]
-        self.token_node += [place[node]] * len(positions)
-
-    def _last_token_above(self, span: Span) -> int | None:
-        while span.parent >= 0:
-            span = self.spans[span.parent]
-            if span.end > span.start:
-                return span.end - 1
-        return None
-
-
-@dataclass(frozen=True)
-class _Visits:
-    order: list[int]  # depth first, nodes that lead to nothing scored left out
-    subtrees: dict[int, list[int]]
-    sequences: dict[int, int]  # pair sequences through each node
-
-
-def _visits(tree: TokenTree, scored: set[int]) -> _Visits:
-    needed = set(scored) | {0}
-    for node in range(len(tree.tokens) - 1, 0, -1):
-        if node in needed:
-            needed.add(tree.parents[node])
-    children: dict[int, list[int]] = {node: [] for node in needed}
-    for node in sorted(needed - {0}):
-        children[tree.parents[node]].append(node)
-    order, stack = [], [0]
-    while stack:
-        node = stack.pop()
-        order.append(node)
-        stack += reversed(children[node])
-    ends = [node for edge in tree.edges for node in edge]
-    subtrees: dict[int, list[int]] = {}
-    sequences: dict[int, int] = {}
-    for node in sorted(needed, reverse=True):
-        subtrees[node] = [node] + [n for child in children[node] for n in subtrees[child]]
-        sequences[node] = ends.count(node) + sum(sequences[child] for child in children[node])
-    return _Visits(order, subtrees, sequences)
-
-
-def pack(trees: Sequence[TokenTree], score_free: bool = False) -> TreeBatch:
-    """Lay trees out in one row.
-
-    Args:
-        trees: at least one.
-        score_free: also score leaves without an edge (unseen responses, SELM's third response).
-
-    Returns:
-        The batch, on the CPU. Nodes that no edge needs are left out.
-
-    >>> batch = pack([TokenTree([[1, 2], [3], [4, 5]], [-1, 0, 0], [(1, 2)], [1.0], [0.0])])
-    >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.predictors.tolist()
-    ([[1, 2, 3, 4, 5]], [[0, 1, 2, 2, 3]], [1, 1, 3])
-    """
-    row = _Row()
-    slices = [row.add(tree, score_free) for tree in trees]
-    length = len(row.ids)
-    ends = torch.empty(length, dtype=torch.long)
-    for span in row.spans:
-        ends[span.start : span.end] = span.subtree_end
-    positions = torch.tensor(row.positions, dtype=torch.long)
-    token_node = torch.tensor(row.token_node, dtype=torch.long)
-    return TreeBatch(
-        input_ids=torch.tensor([row.ids]),
-        position_ids=positions[None],
-        predictors=torch.tensor(row.predictors, dtype=torch.long),
-        labels=torch.tensor(row.labels, dtype=torch.long),
-        token_node=token_node,
-        node_lengths=torch.bincount(token_node, minlength=len(row.spans)),
-        chosen=torch.tensor(row.chosen, dtype=torch.long),
-        rejected=torch.tensor(row.rejected, dtype=torch.long),
-        weights=torch.tensor([w for tree in trees for w in tree.weights], dtype=torch.float32),
-        margins=torch.tensor([m for tree in trees for m in tree.margins], dtype=torch.float32),
-        free=torch.tensor(row.free, dtype=torch.long),
-        multiplicity=torch.tensor(row.multiplicity, dtype=torch.float32),
-        layout=Layout(row.spans, length, int(positions.max()) + 1 if length else 0, positions, ends),
-        keys=[tree.content_key(score_free) for tree in trees],
-        token_slices=slices,
+def moved(content: Any, device: torch.device | str) -> Any:
+    """Tuples and dictionaries of tensors on the CPU, with their tensors on `device`: one copy for all of them."""
+    if torch.device(device).type == "cpu":
+        return content
+    leaves, structure = tree_flatten(content)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
+        return content
+    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+    starts, end = [], 0
+    for size in sizes:
+        starts.append(end)
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    buffer = torch.empty(end, dtype=torch.uint8, pin_memory=torch.device(device).type == "cuda")
+    for tensor, start, size in zip(tensors, starts, sizes, strict=True):
+        buffer[start : start + size] = tensor.contiguous().reshape(-1).view(torch.uint8)
+    on_device = buffer.to(device, non_blocking=True)
+    parts = iter(
+        on_device[start : start + size].view(tensor.dtype).view(tensor.shape)
+        for tensor, start, size in zip(tensors, starts, sizes, strict=True)
     )
+    return tree_unflatten([next(parts) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)

@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-# In elements of logits. Probabilities kept for the backward, at most (above, they are recomputed); logits in being at a
-# time, with a backward to come and without; logits worked on at a time. A CPU likes what its cache holds (matrix products
-# like more rows: without a backward they decide), a GPU large matrix products.
-KEEP = {"cpu": 1 << 26, "cuda": 1 << 28}
-_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
-_SCORING_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 26}
+from align.engine import fused
+
+# In elements of logits (rows times vocabulary).
+KEEP = {"cpu": 1 << 26, "cuda": 1 << 30}
+"""Up to here the logits are kept for the backward; above, each chunk is computed again."""
+_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Logits in memory at a time with a backward to come. A CPU works best within its cache, a GPU on large matrix products."""
+_SCORING_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 28}
+"""The same without a backward: on a CPU matrix products like more rows."""
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Logits that one operation works on at a time, where nothing is compiled."""
 
 
 @dataclass
@@ -73,7 +77,7 @@ def score_tokens(
 ) -> TokenScores:
     """Log-probs of labels given hidden states, in chunks.
 
-    Small batches keep their probabilities for the backward; from `KEEP` on, each chunk is recomputed.
+    Small batches keep their logits for the backward; from `KEEP` on, each chunk is recomputed.
 
     Args:
         head: hidden states `[n, d]` → logits `[n, vocab]`.
@@ -87,15 +91,35 @@ def score_tokens(
     device = hidden.device.type if hidden.device.type in KEEP else "cuda"
     chunk = max(32, (_CHUNK if torch.is_grad_enabled() else _SCORING_CHUNK)[device] // vocab_size)
     recompute = torch.is_grad_enabled() and count * vocab_size > KEEP[device]
+    scores = _FusedLabelLogps if fused.works_on(hidden.device) else _LabelLogps
 
     def run(part: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        return _LabelLogps.apply(head(part), targets, sum_sq, statistics)
+        return scores.apply(head(part), targets, sum_sq, statistics)
 
     parts = []
     for start in range(0, max(count, 1), chunk):  # an empty batch still calls the head: its parameters take part
         args = (hidden[start : start + chunk], labels[start : start + chunk])
-        parts.append(checkpoint(run, *args, use_reentrant=False) if recompute else run(*args))
+        parts.append(checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False) if recompute else run(*args))
     return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class _FusedLabelLogps(torch.autograd.Function):
+    """As `_LabelLogps`, in one compiled pass over the logits, which keep their type and are overwritten in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, sum_sq: bool, statistics: bool) -> tuple[Tensor, ...]:
+        logps, lse, *rest = fused.label_scores(logits, labels)
+        ctx.save_for_backward(labels, lse)
+        ctx.logits = logits if ctx.needs_input_grad[0] else None
+        ctx.mark_non_differentiable(*rest)
+        return logps, *rest
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        labels, lse = ctx.saved_tensors
+        assert ctx.logits is not None, "the backward of token log-probs can run once only"
+        logits, ctx.logits = ctx.logits, None
+        return fused.label_gradients_(logits, labels, lse, grad), None, None, None
 
 
 class _LabelLogps(torch.autograd.Function):

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from align.engine import unshared
-from align.engine.attention import base_implementation, restore, use_backend
+from align.engine.attention import prepare, restore, use_backend
 from align.engine.layout import TreeBatch
 from align.engine.lm_head import TokenScores, head_of, score_tokens
 
@@ -63,7 +63,8 @@ def install(model: PreTrainedModel, backend: str) -> None:
     """Teach a causal LM the call `model(tree_batch=..., ...)`, which returns a `TreeOutput`.
 
     The forward itself is patched, so that the call passes through DDP, DeepSpeed, FSDP and PEFT wrappers like any
-    other; without `tree_batch` the model behaves as before. Installing again changes the backend.
+    other; without `tree_batch` the model behaves as before. Installing again changes the backend. A copy of an
+    installed model is one, too, with weights of its own.
 
     Args:
         model: the bare model (PEFT: its base model).
@@ -77,17 +78,24 @@ def install(model: PreTrainedModel, backend: str) -> None:
     model._align_backend = backend
     if hasattr(model.forward, "_align_tree"):
         return
-    original = model.forward
+    # Kept as attributes of the model, not of the patch, and bound methods both: a copy of the model gets its own.
+    model._align_plain_forward = model.forward
+    model.forward = types.MethodType(_forward_of(type(model)), model)
 
-    @functools.wraps(type(model).forward)
-    def forward(self: PreTrainedModel, *args: Any, tree_batch: TreeBatch | None = None, want: Wanted = Wanted(), **kwargs: Any) -> Any:
+
+@functools.cache
+def _forward_of(kind: type[PreTrainedModel]) -> Callable[..., Any]:
+    """The forward of installed models of a class."""
+
+    @functools.wraps(kind.forward)
+    def forward(self: Any, *args: Any, tree_batch: TreeBatch | None = None, want: Wanted = Wanted(), **kwargs: Any) -> Any:
         if tree_batch is None:
-            return original(*args, **kwargs)
+            return self._align_plain_forward(*args, **kwargs)
         assert not args, "a call with `tree_batch` names its arguments"
-        return _tree_forward(self, original, tree_batch, want, kwargs)
+        return _tree_forward(self, tree_batch, want, kwargs)
 
     forward._align_tree = True  # type: ignore[attr-defined]
-    model.forward = types.MethodType(forward, model)
+    return forward
 
 
 def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, want: Wanted | None = None) -> TreeOutput:
@@ -112,15 +120,13 @@ def node_sums(token_values: Tensor, batch: TreeBatch) -> Tensor:
     return sums.index_add(0, batch.token_node, token_values.to(kind))
 
 
-def _tree_forward(
-    model: PreTrainedModel, original: Callable[..., Any], batch: TreeBatch, want: Wanted, kwargs: dict[str, Any]
-) -> TreeOutput:
+def _tree_forward(model: PreTrainedModel, batch: TreeBatch, want: Wanted, kwargs: dict[str, Any]) -> TreeOutput:
     if want.router_loss:
         kwargs["output_router_logits"] = True
     backend: str = model._align_backend
     vocab = model.config.get_text_config().vocab_size
     if backend == MODEL_LOGITS:
-        rows, out = unshared.rows(batch), original(**kwargs, output_hidden_states=want.hidden_sums)
+        rows, out = unshared.rows(batch), model._align_plain_forward(**kwargs, output_hidden_states=want.hidden_sums)
         hidden = rows.select(out.hidden_states[-1]) if want.hidden_sums else None
         scores = score_tokens(lambda logits: logits, rows.select(out.logits), batch.labels, vocab, want.sum_sq_probs, want.statistics)
         return _output(scores, model, out, rows.weights, want, hidden, batch)
@@ -128,7 +134,7 @@ def _tree_forward(
         rows, out = unshared.rows(batch), model.base_model(**kwargs)
         hidden, weights = rows.select(out.last_hidden_state), rows.weights
     else:
-        batch.layout.softcap = base_implementation(model) != "sdpa"  # transformers' sdpa leaves soft-capping out
+        prepare(batch.layout, model, backend)
         # A four-dimensional mask stops transformers from building one of its own; the backends read the layout.
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
         kwargs |= {"position_ids": batch.position_ids, "attention_mask": mask, "tree_layout": batch.layout, "use_cache": False}

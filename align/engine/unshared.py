@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from align.engine.layout import TreeBatch
+from align.engine.layout import Span, TreeBatch
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def rows(batch: TreeBatch) -> Rows:
     """Unroll a packed batch. Right padding is harmless: the models are causal and padding is never read."""
     spans = batch.layout.spans
     parents = {span.parent for span in spans}
-    leaves = [number for number in range(len(spans)) if number not in parents]
+    leaves = [n for n, span in enumerate(spans) if n not in parents and span.start < batch.layout.used]
     device = batch.input_ids.device
-    first_row: dict[int, int] = {}
+    row_of_span: dict[int, int] = {-1: 0}
     ids, weights = [], []
     for number, leaf in enumerate(leaves):
         path = batch.layout.path(leaf)
@@ -47,10 +47,10 @@ def rows(batch: TreeBatch) -> Rows:
         weights.append(_leaf_weight(batch, path[-1]).expand(len(index)))
         ancestor = leaf
         while ancestor >= 0:
-            first_row.setdefault(ancestor, number)
+            row_of_span.setdefault(ancestor, number)
             ancestor = spans[ancestor].parent
     mask = pad_sequence([torch.ones_like(run) for run in ids], batch_first=True)
-    row_of_node = torch.tensor([first_row[n] for n in range(len(spans))], device=device)
+    row_of_node = torch.tensor([row_of_span[span] for span in batch.node_spans], device=device)
     return Rows(
         inputs={"input_ids": pad_sequence(ids, batch_first=True), "attention_mask": mask},
         weights=pad_sequence(weights, batch_first=True),
@@ -59,5 +59,5 @@ def rows(batch: TreeBatch) -> Rows:
     )
 
 
-def _leaf_weight(batch: TreeBatch, leaf: object) -> Tensor:
-    return batch.multiplicity[leaf.start].clamp(min=1.0)  # type: ignore[attr-defined]
+def _leaf_weight(batch: TreeBatch, leaf: Span) -> Tensor:
+    return batch.multiplicity[leaf.start].clamp(min=1.0)

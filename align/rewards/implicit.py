@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from align.engine import TokenTree, choose_backend, pack, tree_scores
+from align.engine.attention import Use
+from align.engine.row_lengths import RowLengths
 
 Row = list[tuple[int, list[int]]]  # of a packed row: prompts by number, each with its responses that stand in it
 
@@ -21,8 +23,9 @@ class ResponseScorer:
         backend, of the tree attention.
         """
         self._model = model.eval().requires_grad_(False)
-        self._backend = choose_backend(model, backend).backend
-        self._max_tokens = max_tokens
+        choice = choose_backend(model, backend, use=Use.of(model, training=False))
+        self._backend, self._max_tokens = choice.backend, max_tokens
+        self._row_length = RowLengths(max_tokens) if choice.pads_rows else None
 
     @torch.no_grad()
     def logps(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]) -> list[list[Tensor]]:
@@ -37,7 +40,7 @@ class ResponseScorer:
         """
         found: list[list[Tensor]] = [[] for _ in prompts]
         for row in self._rows(prompts, responses):
-            batch = pack([_leaves(prompts[i], [responses[i][k] for k in chosen]) for i, chosen in row], score_free=True)
+            batch = pack([_leaves(prompts[i], [responses[i][k] for k in chosen]) for i, chosen in row], True, self._row_length)
             scores = tree_scores(self._model, batch.to(self._model.device), self._backend).logps
             assert scores is not None
             runs = iter(scores.float().cpu().split(batch.node_lengths[batch.free].tolist()))

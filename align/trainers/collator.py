@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from align.engine import TokenTree, TreeBatch, pack
+from align.engine import Layout, TokenTree, TreeBatch, pack
 from align.engine.tokenize import truncate
 from align.errors import AlignError
 
@@ -46,12 +46,16 @@ class TreeCollator:
         max_length, truncation_mode: see `align.engine.tokenize.truncate`.
         score_free: also score leaves without an edge.
         reads_margins: whether the loss reads the edges' margins.
+        row_length: how long a row is made for the tokens it needs (`align.engine.row_lengths`); None: no padding.
+        plans: what is made ready for the attention backend, by key: each row → index tensors.
     """
 
     max_length: int | None = None
     truncation_mode: str = "keep_start"
     score_free: bool = False
     reads_margins: bool = True
+    row_length: Callable[[int], int] | None = None
+    plans: Mapping[Hashable, Callable[[Layout], Any]] = field(default_factory=dict)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns `trees` (a `TreeBatch`), `edge_weights` `[E]` (whose length tells the trainer's evaluation loop the
@@ -68,7 +72,10 @@ class TreeCollator:
             raise AlignError(
                 "an edge has a `margin`, which none of the losses in `loss_type` reads: use sigmoid, flex or hinge, or leave it out"
             )
-        return pack([self.truncated(tree) for tree in trees], self.score_free)
+        batch = pack([self.truncated(tree) for tree in trees], self.score_free, self.row_length)
+        for key, make in self.plans.items():
+            batch.layout.plan(key, make)
+        return batch
 
     def truncated(self, tree: TokenTree) -> TokenTree:
         """The tree cut to `max_length`."""
@@ -88,9 +95,8 @@ def collate(collator: Callable[[Sequence[Any]], dict[str, Any]], examples: Seque
 def idle_batch() -> TreeBatch:
     """What a rank without a tree of its own scores, so that it takes part in every collective call: two tokens that count nowhere."""
     batch = pack([TokenTree([[0], [0]], [-1, 0], [], [], [])], score_free=True)
-    batch.free = batch.free[:0]
-    batch.multiplicity = torch.ones_like(batch.multiplicity)  # no router loss of no token
-    return batch
+    ones = torch.ones_like(batch.multiplicity)  # no router loss of no token
+    return replace(batch, free=batch.free[:0], counts=torch.zeros_like(batch.counts), multiplicity=ones)
 
 
 def trees_from_padded_pairs(inputs: Mapping[str, torch.Tensor]) -> list[TokenTree]:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from trl import DPOConfig
 
 from align.engine import BACKENDS
+from align.engine.attention import described
 from align.engine.model import MODEL_LOGITS, UNSHARED
 from align.errors import nearest
 from align.losses import F_DIVERGENCES, Loss, expand
@@ -34,7 +36,10 @@ class PreferenceConfig(DPOConfig):
         ValueError: on construction, for an unknown name or a setting that its loss cannot use.
     """
 
-    attention_backend: str = _setting("auto", "Tree attention: auto, cascade, gather, dense, flex, unshared.")
+    attention_backend: str = _setting(
+        "auto", f"Tree attention: auto (the quickest that is exact), unshared (no sharing), or {described()}."
+    )
+    logging_nan_inf_filter: bool = _setting(False, "Leave NaN and infinite losses out of the logged mean; looking costs a wait per step.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")
     global_batch_size: int | None = _setting(
         None,
@@ -87,6 +92,8 @@ class PreferenceConfig(DPOConfig):
 
     def __post_init__(self) -> None:
         self._accumulate_to_global_batch()
+        if self.accelerator_config is None and self.dataloader_pin_memory and torch.cuda.is_available():  # type: ignore[has-type]
+            self.accelerator_config = {"non_blocking": True}  # a batch is copied while the step before it still runs
         super().__post_init__()
         check_targets(self.columns)
         self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))

@@ -50,22 +50,20 @@ def add_batch(
     metrics: MetricSums, scores: TreeOutput, edges: dict[str, Tensor], batch: TreeBatch, beta: float, aux_loss: Tensor | None
 ) -> None:
     """The metrics of trl.DPOTrainer, by its names, for one batch; means over edges, or over tokens where it is a token's."""
-    ones = torch.ones_like(batch.weights)
-    count = ones.sum()
+    count = torch.ones_like(batch.weights).sum()
     assert scores.entropy is not None
     assert scores.mean_logits is not None
     assert scores.is_top1 is not None
-    in_edge = torch.zeros(batch.num_nodes, device=ones.device)
-    in_edge[batch.chosen] = 1
-    in_edge[batch.rejected] = 1
-    tokens = batch.node_lengths * in_edge
-    metrics.add("entropy", (node_sums(scores.entropy, batch) * in_edge).sum(), tokens.sum())
+    lengths = {"chosen": batch.node_lengths[batch.chosen], "rejected": batch.node_lengths[batch.rejected]}
+    in_edge = torch.zeros(batch.num_nodes, device=count.device)
+    in_edge.index_fill_(0, batch.chosen, 1.0).index_fill_(0, batch.rejected, 1.0)
+    metrics.add("entropy", (node_sums(scores.entropy, batch) * in_edge).sum(), (batch.node_lengths * in_edge).sum())
     logits = node_sums(scores.mean_logits, batch)
     for side, nodes in (("chosen", batch.chosen), ("rejected", batch.rejected)):
-        metrics.add(f"logits/{side}", logits[nodes].sum(), batch.node_lengths[nodes].sum())
+        metrics.add(f"logits/{side}", logits[nodes].sum(), lengths[side].sum())
         metrics.add(f"logps/{side}", edges[f"{side}_logps"].sum(), count)
     top1 = node_sums(scores.is_top1, batch)
-    metrics.add("mean_token_accuracy", top1[batch.chosen].sum(), batch.node_lengths[batch.chosen].sum())
+    metrics.add("mean_token_accuracy", top1[batch.chosen].sum(), lengths["chosen"].sum())
     kind = "logratios" if "chosen_logratios" in edges else "logps"
     chosen, rejected = beta * edges[f"chosen_{kind}"].detach(), beta * edges[f"rejected_{kind}"].detach()
     metrics.add("rewards/chosen", chosen.sum(), count)

@@ -12,6 +12,7 @@ from align.engine import TreeBatch, node_sums
 from align.losses import Loss, evaluate, f_divergence_score, wpo_weights
 
 NORMALIZERS = ("edge", "chosen_token", "free_node")
+"""What losses are averaged over, in the order of `TreeBatch.counts`."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,6 @@ class Objective:
         return any(loss.per == "free_node" for loss, _ in self.losses)
 
 
-def counts(batch: TreeBatch) -> Tensor:
-    """What this batch adds to the step's denominators: `[3]`, in the order of `NORMALIZERS`."""
-    chosen_tokens = (batch.node_lengths[batch.chosen] * batch.weights).sum()
-    return torch.stack([batch.weights.sum(), chosen_tokens, torch.tensor(float(len(batch.free)), device=batch.weights.device)])
-
-
 def edge_tensors(logps: Tensor, ref_logps: Tensor | None, batch: TreeBatch, objective: Objective) -> dict[str, Tensor]:
     """The tensors that losses ask for by name (`align.losses.registry`).
 
@@ -103,11 +98,9 @@ def _edge_logps(token_logps: Tensor, side: str, batch: TreeBatch, ld_alpha: floa
     if ld_alpha is None or not len(nodes):
         return sums[nodes]
     shared = torch.minimum(batch.node_lengths[batch.chosen], batch.node_lengths[batch.rejected])
-    starts = batch.node_lengths.cumsum(0) - batch.node_lengths  # scored tokens stand node after node
-    heads = []
-    for start, length in zip(starts[nodes].tolist(), shared.tolist(), strict=True):
-        heads.append(token_logps[start : start + length].sum())
-    head = torch.stack(heads).to(sums.dtype)
+    starts = (batch.node_lengths.cumsum(0) - batch.node_lengths)[nodes]  # scored tokens stand node after node
+    running = torch.nn.functional.pad(token_logps.double().cumsum(0), (1, 0))  # in float64: differences of it lose no digit
+    head = (running[starts + shared] - running[starts]).to(sums.dtype)
     return head + ld_alpha * (sums[nodes] - head)
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
+from align.engine import Layout, TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
+from align.engine.attention import Use, plans_for
+from align.engine.compiling import compile_layers
 from align.engine.generate import sample_responses
-from align.engine.model import UNSHARED
-from align.engine.probe import cannot_share
+from align.engine.model import MODEL_LOGITS, UNSHARED
+from align.engine.probe import cannot_share, pads_rows, preference
+from align.engine.row_lengths import RowLengths
 from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
+from align.trainers.acceleration import compiles, keep_choice, kept_choice, unknown_to_trl, use_liger, without_fused_head
 from align.trainers.collator import (
     PAIR_COLUMNS,
     TREE_COLUMNS,
@@ -29,7 +32,7 @@ from align.trainers.collator import (
 from align.trainers.config import PreferenceConfig
 from align.trainers.data import Preparation, StreamSummary, as_dataset
 from align.trainers.monitor import ThreeDMonitor
-from align.trainers.objective import Objective, counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
+from align.trainers.objective import Objective, edge_tensors, edge_wpo_weights, loss_sums, normalize
 from align.trainers.reference_trainer import ReferenceTrainer
 from align.trainers.sharding import check_fsdp, is_sharded
 
@@ -72,7 +75,7 @@ class PreferenceTrainer(ReferenceTrainer):
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
-        with _settings_trl_does_not_know(args):
+        with unknown_to_trl(args):
             super().__init__(
                 model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
             )
@@ -117,18 +120,71 @@ class PreferenceTrainer(ReferenceTrainer):
         if self._backend is not None:
             return
         policy = self._bare(self.model)
+        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
+        for model in models:
+            without_fused_head(model)
+        use_liger(self.args, self.accelerator.device, *models)
         prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
         if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
-            self._backend = UNSHARED
-            install(policy, UNSHARED)
-        elif is_sharded(self.args):  # a sharded model cannot be probed before it is wrapped: what its configuration tells must do
-            wanted = "cascade" if self.args.attention_backend == "auto" else self.args.attention_backend
-            self._backend = UNSHARED if cannot_share(policy) else wanted
-            install(policy, self._backend)
+            self._set_backend(UNSHARED)
+        elif is_sharded(self.args):  # probed when it is wrapped; until then, what its configuration tells must do
+            order = preference(policy, self.args.attention_backend, self._use())[0]
+            self._set_backend(UNSHARED if cannot_share(policy) else order[0])
         else:
-            self._backend = choose_backend(policy, self.args.attention_backend).backend
-        if self.ref_model is not None:
-            install(self._bare(self.ref_model), self._backend)
+            self._set_backend(self._quickest_backend(policy))
+
+    def _quickest_backend(self, policy: PreTrainedModel) -> str:
+        """The backend that this training began with, or the one that is chosen now; the main process's choice on every rank."""
+        kept = kept_choice(self.args, self.accelerator.device)
+        choice = choose_backend(policy, kept or self.args.attention_backend, use=self._use(), sample=self._sample_row)
+        if self.accelerator.is_main_process:
+            keep_choice(self.args, self.accelerator.device, choice)
+        return str(broadcast_object_list([choice.backend])[0])
+
+    def _use(self) -> Use:
+        """How the policy is going to be called."""
+        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = halves.get(self.accelerator.mixed_precision, self._bare(self.model).dtype)
+        return Use(self.accelerator.device, dtype, compiled=compiles(self.args))
+
+    def _set_backend(self, backend: str) -> None:
+        """Install a backend in policy and reference, and have the collator make what it reads."""
+        self._backend = backend
+        policy = self._bare(self.model)
+        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
+        shared = backend not in (UNSHARED, MODEL_LOGITS)
+        for model in models:
+            install(model, backend)
+            if shared and self._use().compiled:
+                compile_layers(model, self.args.torch_compile_backend or "inductor", self.args.torch_compile_mode)
+        self._collator.plans = plans_for(policy, backend, self._use()) if shared else {}
+        padded = pads_rows(policy, backend, self._use())
+        self._collator.row_length = RowLengths(self.args.max_tokens_per_batch) if padded else None
+
+    def _sample_row(self) -> Layout:
+        """The structure of a row like those to come."""
+        count = self.args.per_device_train_batch_size
+        budget = self.args.max_tokens_per_batch
+        trees: list[TokenTree] = []
+        for example in self.train_dataset:
+            trees.append(token_tree(example))
+            if (sum(map(len, (run for tree in trees for run in tree.tokens))) >= budget) if budget else (len(trees) == count):
+                break
+        return self._collator.pack(trees).layout
+
+    def _check_reference(self) -> None:
+        self._confirm_backend()
+        super()._check_reference()
+
+    def _confirm_backend(self) -> None:
+        """Probe a policy whose weights are spread over ranks, now that it is wrapped; all ranks take part."""
+        if not is_sharded(self.args) or self._backend in (UNSHARED, MODEL_LOGITS, None):
+            return
+        backend = self._backend
+        with self._quiet_model() as model:
+            self._backend = choose_backend(self._bare(self.model), backend, use=self._use(), through=model, worst=_largest_of_ranks).backend
+        if self._backend != backend:
+            self._set_backend(self._backend)
 
     def _scores(self, model: Any, batch: TreeBatch, want: Wanted | None = None) -> TreeOutput:
         assert self._backend is not None
@@ -152,7 +208,7 @@ class PreferenceTrainer(ReferenceTrainer):
         """The denominators of the whole optimizer step: `[3]`, summed over accumulation steps and ranks."""
         if not batch_samples:
             return None
-        total = torch.stack([counts(self._tree_batch(inputs)) for inputs in batch_samples]).sum(0).to(device)
+        total = torch.stack([self._tree_batch(inputs).counts for inputs in batch_samples]).sum(0).to(device)
         return self.accelerator.reduce(total, "sum")
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None) -> Any:
@@ -171,7 +227,7 @@ class PreferenceTrainer(ReferenceTrainer):
             edges["wpo_weights"] = edge_wpo_weights(scores.logps, scores.log_sum_sq_probs, batch, self.objective.wpo_max_weight)
         sums = loss_sums(edges, batch, self.objective, self._beta_rejected())
         if step_counts is None or mode == "eval":
-            loss = normalize(sums, counts(batch))
+            loss = normalize(sums, batch.counts)
         else:  # ranks are averaged by the backward, so that each contributes its sum times their number
             loss = normalize(sums, step_counts) * self.accelerator.num_processes
         if self.aux_loss_enabled:
@@ -180,7 +236,7 @@ class PreferenceTrainer(ReferenceTrainer):
         if batch.idle:  # every parameter has its gradient, of zero
             loss = loss + 0.0 * scores.logps.sum()
         if mode == "eval":
-            metric_sums.add_loss(self._batch_metrics[mode], sums, counts(batch))
+            metric_sums.add_loss(self._batch_metrics[mode], sums, batch.counts)
         metric_sums.add_batch(self._batch_metrics[mode], scores, edges, batch, self.beta, scores.aux_loss)
         if mode == "train":
             self._total_train_tokens += 0 if batch.idle else batch.layout.length
@@ -264,11 +320,7 @@ def _objective(args: PreferenceConfig) -> Objective:
     )
 
 
-@contextlib.contextmanager
-def _settings_trl_does_not_know(args: PreferenceConfig) -> Iterator[None]:
-    """Our registry decides which losses take an f-divergence; trl's own list is shown the default."""
-    kind, args.f_divergence_type = args.f_divergence_type, "reverse_kl"
-    try:
-        yield
-    finally:
-        args.f_divergence_type = kind
+def _largest_of_ranks(difference: float) -> float:
+    """NaN where any rank has it."""
+    values: list[float] = gather_object([difference])
+    return float("nan") if any(value != value for value in values) else max(values)

@@ -112,3 +112,21 @@ def test_an_adapter_trains_alike_where_weights_are_sharded(folder):
     for curve, saved in found.values():
         assert curve == pytest.approx(losses, abs=1e-4)
         assert torch.allclose(saved, log_probs, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [pytest.param("ddp", marks=MORE), pytest.param("zero2", marks=MORE), "fsdp2"])
+def test_compiled_layers_train_alike(mode, alone, folder):
+    """With graphs that run as they are: what matters here is that layers are compiled beneath the wrappers."""
+    recipe = spread.write_recipe(folder, f"compiled-{mode}", torch_compile=True, torch_compile_backend="aot_eager")
+    found = spread.train(spread.on_cpu(folder, mode), recipe)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert spread.curve(folder / f"compiled-{mode}/checkpoint-20").losses == pytest.approx(alone[0].losses, abs=1e-4)
+    assert torch.allclose(spread.log_probs(folder / f"compiled-{mode}"), alone[1], atol=1e-3)
+
+
+def test_where_weights_come_and_go_nothing_is_compiled_and_the_run_says_so(alone, folder):
+    recipe = spread.write_recipe(folder, "compiled-zero3", torch_compile=True, num_train_epochs=1)
+    found = spread.train(spread.on_cpu(folder, "zero3"), recipe)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert "torch_compile: layers whose weights ZeRO-3 gathers and frees cannot be compiled; it goes on without." in found.stderr
+    assert spread.curve(folder / "compiled-zero3/checkpoint-10").losses == pytest.approx(alone[0].losses[:10], rel=1e-2, abs=1e-2)

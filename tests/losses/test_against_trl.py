@@ -10,7 +10,7 @@ from trl import DPOTrainer
 from align.engine import TokenTree, pack
 from align.losses import LOSSES, evaluate
 from align.trainers import PreferenceConfig
-from align.trainers.objective import counts, edge_tensors, edge_wpo_weights, loss_sums, normalize
+from align.trainers.objective import edge_tensors, edge_wpo_weights, loss_sums, normalize
 from align.trainers.trainer import _objective
 
 TRL_LOSSES = [
@@ -79,7 +79,7 @@ class Case:
         edges = edge_tensors(logps, ref, batch, objective)
         if args.use_weighting:
             edges["wpo_weights"] = edge_wpo_weights(logps, together(*self.sum_sq), batch, args.wpo_max_weight)
-        return normalize(loss_sums(edges, batch, objective, args.beta_rejected), counts(batch))
+        return normalize(loss_sums(edges, batch, objective, args.beta_rejected), batch.counts)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,8 +6,9 @@ carries `tree_layout`: then its attention follows the tree.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -16,36 +17,25 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from align.engine.attention.cascade import cascade_attention
-from align.engine.attention.flex import flex_attention_tree
-from align.engine.attention.masked import dense_attention, gather_attention, tree_mask
+from align.engine.attention import kernels, plans
+from align.engine.attention.flex import block_mask, flex_attention_tree
+from align.engine.attention.masked import tree_mask
+from align.engine.attention.registry import (
+    BACKENDS,
+    Backend,
+    Layer,
+    Use,
+    candidates,
+    described,
+    layers_of,
+    serving,
+    tree_attention,
+    windows_of,
+)
 from align.engine.layout import Layout
 
-BACKENDS = ("cascade", "gather", "dense", "flex")
 _PREFIX = "align_"
-
-
-def tree_attention(
-    backend: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> Tensor:
-    """Tree attention by the named backend; cascade and flex leave to gather what they cannot do (windows shorter than
-    the row's longest path, soft-capping, sinks). Shapes as in `gather_attention`."""
-    if window is not None and window >= layout.max_position:
-        window = None
-    if backend == "cascade" and window is None and softcap is None and sinks is None:
-        return cascade_attention(q, k, v, layout, scale)
-    if backend == "flex" and sinks is None:
-        return flex_attention_tree(q, k, v, layout, scale, window, softcap)
-    attend = dense_attention if backend == "dense" else gather_attention
-    return attend(q, k, v, layout, scale, window, softcap, sinks)
+_interrupting = torch.compiler.disable(tree_attention)  # loops and flash calls of changing sizes are no part of a compiled layer
 
 
 def use_backend(model: PreTrainedModel, backend: str) -> None:
@@ -76,6 +66,26 @@ def base_implementation(model: PreTrainedModel) -> str:
     return name.split("_over_", 1)[1] if name.startswith(_PREFIX) else name
 
 
+def prepare(layout: Layout, model: PreTrainedModel, backend: str) -> None:
+    """Make what a compiled layer reads of the row: nothing is made inside of a compiled graph."""
+    if BACKENDS[backend].compiled:
+        for window in windows_of(model.config.get_text_config()):
+            block_mask(layout, window)
+
+
+def plans_for(model: PreTrainedModel, backend: str, use: Use) -> dict[Hashable, Callable[[Layout], Any]]:
+    """The plans that the backends of a model's layers read, by key: each a function of the row."""
+    wanted: dict[Hashable, Callable[[Layout], Any]] = {}
+    for layer in layers_of(model, use):
+        name = serving(backend, layer).name
+        varlen = kernels.has_varlen(layer.device, layer.dtype, layer.head_dim)
+        if name == "flex":
+            wanted["blocks", layer.window] = functools.partial(plans.blocks, window=layer.window)
+        elif varlen and name in ("cascade", "gather"):
+            wanted |= {"levels": plans.levels} if name == "cascade" else {"paths": plans.paths}
+    return wanted
+
+
 def _interface(backend: str, base: str) -> Callable[..., Any]:
     def attention(
         module: Any,
@@ -95,11 +105,15 @@ def _interface(backend: str, base: str) -> Callable[..., Any]:
             extra = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
             kwargs |= {name: value for name, value in extra.items() if value is not None}
             return _plain(base, module)(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
-        _refuse_what_a_tree_cannot(module, dropout, sliding_window)
+        if not torch.compiler.is_compiling():  # the probe has called every layer outside of a compiled graph
+            _refuse_what_a_tree_cannot(module, dropout, sliding_window)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         query, key, value = _one_dtype(query, key, value)
-        cap = softcap if tree_layout.softcap else None
-        out = tree_attention(backend, query, key, value, tree_layout, scale, sliding_window, cap, s_aux)
+        cap = softcap if base != "sdpa" else None  # transformers' sdpa leaves soft-capping out
+        if BACKENDS[backend].compiled and torch.compiler.is_compiling():
+            out = flex_attention_tree(query, key, value, tree_layout, scale, sliding_window, cap, s_aux)
+        else:
+            out = _interrupting(backend, query, key, value, tree_layout, scale, sliding_window, cap, s_aux)
         return out.transpose(1, 2).contiguous(), None
 
     return attention
@@ -129,4 +143,7 @@ def _refuse_what_a_tree_cannot(module: Any, dropout: float, window: int | None) 
         raise NotImplementedError(f"{type(module).__name__} has {layer_types[module.layer_idx]} layers that tell their span by a mask only")
 
 
-__all__ = ["BACKENDS", "base_implementation", "restore", "tree_attention", "tree_mask", "use_backend"]
+__all__ = [
+    "BACKENDS", "Backend", "Layer", "Use", "base_implementation", "candidates", "described", "layers_of", "plans_for", "prepare", "restore",
+    "serving", "tree_attention", "tree_mask", "use_backend", "windows_of",
+]  # fmt: skip
