@@ -3,6 +3,7 @@
     python scripts/bench.py                      # every row; about half an hour on two cores, nearly all of it trl's
     python scripts/bench.py --rows pairs hh      # some rows
     python scripts/bench.py --repeats 5 --json bench.json
+    python scripts/bench.py --device cuda        # the tables of bench_gpu.py
 
 A step is loss, backward and optimizer step on one batch, the reference's forward included. Contenders take turns in
 one process; the median is reported. Memory is each contender's peak above its loaded models, in a process of its own.
@@ -39,15 +40,17 @@ from align.trainers.collator import record_of
 BETA = 0.1
 
 
-def _tokens(n: int, rng: random.Random, vocab: int) -> list[int]:
+def tokens(n: int, rng: random.Random, vocab: int) -> list[int]:
+    """`n` random tokens."""
     return [rng.randrange(3, vocab) for _ in range(n)]
 
 
 def _pair(prompt: int, chosen: int, rejected: int, rng: random.Random, vocab: int) -> TokenTree:
-    return TokenTree([_tokens(n, rng, vocab) for n in (prompt, chosen, rejected)], [-1, 0, 0], [(1, 2)], [1.0], [0.0])
+    return TokenTree([tokens(n, rng, vocab) for n in (prompt, chosen, rejected)], [-1, 0, 0], [(1, 2)], [1.0], [0.0])
 
 
-def _lognormal(median: float, sigma: float, longest: int, rng: random.Random) -> int:
+def lognormal(median: float, sigma: float, longest: int, rng: random.Random) -> int:
+    """A length from a lognormal distribution, 4 to `longest`."""
     return max(4, min(longest, int(rng.lognormvariate(0.0, sigma) * median)))
 
 
@@ -63,27 +66,27 @@ def long_prompts(vocab: int, rng: random.Random) -> list[TokenTree]:
 
 def ultrafeedback(vocab: int, rng: random.Random) -> list[TokenTree]:
     """8 pairs with lengths like UltraFeedback's: short prompts, long answers, both widely spread."""
-    return [_pair(*(_lognormal(m, s, 1024, rng) for m, s in ((120, 0.9), (220, 0.7), (180, 0.8))), rng, vocab) for _ in range(8)]
+    return [_pair(*(lognormal(m, s, 1024, rng) for m, s in ((120, 0.9), (220, 0.7), (180, 0.8))), rng, vocab) for _ in range(8)]
 
 
 def hh(vocab: int, rng: random.Random) -> list[TokenTree]:
     """8 pairs with lengths like HH's: conversations of many turns, short last answers."""
-    return [_pair(*(_lognormal(m, s, 1024, rng) for m, s in ((180, 0.9), (45, 0.8), (45, 0.8))), rng, vocab) for _ in range(8)]
+    return [_pair(*(lognormal(m, s, 1024, rng) for m, s in ((180, 0.9), (45, 0.8), (45, 0.8))), rng, vocab) for _ in range(8)]
 
 
 def code_group(vocab: int, rng: random.Random) -> list[TokenTree]:
     """One problem, 8 programs, 7 edges: prompt 256, programs 96."""
-    runs = [_tokens(n, rng, vocab) for n in (256, *[96] * 8)]
+    runs = [tokens(n, rng, vocab) for n in (256, *[96] * 8)]
     edges = [(1, i) for i in range(2, 9)]
     return [TokenTree(runs, [-1] + [0] * 8, edges, [1.0] * 7, [0.0] * 7)]
 
 
 def cpo_tree(vocab: int, rng: random.Random) -> list[TokenTree]:
     """One thought tree: few-shot prompt 1,000, 3 steps of 10 thoughts of 30 tokens, 27 edges."""
-    runs, parents, edges, parent = [_tokens(1000, rng, vocab)], [-1], [], 0
+    runs, parents, edges, parent = [tokens(1000, rng, vocab)], [-1], [], 0
     for _ in range(3):
         kept = len(runs)
-        runs += [_tokens(30, rng, vocab) for _ in range(10)]
+        runs += [tokens(30, rng, vocab) for _ in range(10)]
         parents += [parent] * 10
         edges += [(kept, kept + i) for i in range(1, 10)]
         parent = kept
@@ -123,7 +126,8 @@ def _model(vocab: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of special tokens alone: data sets here are tokenized already."""
     from tokenizers import Tokenizer, models
 
     vocab = {"<pad>": 0, "<eos>": 1, "<bos>": 2}
@@ -132,7 +136,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-class _RawDPOTrainer(DPOTrainer):
+class RawDPOTrainer(DPOTrainer):
     """trl's trainer on pairs that are tokenized already."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
@@ -142,12 +146,12 @@ class _RawDPOTrainer(DPOTrainer):
 def trl_step(trees: list[TokenTree], vocab: int) -> Callable[[], None]:
     """trl.DPOTrainer, its defaults but for precision and checkpointing (none, as everywhere here)."""
     pairs = as_pairs(trees)
-    trainer = _RawDPOTrainer(
+    trainer = RawDPOTrainer(
         _model(vocab),
         _model(vocab),
         DPOConfig(**_settings(len(pairs))),
         train_dataset=Dataset.from_list(pairs),
-        processing_class=_tokenizer(),
+        processing_class=tokenizer(),
     )
     return _step_of(trainer)
 
@@ -156,7 +160,7 @@ def align_step(trees: list[TokenTree], vocab: int) -> Callable[[], None]:
     """PreferenceTrainer, all trees in one packed row."""
     args = PreferenceConfig(**_settings(len(trees)), monitor_3d=False, cache_reference=False)
     data = Dataset.from_list([record_of(tree) for tree in trees])
-    return _step_of(PreferenceTrainer(_model(vocab), _model(vocab), args, train_dataset=data, processing_class=_tokenizer()))
+    return _step_of(PreferenceTrainer(_model(vocab), _model(vocab), args, train_dataset=data, processing_class=tokenizer()))
 
 
 def _settings(batch_size: int) -> dict[str, Any]:
@@ -247,14 +251,26 @@ def token_work_limit(trees: list[TokenTree]) -> float:
 def main() -> None:
     """Run the rows and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rows", nargs="+", help=f"on a CPU of {', '.join(ROWS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", help=f"on a CPU of {', '.join(CONTENDERS)} (default: all)")
+    gpu = parser.add_argument_group("on a GPU")
+    gpu.add_argument("--parts", nargs="+", help="attention, scaling, head, collating, steps, training (default: all)")
+    gpu.add_argument("--size", default="1b", choices=["1b", "tiny"], help="of the model")
+    gpu.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of the card in bfloat16 (default: an H100's)")
+    gpu.add_argument("--steps", type=int, default=50, help="batches of the training")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory of each contender in a process of its own")
     parser.add_argument("--json", help="write the figures here")
     parser.add_argument("--memory-of", nargs=2, metavar=("ROW", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.device == "cuda":
+        import bench_gpu
+
+        bench_gpu.run(options)
+        return
+    options.rows, options.contenders = options.rows or list(ROWS), options.contenders or list(CONTENDERS)
     torch.set_num_threads(options.threads)
     if options.memory_of:
         peak_memory(*options.memory_of)
