@@ -82,7 +82,9 @@ def write_model(folder: Path) -> None:
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     settings: dict[str, Any] = {"vocab_size": 4096, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
     core.train_from_iterator([text(rng, words(rng), 500_000)], trainers.BpeTrainer(special_tokens=["<pad>", "<eos>"], **settings))
-    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<eos>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<eos>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", chat_template=template)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -130,15 +132,20 @@ def first_step(model: str, data: str, folder: str, options: dict[str, Any]) -> d
     ready = time.monotonic() - began
     trainer.train()
     return {
-        "records": len(trainer.train_dataset), "imported": imported, "resident": resident("VmHWM"), "own": max(watch.most, resident("RssAnon")),
-        "to_data": ready, "to_step": time.monotonic() - began,
+        "records": len(trainer.train_dataset), "imported MB": imported, "resident MB": resident("VmHWM"),
+        "own MB": max(watch.most, resident("RssAnon")), "to data s": ready, "to step s": time.monotonic() - began,
     }  # fmt: skip
 
 
 def measure(model: Path, data: Path, options: dict[str, Any]) -> dict[str, Any]:
     """`first_step` in a process of its own, with a cache of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HF_DATASETS_CACHE": f"{folder}/cache", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+        environment = {
+            **os.environ,
+            "HF_DATASETS_CACHE": f"{folder}/cache",
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        }
         command = [sys.executable, __file__, "--child", str(model), str(data), folder, json.dumps(options)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
@@ -153,7 +160,9 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, default="text")
     parser.add_argument("--parquet", action="store_true", help="read a Parquet file instead of a JSONL file")
     parser.add_argument("--model", type=Path, help="a model's folder (default: a random one)")
-    parser.add_argument("--training", type=json.loads, default={}, help='further settings as JSON, such as \'{"max_tokens_per_batch": 8192}\'')
+    parser.add_argument(
+        "--training", type=json.loads, default={}, help="further settings as JSON, such as '{\"max_tokens_per_batch\": 8192}'"
+    )
     parser.add_argument("--data", type=json.loads, default={}, help="further settings of `data`, as JSON")
     parser.add_argument("--child", nargs=4, metavar=("MODEL", "DATA", "FOLDER", "OPTIONS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -164,7 +173,8 @@ def main() -> None:
         model, data = options.model or Path(folder) / "model", Path(folder) / "pairs.jsonl"
         if options.model is None:
             write_model(model)
-        print(f"{'pairs':>8} {'file MB':>8} {'imported MB':>12} {'resident MB':>12} {'own MB':>8} {'to data s':>10} {'to step s':>10} {'ms a pair':>10}")
+        columns = ("imported MB", "resident MB", "own MB", "to data s", "to step s")
+        print(f"{'pairs':>8} {'file MB':>9}" + "".join(f"{name:>13}" for name in (*columns, "ms a pair")))
         for count in options.pairs:
             write_pairs(data, options.form, count)
             source = data
@@ -175,11 +185,9 @@ def main() -> None:
                 Dataset.from_json(str(data), cache_dir=f"{folder}/cache").to_parquet(str(source))
             told = measure(model, source, {"training": options.training, "data": options.data})
             assert told["records"] == count, told
-            print(
-                f"{count:8,} {source.stat().st_size / 2**20:8.0f} {told['imported']:12.0f} {told['resident']:12.0f} {told['own']:8.0f} "
-                f"{told['to_data']:10.1f} {told['to_step']:10.1f} {1000 * told['to_step'] / count:10.3f}",
-                flush=True,
-            )
+            numbers = [told[name] for name in columns] + [1000 * told["to step s"] / count]
+            cells = "".join(f"{number:13.{3 if number < 100 else 0}f}" for number in numbers)
+            print(f"{count:8,} {source.stat().st_size / 2**20:9.0f}{cells}", flush=True)
 
 
 if __name__ == "__main__":
