@@ -215,8 +215,9 @@ def _encoded(texts: Collection[Text], tokenizer: PreTrainedTokenizerBase) -> dic
         else:
             encoded = tokenizer(some, **options)["input_ids"]
         ids |= {(text, templated): run for text, run in zip(some, encoded, strict=True)}
+    eos, eos_id = tokenizer.eos_token, tokenizer.eos_token_id
     for (text, templated), run in ids.items():
-        if not templated and run and run[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token):
+        if not templated and run and run[-1] == eos_id and not text.endswith(eos):
             ids[text, templated] = run[:-1]  # a tokenizer that ends everything it sees
     return ids
 

@@ -32,13 +32,12 @@ def tree_sizes(dataset: Dataset, max_length: int | None) -> list[int]:
         return [tree_size(token_tree(example), max_length) for example in dataset]
     sizes: list[int] = []
     for table in dataset.select_columns(columns).with_format("arrow").iter(_AT_ONCE):
-        tokens, nodes = np.zeros(len(table), np.int64), len(columns)
         if columns == ["node_ids"]:
             lists = table.column(0).combine_chunks()
-            nodes = _lengths(lists)
-            tokens += np.bincount(compute.list_parent_indices(lists), _lengths(compute.list_flatten(lists)), len(table)).astype(np.int64)
+            nodes, runs = _lengths(lists), _lengths(compute.list_flatten(lists))
+            tokens = np.bincount(compute.list_parent_indices(lists), runs, len(table)).astype(np.int64)
         else:
-            tokens += sum(_lengths(table.column(name)) for name in columns)
+            nodes, tokens = np.int64(len(columns)), np.sum([_lengths(table.column(name)) for name in columns], axis=0)
         sizes += (tokens if max_length is None else np.minimum(tokens, max_length * nodes)).tolist()
     return sizes
 
