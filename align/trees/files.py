@@ -16,6 +16,7 @@ from align.errors import AlignError
 from align.files import put, scratch_of
 from align.trees.arrow import tree_dataset
 from align.trees.columns import ColumnsError, check_sources, check_targets
+from align.trees.json_lists import NOT_JSON, is_list, items
 from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
@@ -24,7 +25,6 @@ from align.trees.records import from_record, is_tree_record, to_record
 _LINES, _TABLES = (".jsonl", ".ndjson"), {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
 FILES = (*_LINES, ".json", *_TABLES)
 """The ends of the names of files that are read; of text, also with .gz after them."""
-_NOT_JSON = (ValueError, RecursionError)  # also integers of thousands of digits, and lists a thousand deep
 LOOKED_AT = 20  # records at the beginning of a source: if all have columns that no form has, the source is refused
 
 
@@ -113,7 +113,12 @@ def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator
     try:
         # Bytes that are no UTF-8 become lone surrogates, for which a record is set aside where it is trained on.
         with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from _json_lines(file, source) if suffix in _LINES else _json_items(file.read(), source)
+            if suffix in _LINES:
+                yield from _json_lines(file, source)
+            elif is_list(file):
+                yield from _numbered(items(file), source)
+            else:
+                yield from _json_items(file.read(), source)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise AlignError(f"{source}: it is no whole gzip file: {error}") from error
 
@@ -129,16 +134,16 @@ def _json_lines(lines: Iterable[str], source: Path) -> Iterator[tuple[str, Any]]
         if line.strip():
             try:
                 record = json.loads(line)
-            except _NOT_JSON:
+            except NOT_JSON:
                 record = line.rstrip("\n")
             yield f"{source} line {number}", record
 
 
 def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a JSON list, also where it is the only list of an object (`{"data": […]}`); else JSON lines in a .json file."""
+    """The items of the only list of a JSON object (`{"data": […]}`), else the object; else JSON lines in a .json file."""
     try:
         content = json.loads(text)
-    except _NOT_JSON:
+    except NOT_JSON:
         yield from _json_lines(text.split("\n"), source)
         return
     if isinstance(content, dict):
@@ -146,8 +151,11 @@ def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
         content = lists[0] if len(lists) == 1 and not {"chosen", "nodes"} & content.keys() else [content]
     if not isinstance(content, list):
         raise AlignError(f"{source}: it holds {described(content)}: expected a list of records")
-    for number, item in enumerate(content):
-        yield f"{source} row {number}", item
+    yield from _numbered(content, source)
+
+
+def _numbered(content: Iterable[Any], source: Path) -> Iterator[tuple[str, Any]]:
+    return ((f"{source} row {number}", item) for number, item in enumerate(content))
 
 
 def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
