@@ -10,7 +10,8 @@ one step with a model of two narrow layers: what is measured is the data's way. 
 resident   the most memory that the process held, pages of mapped files included (VmHWM)
 own        the most of it that is no page of a file, which the system cannot take back
 to data    seconds from the start of reading to the trainer, ready
-to step    seconds from the start of reading to the end of the first step
+to step    seconds from the start of reading to the end of the first step; CPU s are those of all its threads, which other work on the
+           machine hardly changes
 """
 
 from __future__ import annotations
@@ -127,13 +128,14 @@ def first_step(model: str, data: str, folder: str, options: dict[str, Any]) -> d
     raw = {"model": {"name_or_path": model, "dtype": "float32"}, "data": {"train": data, **options["data"]}, "training": training}
     recipe = recipes.parse(raw, "bench")
     imported = resident("VmHWM")
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     trainer = experiment.make_trainer(recipe, model, "bench", Path(folder))
     ready = time.monotonic() - began
     trainer.train()
     return {
         "records": len(trainer.train_dataset), "imported MB": imported, "resident MB": resident("VmHWM"),
         "own MB": max(watch.most, resident("RssAnon")), "to data s": ready, "to step s": time.monotonic() - began,
+        "CPU s": time.process_time() - worked,
     }  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def main() -> None:
         model, data = options.model or Path(folder) / "model", Path(folder) / "pairs.jsonl"
         if options.model is None:
             write_model(model)
-        columns = ("imported MB", "resident MB", "own MB", "to data s", "to step s")
+        columns = ("imported MB", "resident MB", "own MB", "to data s", "to step s", "CPU s")
         print(f"{'pairs':>8} {'file MB':>9}" + "".join(f"{name:>13}" for name in (*columns, "ms a pair")))
         for count in options.pairs:
             write_pairs(data, options.form, count)
