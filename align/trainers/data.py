@@ -37,6 +37,7 @@ from align.trees import (
     tree_dataset,
     tree_of,
 )
+from align.trees.arrow import naming
 from align.trees.files import LOOKED_AT, record_dataset
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ class Preparation:
 
     def _tokenized(self, dataset: Dataset, convert: Conversion) -> Dataset:
         """On the disk, also where the data set is in memory."""
-        with _all_cores():
+        file = None if dataset.cache_files else scratch_file("tokenized")
+        with _all_cores(), naming(file or dataset.cache_files[0]["filename"]):
             return dataset.map(
                 convert.batch,
                 batched=True,
@@ -155,7 +157,7 @@ class Preparation:
                 num_proc=self.args.dataset_num_proc,
                 remove_columns=convert.removed(dataset),
                 features=convert.features(dataset),
-                cache_file_name=None if dataset.cache_files else scratch_file("tokenized"),
+                cache_file_name=file,
                 desc=f"Tokenizing {self.name} dataset",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -64,7 +65,7 @@ def on_disk(dataset: Any) -> Any:
     import pyarrow
 
     path = scratch_file("records")
-    with pyarrow.OSFile(path, "wb") as out, pyarrow.ipc.new_stream(out, dataset.features.arrow_schema) as writer:
+    with naming(path), pyarrow.OSFile(path, "wb") as out, pyarrow.ipc.new_stream(out, dataset.features.arrow_schema) as writer:
         writer.write_table(dataset.data.table, max_chunksize=_ROWS)
     return datasets.Dataset.from_file(path)
 
@@ -74,12 +75,23 @@ def scratch_file(name: str) -> str:
     return str(_scratch_folder() / f"{name}-{uuid.uuid4().hex[:8]}.arrow")
 
 
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have errors of the system say where it was written to, which Arrow's do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
+
+
 def _written(rows: Iterator[dict[str, Any]], features: Any) -> Any:
     import datasets
     import pyarrow
 
     path, schema = scratch_file("trees"), features.arrow_schema
-    with pyarrow.OSFile(path, "wb") as out, pyarrow.ipc.new_stream(out, schema) as writer:
+    with naming(path), pyarrow.OSFile(path, "wb") as out, pyarrow.ipc.new_stream(out, schema) as writer:
         while some := list(islice(rows, _ROWS)):
             writer.write_batch(pyarrow.RecordBatch.from_pylist(some, schema))
     return datasets.Dataset.from_file(path)
