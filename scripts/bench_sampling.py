@@ -122,10 +122,14 @@ def main() -> None:
                     speeds[name].append(sum(len(ids) for runs in samples[name].values() for ids in runs) / seconds)
     print(f"{options.prompts} prompts, {options.samples} samples each, {options.tokens} tokens at most, {options.repeats} turns")
     for name, values in speeds.items():
-        median, share = statistics.median(values), statistics.median(values) / statistics.median(speeds["generate"])
+        shares = [value / other for value, other in zip(values, speeds["generate"], strict=True)]
         same = same_share(samples["generate"], samples[name])
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        print(f"  {name:<9} {median:8,.0f} tokens/s ({spread})   {share:.3f} of generate   {same:.1%} the same samples", flush=True)
+        print(
+            f"  {name:<9} {statistics.median(values):8,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f})   "
+            f"{statistics.median(shares):.3f} of generate in the same turn ({min(shares):.3f} to {max(shares):.3f})   "
+            f"{same:.1%} the same samples",
+            flush=True,
+        )
     engine.close()
 
 
