@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, Sampler
 from align.engine import TokenTree
 from align.trainers.collator import PAIR_COLUMNS, token_tree
 
-_AT_ONCE = 10_000  # trees whose lengths are read together
+_AT_ONCE = 1000  # trees whose lengths are read together
 
 
 def tree_size(tree: TokenTree, max_length: int | None) -> int:
@@ -37,7 +37,8 @@ def tree_sizes(dataset: Dataset, max_length: int | None) -> list[int]:
             nodes, runs = _lengths(lists), _lengths(compute.list_flatten(lists))
             tokens = np.bincount(compute.list_parent_indices(lists), runs, len(table)).astype(np.int64)
         else:
-            nodes, tokens = np.int64(len(columns)), np.sum([_lengths(table.column(name)) for name in columns], axis=0)
+            nodes = np.full(len(table), len(columns))
+            tokens = np.sum([_lengths(table.column(name)) for name in columns], axis=0)
         sizes += (tokens if max_length is None else np.minimum(tokens, max_length * nodes)).tolist()
     return sizes
 
