@@ -49,7 +49,7 @@ _TYPES = {
     **dict.fromkeys(PAIR_COLUMNS, _IDS), "node_ids": List(_IDS), "node_parents": _IDS, "edges": List(_IDS),
     "edge_weights": _NUMBERS, "edge_margins": _NUMBERS, REASON: Value("string"), EQUAL: Value("int64"),
 }  # fmt: skip
-_THREADS, _OURS = "TOKENIZERS_PARALLELISM", "0"  # the tokenizers library's switch; other people's off is "false"
+_THREADS, _OURS = "TOKENIZERS_PARALLELISM", "0"  # the tokenizers library's switch, and off as written here; users write "false"
 _BATCH = 128  # records that go to the tokenizer at once
 _TEXT_OF_TREES = ("prompt", "prompt_messages", "nodes", "prompt_token_ids", "metadata")  # what nothing reads of a tree that is tokenized
 _WEIGHTED_PAIR_COLUMNS = (*PAIR_COLUMNS, "edge_weights", "edge_margins")
@@ -180,8 +180,10 @@ class Preparation:
         if len(kept) == len(reasons):
             return tokenized
         with UnusableRecords(self._aside if self._is_main else None) as unusable:
-            for number in (number for number, reason in enumerate(reasons) if reason):
-                unusable.add(Rejected(self._where(number, dataset[number]), reasons[number], _as_found(dataset[number])))
+            for number, reason in enumerate(reasons):
+                if reason:
+                    record = dataset[number]
+                    unusable.add(Rejected(self._where(number, record), reason, _as_found(record)))
             unusable.check(len(kept), self.args.max_rejected_share)
         assert unusable.first is not None
         if not kept:
