@@ -150,7 +150,7 @@ class Preparation:
         """On the disk, also where the data set is in memory."""
         file = None if dataset.cache_files else scratch_file("tokenized")
         with _all_cores(), naming(file or dataset.cache_files[0]["filename"]):
-            return dataset.map(
+            tokenized = dataset.map(
                 convert.batch,
                 batched=True,
                 batch_size=_BATCH,
@@ -160,6 +160,7 @@ class Preparation:
                 cache_file_name=file,
                 desc=f"Tokenizing {self.name} dataset",
             )
+        return tokenized.with_format(None)  # a transform that made the records does not make the tokens
 
     def _check_margins(self, tokenized: Dataset) -> None:
         if self.reads_margins:
