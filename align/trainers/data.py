@@ -66,39 +66,46 @@ def as_dataset(data: Any) -> Any:
     if isinstance(data, (list, tuple, Dataset, IterableDataset)) and next(iter(data), None) is None:
         raise AlignError("the data set is empty")
     if isinstance(data, (list, tuple)):
-        trees = any(isinstance(one, PreferenceTree) for one in data)
-        if not trees:
-            return on_disk(record_dataset(data))
-        return tree_dataset(one if isinstance(one, PreferenceTree) else tree_of(one) for one in data)
+        return made_on_each_node(lambda: _listed(data))
     return data
+
+
+def _listed(data: Sequence[Any]) -> Dataset:
+    if any(isinstance(one, PreferenceTree) for one in data):
+        return tree_dataset(one if isinstance(one, PreferenceTree) else tree_of(one) for one in data)
+    return on_disk(record_dataset(data))
 
 
 def made_on_each_node(make: Callable[[], Dataset]) -> Dataset:
     """A data set in files that one process of every node makes, and all of that node's map.
 
+    Args:
+        make: makes it, in one file; called by one process of each node.
+
     Raises:
-        AlignError: the making failed; on every rank, whichever it failed on.
+        AlignError: the making failed on another rank; where it failed, what it raised.
     """
     state = PartialState()
     if state.num_processes == 1:
         return make()
+    node = state.process_index - state.local_process_index
     dataset: Dataset | None = None
-    files, failure = [], ""
+    failure: Exception | None = None
     if state.is_local_main_process:
         try:
             dataset = make()
-            files = [cached["filename"] for cached in dataset.cache_files]
-        except AlignError as error:
-            failure = str(error)
-        except OSError as error:
-            failure = in_words(error)
-    told = gather_object([(state.process_index - state.local_process_index, files, failure)])
-    if reason := next((reason for _, _, reason in told if reason), None):
-        raise AlignError(reason)
+        except Exception as error:  # whatever it is, the others are not left waiting
+            failure = error
+    files = [] if dataset is None else [(node, dataset.cache_files[0]["filename"])]
+    reasons = [] if failure is None else [in_words(failure) if isinstance(failure, OSError) else str(failure) or type(failure).__name__]
+    files, reasons = gather_object(files), gather_object(reasons)
+    if failure is not None:
+        raise failure
+    if reasons:
+        raise AlignError(reasons[0])
     if dataset is None:
-        first = state.process_index - state.local_process_index
-        files = next(files for node, files, _ in told if node == first and files)
-        dataset = Dataset.from_file(files[0], indices_filename=files[1] if len(files) > 1 else None)
+        dataset = Dataset.from_file(dict(files)[node])
+    state.wait_for_everyone()  # the file is gone when its maker ends: not before the others have it
     return dataset
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from align import experiment, recipes
 from align.errors import AlignError
 from align.trainers.collator import token_tree
+from align.trainers.data import as_dataset
 from align.trees import scratch_file
 
 
@@ -30,6 +31,7 @@ def main(folder: Path, output: Path, settings: str) -> None:
         told = {
             "files": [cached["filename"] for cached in dataset.cache_files], "own": str(Path(scratch_file("none")).parent),
             "tokens": [token_tree(example).tokens for example in dataset],
+            "list": as_dataset([{"prompt": "p", "chosen": "a", "rejected": "b"}]).cache_files,
         }  # fmt: skip
     (output / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(told))
 
