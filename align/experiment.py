@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
-from align.trees import PreferenceTree, Rejected, check_rejected, locate_trees, merge_prompts, tree_dataset, write_jsonl
+from align.trainers.data import made_on_each_node
+from align.trees import PreferenceTree, Rejected, UnusableRecords, locate_trees, merged_dataset, tree_dataset, write_jsonl
 from data_pipelines.micro import start_model
 
 
@@ -185,34 +188,58 @@ def _lora(recipe: Recipe) -> Any:
 
 def _dataset(recipe: Recipe, part: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> Dataset:
     """The data set of a part of `data`, "train" or "eval"."""
-    trees = read(recipe, part, model, tokenizer, args)
-    if recipe.data.merge_prompts:
-        trees = merge_prompts(trees)
-    return tree_dataset(trees[: recipe.data.limit])
+    if getattr(recipe.data, part) == start_model.NAME:
+        from data_pipelines.micro.preferences import sample_preferences
+
+        dataset = _written(recipe, sample_preferences(model.eval(), tokenizer, count=recipe.data.limit or 400, seed=args.seed))
+    else:
+        dataset = made_on_each_node(lambda: read(recipe, part, args))
+    return dataset if recipe.data.limit is None else dataset.select(range(min(recipe.data.limit, len(dataset))))
 
 
-def read(recipe: Recipe, part: str, model: Any, tokenizer: Any, args: PreferenceConfig) -> list[PreferenceTree]:
-    """The trees of `data.train` or `data.eval`; what cannot be read is kept aside in `unreadable.jsonl`, of eval `unreadable-eval.jsonl`.
+def read(recipe: Recipe, part: str, args: PreferenceConfig) -> Dataset:
+    """The trees of `data.train` or `data.eval`, of a larger source no fewer than `data.limit`.
+
+    What cannot be read is kept aside in `unreadable.jsonl`, of eval in `unreadable-eval.jsonl`.
 
     Raises:
         AlignError: too large a share cannot be read; names the first such record.
     """
     source, split = getattr(recipe.data, part), getattr(recipe.data, f"{part}_split")
-    if source == start_model.NAME:
-        from data_pipelines.micro.preferences import sample_preferences
-
-        return sample_preferences(model.eval(), tokenizer, count=recipe.data.limit or 400, seed=args.seed)
-    located = list(locate_trees(source, split, recipe.data.columns))
-    rejected = [item for _, item in located if isinstance(item, Rejected)]
-    trees = [
-        item if item.id else replace(item, id=where) for where, item in located if isinstance(item, PreferenceTree)
-    ]  # for later errors
     aside = Path(args.output_dir or ".") / ("unreadable.jsonl" if part == "train" else f"unreadable-{part}.jsonl")
-    check_rejected(len(trees), rejected, aside if _is_main_process() else None, recipe.data.max_rejected_share)
-    if not trees:
-        first = f"; the first: {rejected[0].where}: {rejected[0].reason}" if rejected else ""
+    with UnusableRecords(aside if _is_main_process() else None) as unusable:
+        usable = Usable(locate_trees(source, split, recipe.data.columns), unusable)
+        dataset = _written(recipe, usable)
+        unusable.check(usable.count, recipe.data.max_rejected_share)
+    if not usable.count:
+        first = f"; the first: {unusable.first.where}: {unusable.first.reason}" if unusable.first else ""
         raise AlignError(f"{source}: there is no usable record{first}")
-    return trees
+    return dataset
+
+
+class Usable:
+    """The trees among located records, each with an id for later errors; the others are handed on as they come by.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self, located: Iterable[tuple[str, PreferenceTree | Rejected]], unusable: UnusableRecords) -> None:
+        """Args: the records, and who takes those that cannot be used."""
+        self.count, self._located, self._unusable = 0, located, unusable
+
+    def __iter__(self) -> Iterator[PreferenceTree]:
+        for where, item in self._located:
+            if isinstance(item, Rejected):
+                self._unusable.add(item)
+            else:
+                self.count += 1
+                yield item if item.id else replace(item, id=where)
+
+
+def _written(recipe: Recipe, trees: Iterable[PreferenceTree]) -> Dataset:
+    """Trees on the disk, merged if the recipe says so; of trees that stay as they are, no more than it wants."""
+    return merged_dataset(trees) if recipe.data.merge_prompts else tree_dataset(islice(trees, recipe.data.limit))
 
 
 def _evaluate(recipe: Recipe, trainer: PreferenceTrainer) -> dict[str, float] | None:

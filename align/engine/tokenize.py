@@ -8,14 +8,19 @@ with the tree (from a sampler) are taken as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from align.engine.layout import TokenTree
 from align.errors import AlignError
 from align.trees import ROOT, Message, PreferenceTree, Prompt, as_messages, path_text
+
+Result = TypeVar("Result")
+Text = tuple[str, bool]
+"""A text, and whether a chat template made it, with all special tokens in it."""
+_FEW = 8  # texts that are not worth the tokenizer's threads
 
 
 def tokenize_tree(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> TokenTree:
@@ -33,10 +38,44 @@ def tokenize_tree(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> T
         AlignError: a node has no tokens of its own, only some nodes have token ids, or the tokenizer lacks a chat
             template that the tree needs, or has one that refuses it.
     """
+    [tokenized] = tokenize_trees([tree], tokenizer)
+    if isinstance(tokenized, AlignError):
+        raise tokenized
+    return tokenized
+
+
+def tokenize_trees(trees: Sequence[PreferenceTree], tokenizer: PreTrainedTokenizerBase) -> list[TokenTree | AlignError]:
+    """Each tree as `tokenize_tree` gives it, or the error that it raises; all texts go to the tokenizer at once, which has threads."""
+    texts = [result_of(_texts, tree, tokenizer) for tree in trees]
+    ids = _encoded(dict.fromkeys(text for rendered in texts if not isinstance(rendered, AlignError) for text in rendered), tokenizer)
+    return [
+        rendered if isinstance(rendered, AlignError) else result_of(_token_tree, tree, [ids[text] for text in rendered], tokenizer)
+        for tree, rendered in zip(trees, texts, strict=True)
+    ]
+
+
+def result_of(function: Callable[..., Result], *args: Any) -> Result | AlignError:
+    """What a function returns, or the `AlignError` that it raises."""
+    try:
+        return function(*args)
+    except AlignError as error:
+        return error
+
+
+def _texts(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+    """What is to be tokenized of a tree: the prompt, where its ids are not given, and every whole path, where the nodes' are not."""
     given = [node.token_ids is not None for node in tree.nodes]
     if any(given) and not all(given):
         raise AlignError(f"nodes[{given.index(False)}].token_ids is missing while other nodes have theirs: give all or none")
-    tokens = _given_tokens(tree, tokenizer) if all(given) else _path_tokens(tree, tokenizer)
+    if all(given):
+        return [] if tree.prompt_token_ids is not None else [_path_text(tree, tokenizer, ROOT)]
+    return [_path_text(tree, tokenizer, index) for index in range(ROOT, len(tree.nodes))]
+
+
+def _token_tree(tree: PreferenceTree, ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> TokenTree:
+    """The tree of the token ids of `_texts`."""
+    given = all(node.token_ids is not None for node in tree.nodes)
+    tokens = _given_tokens(tree, list(ids[0] if ids else tree.prompt_token_ids or ()), tokenizer) if given else _cut(tree, ids)
     for index, run in enumerate(tokens[1:]):
         if not run:
             raise AlignError(f"nodes[{index}] has no token of its own: it merges with what stands before it")
@@ -108,8 +147,7 @@ def _depths(tree: TokenTree) -> list[int]:
     return depths
 
 
-def _given_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    prompt = list(tree.prompt_token_ids) if tree.prompt_token_ids is not None else _render(tree, tokenizer)
+def _given_tokens(tree: PreferenceTree, prompt: list[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     runs = []
     for index, node in enumerate(tree.nodes):
         run = list(node.token_ids or ())
@@ -119,10 +157,9 @@ def _given_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> l
     return [prompt, *runs]
 
 
-def _path_tokens(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    paths = {ROOT: _render(tree, tokenizer)}
-    for index in range(len(tree.nodes)):
-        paths[index] = _render(tree, tokenizer, index)
+def _cut(tree: PreferenceTree, ids: list[list[int]]) -> list[list[int]]:
+    """Each node's tokens, from those of the prompt and of every whole path."""
+    paths = dict(enumerate(ids, ROOT))
     ends = {index: len(ids) for index, ids in paths.items()}  # where each node's tokens end in its own path
     for index, node in enumerate(tree.nodes):
         ancestor = node.parent
@@ -147,35 +184,42 @@ def prompt_token_ids(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, metadat
     Raises:
         AlignError: messages, but no chat template, or one that refuses them.
     """
-    if isinstance(prompt, str):
-        return _text_ids(prompt, tokenizer)
-    return _tokens(_opening(prompt, tokenizer, metadata or {}), tokenizer)
+    text = _prompt_text(prompt, tokenizer, metadata or {})
+    return _encoded([text], tokenizer)[text]
 
 
-def _render(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, index: int = ROOT) -> list[int]:
-    """Token ids of the whole path to node `index`; of the prompt alone for `ROOT`."""
+def _prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> Text:
+    return (prompt, False) if isinstance(prompt, str) else (_opening(prompt, tokenizer, metadata), True)
+
+
+def _path_text(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, index: int) -> Text:
+    """The whole path to node `index`; the prompt alone for `ROOT`."""
     path = tree.path(index)
     if not path:
-        return prompt_token_ids(tree.prompt, tokenizer, tree.metadata)
+        return _prompt_text(tree.prompt, tokenizer, tree.metadata)
     complete = tree.is_complete(index)
     if tree.conversational:
-        return _render_chat(tree, tokenizer, path, complete)
+        return render_path(tree, tokenizer, path, complete), True
     text = tree.prompt + path_text(tree, path)  # type: ignore[operator]
     eos: str = tokenizer.eos_token
-    if complete and not text.endswith(eos):
-        return tokenizer(text + eos)["input_ids"]
-    return _text_ids(text, tokenizer)
+    return text + eos if complete and not text.endswith(eos) else text, False
 
 
-def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids: list[int] = tokenizer(text)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token):
-        ids = ids[:-1]  # a tokenizer that ends everything it sees
+def _encoded(texts: Collection[Text], tokenizer: PreTrainedTokenizerBase) -> dict[Text, list[int]]:
+    """The token ids of each text."""
+    ids: dict[Text, list[int]] = {}
+    for templated, options in ((True, {"add_special_tokens": False}), (False, {})):
+        some = [text for text, made_by_template in texts if made_by_template is templated]
+        if len(some) < _FEW:
+            encoded = [tokenizer(text, **options)["input_ids"] for text in some]
+        else:
+            encoded = tokenizer(some, **options)["input_ids"]
+        ids |= {(text, templated): run for text, run in zip(some, encoded, strict=True)}
+    eos, eos_id = tokenizer.eos_token, tokenizer.eos_token_id
+    for (text, templated), run in ids.items():
+        if not templated and run and run[-1] == eos_id and not text.endswith(eos):
+            ids[text, templated] = run[:-1]  # a tokenizer that ends everything it sees
     return ids
-
-
-def _render_chat(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> list[int]:
-    return _tokens(render_path(tree, tokenizer, path, complete), tokenizer)
 
 
 def render_path(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: list[int], complete: bool) -> str:
@@ -184,10 +228,6 @@ def render_path(tree: PreferenceTree, tokenizer: PreTrainedTokenizerBase, path: 
         response = as_messages(tree.nodes[path[0]].text if len(path) == 1 else path_text(tree, path))
         return render_chat([*tree.prompt, *response], tokenizer, tree.metadata)
     return _opening(tree.prompt, tokenizer, tree.metadata) + path_text(tree, path)  # type: ignore[arg-type]
-
-
-def _tokens(rendered: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 
 def _opening(prompt: list[Message], tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> str:
@@ -228,7 +268,13 @@ def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
     >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
     2
     """
-    length = 0
-    while length < min(len(one), len(other)) and one[length] == other[length]:
-        length += 1
-    return length
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while low < high:  # they agree below `low`, and part below `high`
+        middle = (low + high) // 2 + 1
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as compute
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset, Features, IterableDataset, List, Value
 from torch.utils.data import get_worker_info
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from align.engine import TokenTree
-from align.engine.tokenize import equal_edges, tokenize_tree, truncate, without_edges
-from align.errors import AlignError
+from align.engine.tokenize import equal_edges, result_of, tokenize_trees, truncate, without_edges
+from align.errors import AlignError, in_words
 from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, pair_record_of, record_of
 from align.trainers.config import PreferenceConfig
-from align.trees import PreferenceTree, Rejected, check_columns, check_rejected, from_arrow, from_row, is_tree_record, tree_dataset, tree_of
+from align.trees import (
+    PreferenceTree,
+    Rejected,
+    UnusableRecords,
+    check_columns,
+    from_arrow,
+    from_row,
+    is_tree_record,
+    on_disk,
+    scratch_file,
+    tree_dataset,
+    tree_of,
+)
+from align.trees.arrow import naming
 from align.trees.files import LOOKED_AT, record_dataset
 
 logger = logging.getLogger(__name__)
 REASON = "_unusable"
 EQUAL = "_equal_edges"
 CHECKED_FROM = 100  # records of a stream: from then on its share of unusable ones is held against the limit
-_IDS, _NUMBERS = List(Value("int64")), List(Value("float64"))
+_IDS, _NUMBERS = List(Value("int32")), List(Value("float64"))
 _TYPES = {
     **dict.fromkeys(PAIR_COLUMNS, _IDS), "node_ids": List(_IDS), "node_parents": _IDS, "edges": List(_IDS),
     "edge_weights": _NUMBERS, "edge_margins": _NUMBERS, REASON: Value("string"), EQUAL: Value("int64"),
 }  # fmt: skip
+_THREADS, _OURS = "TOKENIZERS_PARALLELISM", "0"  # the tokenizers library's switch, and off as written here; users write "false"
+_BATCH = 128  # records that go to the tokenizer at once
+_TEXT_OF_TREES = ("prompt", "prompt_messages", "nodes", "prompt_token_ids", "metadata")  # what nothing reads of a tree that is tokenized
 _WEIGHTED_PAIR_COLUMNS = (*PAIR_COLUMNS, "edge_weights", "edge_margins")
 
 
@@ -45,9 +66,47 @@ def as_dataset(data: Any) -> Any:
     if isinstance(data, (list, tuple, Dataset, IterableDataset)) and next(iter(data), None) is None:
         raise AlignError("the data set is empty")
     if isinstance(data, (list, tuple)):
-        trees = any(isinstance(one, PreferenceTree) for one in data)
-        return tree_dataset(one if isinstance(one, PreferenceTree) else tree_of(one) for one in data) if trees else record_dataset(data)
+        return made_on_each_node(lambda: _listed(data))
     return data
+
+
+def _listed(data: Sequence[Any]) -> Dataset:
+    if any(isinstance(one, PreferenceTree) for one in data):
+        return tree_dataset(one if isinstance(one, PreferenceTree) else tree_of(one) for one in data)
+    return on_disk(record_dataset(data))
+
+
+def made_on_each_node(make: Callable[[], Dataset]) -> Dataset:
+    """A data set in files that one process of every node makes, and all of that node's map.
+
+    Args:
+        make: makes it, in one file; called by one process of each node.
+
+    Raises:
+        AlignError: the making failed on another rank; where it failed, what it raised.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return make()
+    node = state.process_index - state.local_process_index
+    dataset: Dataset | None = None
+    failure: Exception | None = None
+    if state.is_local_main_process:
+        try:
+            dataset = make()
+        except Exception as error:  # whatever it is, the others are not left waiting
+            failure = error
+    files = [] if dataset is None else [(node, dataset.cache_files[0]["filename"])]
+    reasons = [] if failure is None else [in_words(failure) if isinstance(failure, OSError) else str(failure) or type(failure).__name__]
+    files, reasons = gather_object(files), gather_object(reasons)
+    if failure is not None:
+        raise failure
+    if reasons:
+        raise AlignError(reasons[0])
+    if dataset is None:
+        dataset = Dataset.from_file(dict(files)[node])
+    state.wait_for_everyone()  # the file is gone when its maker ends: not before the others have it
+    return dataset
 
 
 @dataclass
@@ -90,36 +149,57 @@ class Preparation:
         if isinstance(dataset, IterableDataset):
             return self._stream(dataset, convert)
         with self.args.main_process_first(desc=f"tokenizing the {self.name} data set"):
-            tokenized = dataset.map(
-                convert, num_proc=self.args.dataset_num_proc, desc=f"Tokenizing {self.name} dataset", features=convert.features(dataset),
-            )  # fmt: skip
+            tokenized = self._tokenized(dataset, convert)
         self._check_margins(tokenized)
         return self._usable(dataset, tokenized).remove_columns([REASON, EQUAL])
 
+    def _tokenized(self, dataset: Dataset, convert: Conversion) -> Dataset:
+        """On the disk, also where the data set is in memory."""
+        file = None if dataset.cache_files else scratch_file("tokenized")
+        with _all_cores(), naming(file or dataset.cache_files[0]["filename"]):
+            tokenized = dataset.map(
+                convert.batch,
+                batched=True,
+                batch_size=_BATCH,
+                num_proc=self.args.dataset_num_proc,
+                remove_columns=convert.removed(dataset),
+                features=convert.features(dataset),
+                cache_file_name=file,
+                desc=f"Tokenizing {self.name} dataset",
+            )
+        return tokenized.with_format(None)  # a transform that made the records does not make the tokens
+
     def _check_margins(self, tokenized: Dataset) -> None:
-        if not self.reads_margins and any(margin for margins in tokenized["edge_margins"] for margin in margins):
+        if self.reads_margins:
+            return
+        margins = compute.list_flatten(tokenized.data.column("edge_margins"))
+        if compute.any(compute.not_equal(margins, 0.0)).as_py():
             raise AlignError(
                 f"the {self.name} data set: an edge has a `margin`, which none of the losses in `loss_type` reads: use sigmoid, flex or "
                 "hinge, or leave it out (`columns: {margin: null}`)"
             )
 
     def _usable(self, dataset: Dataset, tokenized: Dataset) -> Dataset:
-        reasons = list(tokenized[REASON])
+        reasons = _column(tokenized, REASON)
         kept = [number for number, reason in enumerate(reasons) if not reason]
-        left_out = sum(tokenized[EQUAL])
+        left_out = sum(_column(tokenized, EQUAL))
         if left_out and self._is_main:
             logger.warning("%d edges of the %s data set join two equal responses and are left out", left_out, self.name)
         if len(kept) == len(reasons):
             return tokenized
-        rejected = [Rejected(self._where(number, dataset[number]), reason, _as_found(dataset[number]))
-                    for number, reason in enumerate(reasons) if reason]  # fmt: skip
-        check_rejected(len(kept), rejected, self._aside if self._is_main else None, self.args.max_rejected_share)
+        with UnusableRecords(self._aside if self._is_main else None) as unusable:
+            for number, reason in enumerate(reasons):
+                if reason:
+                    record = dataset[number]
+                    unusable.add(Rejected(self._where(number, record), reason, _as_found(record)))
+            unusable.check(len(kept), self.args.max_rejected_share)
+        assert unusable.first is not None
         if not kept:
-            raise AlignError(f"{rejected[0].where}: {rejected[0].reason} (no record is left; all are kept in {self._aside})")
+            raise AlignError(f"{unusable.first.where}: {unusable.first.reason} (no record is left; all are kept in {self._aside})")
         if self._is_main:
             logger.warning(
                 "%d of %d records cannot be used and are kept in %s; the first: %s",
-                len(rejected), len(reasons), self._aside, rejected[0].reason,
+                unusable.count, len(reasons), self._aside, unusable.first.reason,
             )  # fmt: skip
         return tokenized.select(kept)
 
@@ -137,11 +217,31 @@ class Preparation:
 
     def _stream(self, dataset: IterableDataset, convert: Conversion) -> IterableDataset:
         self.counted = CountedConversion(convert, self.name, self._aside if self._is_main else None, self.args.max_rejected_share)
-        converted = dataset.map(self.counted, with_indices=True, features=convert.features(dataset))
+        features = convert.features(dataset)
+        removed = convert.removed(dataset) if features is not None else None
+        converted = dataset.map(self.counted, with_indices=True, features=features, remove_columns=removed)
         usable = converted.filter(_is_usable).remove_columns([REASON, EQUAL])
         if next(iter(usable), None) is None:
             raise AlignError(f"{self.counted.first} ({self.counted.told()}; no record is left)")
         return usable
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    """A column of single values of what `map` made, read as a whole."""
+    return list(dataset.data.column(name).to_pylist())
+
+
+@contextlib.contextmanager
+def _all_cores() -> Iterator[None]:
+    """Let the tokenizer use its threads, and keep it from warning of them in every process that is forked afterwards."""
+    if _THREADS in os.environ and os.environ[_THREADS] != _OURS:
+        yield  # the user has decided
+        return
+    os.environ.pop(_THREADS, None)
+    try:
+        yield
+    finally:
+        os.environ[_THREADS] = _OURS
 
 
 def _as_found(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,23 +267,38 @@ class Conversion:
     trees: bool
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            tree, equal = self.token_tree(from_arrow(record))
-        except AlignError as error:
-            return {**{name: [] for name in self.names}, REASON: str(error), EQUAL: 0}
-        return {**(record_of(tree) if self.trees else pair_record_of(tree)), REASON: "", EQUAL: equal}
+        """One record's columns."""
+        [converted] = self._converted([record])
+        return converted
 
-    def token_tree(self, record: Mapping[str, Any]) -> tuple[TokenTree, int]:
-        """The record's tokens, and how many of its edges were left out because both ends are the same tokens.
+    def batch(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """The same of many records at once, given and returned by columns."""
+        names = list(columns)
+        converted = self._converted([dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)])
+        return {name: [record[name] for record in converted] for name in converted[0]}
 
-        Raises:
-            AlignError: why it cannot be used.
-        """
-        tree = tokenize_tree(tree_of(record, self.columns), self.tokenizer)
+    def _converted(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        trees = [result_of(self._tree, from_arrow(record)) for record in records]
+        tokenized = iter(tokenize_trees([tree for tree in trees if not isinstance(tree, AlignError)], self.tokenizer))
+        return [self._record(tree if isinstance(tree, AlignError) else next(tokenized)) for tree in trees]
+
+    def _tree(self, record: Mapping[str, Any]) -> PreferenceTree:
+        tree = tree_of(record, self.columns)
         if is_tree_record(record) and not self.trees:
             raise AlignError("it is a tree in a stream that began with pairs: give trees and pairs in streams of their own")
         if not tree.edges:
             raise AlignError("the tree has no edge: nothing in it is preferred")
+        return tree
+
+    def _record(self, tree: TokenTree | AlignError) -> dict[str, Any]:
+        usable = tree if isinstance(tree, AlignError) else result_of(self._without_equal_edges, tree)
+        if isinstance(usable, AlignError):
+            return {**{name: [] for name in self.names}, REASON: str(usable), EQUAL: 0}
+        tree, equal = usable
+        return {**(record_of(tree) if self.trees else pair_record_of(tree)), REASON: "", EQUAL: equal}
+
+    def _without_equal_edges(self, tree: TokenTree) -> tuple[TokenTree, int]:
+        """The tree and how many of its edges were left out because both ends are the same tokens."""
         equal = equal_edges(truncate(tree, self.max_length, self.truncation_mode))
         if len(equal) == len(tree.edges):
             after = f" after truncation to `max_length` {self.max_length}" if len(equal_edges(tree)) < len(equal) else ""
@@ -195,11 +310,16 @@ class Conversion:
         """The token columns."""
         return TREE_COLUMNS if self.trees else _WEIGHTED_PAIR_COLUMNS
 
+    def removed(self, dataset: Any) -> list[str]:
+        """The columns of a data set that its tokens replace."""
+        return [name for name in dataset.column_names if self.trees and name in _TEXT_OF_TREES]
+
     def features(self, dataset: Any) -> Features | None:
         """The types of the converted data set's columns; None where those of the data set are not known."""
         if dataset.features is None:
             return None
-        return Features({**dataset.features, **{name: _TYPES[name] for name in (*self.names, REASON, EQUAL)}})
+        kept = {name: types for name, types in dataset.features.items() if name not in self.removed(dataset)}
+        return Features({**kept, **{name: _TYPES[name] for name in (*self.names, REASON, EQUAL)}})
 
 
 # Streams

@@ -14,7 +14,7 @@ from trl import DPOTrainer
 
 from align.errors import InterruptedRunError
 from align.runs import stop_file
-from align.trainers.batches import BalancedBatches, DealtStream, TokenBudgetBatches, tree_size
+from align.trainers.batches import BalancedBatches, DealtStream, TokenBudgetBatches, tree_size, tree_sizes
 from align.trainers.checkpoints import Distribution, begin, check_resume, newest_to_resume
 from align.trainers.collator import collate, token_tree
 from align.trainers.sharding import sharding
@@ -42,7 +42,7 @@ class RankedTrainer(DPOTrainer):
             if budget is not None:
                 raise ValueError("`max_tokens_per_batch` needs the lengths of all trees: it does not work with an IterableDataset.")
             return self._deal_stream(dataset, batch_size, ranks, drop_last)
-        sizes = [self._size(example) for example in dataset]
+        sizes = tree_sizes(dataset, self.args.max_length)
         if budget is not None:
             step, seed = ranks * self.args.gradient_accumulation_steps, self.args.data_seed or self.args.seed
             batches: Any = TokenBudgetBatches(sizes, budget, step, ranks, seed)

@@ -210,14 +210,13 @@ class ReferenceTrainer(RankedTrainer):
         folder = Path(self.args.reference_cache_dir or default_cache_dir())
         path = folder / f"{reference_identity(reference, self._precompute_model_hash, described)}-{self.accelerator.mixed_precision}.npz"
         self._reference_store.load(path)
-        trees = [token_tree(example) for example in dataset]
-        missing = [t for t in trees if self._collator.pack([t]).keys[0] not in self._reference_store]
+        missing = [number for number, example in enumerate(dataset) if self._key(token_tree(example)) not in self._reference_store]
         mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
         keys: list[bytes] = []
         rounds = -(-len(missing) // (batch_size * self.accelerator.num_processes)) if missing else 0
         for number in range(rounds):  # every rank takes part in every round, if need be with a tree done before
             part = mine[number * batch_size : (number + 1) * batch_size] or missing[:1]
-            batch = self._collator.pack(part).to(self.accelerator.device)
+            batch = self._collator.pack([token_tree(dataset[number]) for number in part]).to(self.accelerator.device)
             with self._reference_model() as model:
                 logps = self._scores(model, batch).logps
             assert logps is not None
@@ -229,6 +228,10 @@ class ReferenceTrainer(RankedTrainer):
             self._reference_store.save(path)
         self.accelerator.wait_for_everyone()
         return dataset
+
+    def _key(self, tree: TokenTree) -> bytes:
+        """What the store knows a tree by when it has been packed."""
+        return self._collator.truncated(tree).content_key(self._collator.score_free)
 
     @contextlib.contextmanager
     def _quiet_model(self) -> Iterator[Any]:

@@ -10,20 +10,21 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from align.errors import AlignError
 from align.files import put, scratch_of
+from align.trees.arrow import tree_dataset
 from align.trees.columns import ColumnsError, check_sources, check_targets
+from align.trees.json_lists import NOT_JSON, is_list, items
 from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
-from align.trees.records import from_record, is_tree_record, row_types, to_record, to_row
+from align.trees.records import from_record, is_tree_record, to_record
 
 _LINES, _TABLES = (".jsonl", ".ndjson"), {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
 FILES = (*_LINES, ".json", *_TABLES)
 """The ends of the names of files that are read; of text, also with .gz after them."""
-_NOT_JSON = (ValueError, RecursionError)  # also integers of thousands of digits, and lists a thousand deep
 LOOKED_AT = 20  # records at the beginning of a source: if all have columns that no form has, the source is refused
 
 
@@ -112,7 +113,12 @@ def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator
     try:
         # Bytes that are no UTF-8 become lone surrogates, for which a record is set aside where it is trained on.
         with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from _json_lines(file, source) if suffix in _LINES else _json_items(file.read(), source)
+            if suffix in _LINES:
+                yield from _json_lines(file, source)
+            elif is_list(file):
+                yield from _numbered(items(file), source)
+            else:
+                yield from _json_items(file.read(), source)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise AlignError(f"{source}: it is no whole gzip file: {error}") from error
 
@@ -128,16 +134,16 @@ def _json_lines(lines: Iterable[str], source: Path) -> Iterator[tuple[str, Any]]
         if line.strip():
             try:
                 record = json.loads(line)
-            except _NOT_JSON:
+            except NOT_JSON:
                 record = line.rstrip("\n")
             yield f"{source} line {number}", record
 
 
 def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a JSON list, also where it is the only list of an object (`{"data": […]}`); else JSON lines in a .json file."""
+    """The items of the only list of a JSON object (`{"data": […]}`), else the object; else JSON lines in a .json file."""
     try:
         content = json.loads(text)
-    except _NOT_JSON:
+    except NOT_JSON:
         yield from _json_lines(text.split("\n"), source)
         return
     if isinstance(content, dict):
@@ -145,8 +151,11 @@ def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
         content = lists[0] if len(lists) == 1 and not {"chosen", "nodes"} & content.keys() else [content]
     if not isinstance(content, list):
         raise AlignError(f"{source}: it holds {described(content)}: expected a list of records")
-    for number, item in enumerate(content):
-        yield f"{source} row {number}", item
+    yield from _numbered(content, source)
+
+
+def _numbered(content: Iterable[Any], source: Path) -> Iterator[tuple[str, Any]]:
+    return ((f"{source} row {number}", item) for number, item in enumerate(content))
 
 
 def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
@@ -199,49 +208,81 @@ def read_trees(
     return [item for item in found if isinstance(item, PreferenceTree)], [item for item in found if isinstance(item, Rejected)]
 
 
-def tree_dataset(trees: Iterable[PreferenceTree]) -> Any:
-    """Trees as a `datasets.Dataset`, whatever they hold, text prompts and messages side by side."""
-    import datasets
+class UnusableRecords:
+    """Counts records that cannot be used, and writes each to a file as it comes; it holds the first one alone.
 
-    def feature(types: Any) -> Any:
-        if isinstance(types, str):
-            return datasets.Value(types)
-        if isinstance(types, list):
-            return datasets.List(feature(types[0]))
-        return {name: feature(entry) for name, entry in types.items()}
+    A context, at whose end the file is in place if `check` was called, and else nothing is left of it.
 
-    features = datasets.Features(feature(row_types()))
-    columns: dict[str, list[Any]] = {name: [] for name in features}
-    for tree in trees:
-        for name, value in to_row(tree).items():
-            columns[name].append(value)
-    return datasets.Dataset.from_dict(columns, features=features)
+    Attributes:
+        count: how many there are.
+        first: the first, if there is one.
+    """
+
+    def __init__(self, keep_aside: str | os.PathLike[str] | None) -> None:
+        """Args: keep_aside, the JSONL file to write them to (replaced as a whole, if there are any); None writes nothing."""
+        self.count = 0
+        self.first: Rejected | None = None
+        self._target = None if keep_aside is None else Path(keep_aside)
+        self._out: TextIO | None = None
+
+    def add(self, record: Rejected) -> None:
+        """Count one, and write it."""
+        self.count += 1
+        self.first = self.first or record
+        if self._target is None:
+            return
+        if self._out is None:
+            self._out = _text_file(scratch_of(self._target))
+        self._out.write(_line({"where": record.where, "reason": record.reason, "record": record.record}))
+
+    def check(self, usable: int, limit: float) -> None:
+        """Put the file in its place, and stop when their share is above `limit`.
+
+        Args:
+            usable: how many records were usable.
+            limit: the largest share of all records that may be unusable, 0 to 1.
+
+        Raises:
+            AlignError: the share is above the limit; names the first bad record.
+        """
+        if self.first is None:
+            return
+        kept = ""
+        if self._out is not None and self._target is not None:
+            self._out.close()
+            put(Path(self._out.name), self._target)
+            kept = f" They are kept in {self._target}."
+        share = self.count / (self.count + usable)
+        if share > limit:
+            raise AlignError(
+                f"{self.first.where}: {self.first.reason} ({self.count} of {self.count + usable} records are unusable, "
+                f"{share:.0%}; the limit is {limit:.0%}.{kept})"
+            )
+
+    def __enter__(self) -> UnusableRecords:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._out is not None:
+            self._out.close()
+            Path(self._out.name).unlink(missing_ok=True)
 
 
-def check_rejected(trees: int, rejected: list[Rejected], keep_aside: str | os.PathLike[str] | None, limit: float) -> None:
+def check_rejected(trees: int, rejected: Iterable[Rejected], keep_aside: str | os.PathLike[str] | None, limit: float) -> None:
     """Keep rejected records aside, and stop when their share is above `limit`.
 
     Args:
         trees: how many records were usable.
         rejected: the others.
-        keep_aside: JSONL file to write them to (replaced as a whole); None writes nothing.
-        limit: the largest share of all records that may be rejected, 0 to 1.
+        keep_aside, limit: see `UnusableRecords`.
 
     Raises:
         AlignError: the share is above the limit; names the first bad record.
     """
-    if not rejected:
-        return
-    if keep_aside is not None:
-        write_jsonl(({"where": r.where, "reason": r.reason, "record": r.record} for r in rejected), keep_aside)
-    share = len(rejected) / (len(rejected) + trees)
-    if share > limit:
-        kept = f" They are kept in {keep_aside}." if keep_aside is not None else ""
-        first = rejected[0]
-        raise AlignError(
-            f"{first.where}: {first.reason} ({len(rejected)} of {len(rejected) + trees} records are unusable, "
-            f"{share:.0%}; the limit is {limit:.0%}.{kept})"
-        )
+    with UnusableRecords(keep_aside) as unusable:
+        for record in rejected:
+            unusable.add(record)
+        unusable.check(trees, limit)
 
 
 def write_trees(trees: Iterable[PreferenceTree], path: str | os.PathLike[str]) -> None:
@@ -314,9 +355,15 @@ def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:
     """Write records to a JSONL file, whole or not at all. What JSON has no type for (dates, say) is written as text."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = scratch_of(target)
-    with open(scratch, "w", encoding="utf-8", errors="backslashreplace") as out:  # half a surrogate pair stays a JSON escape
-        for record in records:
-            out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-    put(scratch, target)
+    with _text_file(scratch_of(target)) as out:
+        out.writelines(map(_line, records))
+    put(Path(out.name), target)
+
+
+def _text_file(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "w", encoding="utf-8", errors="backslashreplace")  # half a surrogate pair stays a JSON escape
+
+
+def _line(record: Any) -> str:
+    return json.dumps(record, ensure_ascii=False, default=str) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,14 +91,20 @@ def merge_prompts(trees: Iterable[PreferenceTree]) -> list[PreferenceTree]:
     """Trees with the same prompt as one. Deeper trees, and those that bring their token ids, stay as they are."""
     groups: dict[str, list[PreferenceTree]] = {}
     for number, tree in enumerate(trees):
-        plain = tree.depth == 1 and tree.prompt_token_ids is None and all(node.token_ids is None for node in tree.nodes)
-        key = json.dumps([tree.prompt, tree.metadata], sort_keys=True) if plain else f"tree {number}"
-        groups.setdefault(key, []).append(tree)
-    return [_merge(group) if len(group) > 1 else group[0] for group in groups.values()]
+        groups.setdefault(prompt_key(tree, number), []).append(tree)
+    return [unite(group) for group in groups.values()]
 
 
-def _merge(group: list[PreferenceTree]) -> PreferenceTree:
-    """Unite trees of depth one that have the same prompt."""
+def prompt_key(tree: PreferenceTree, number: int) -> str:
+    """What trees have in common that are merged into one; `number`, a tree's own, tells those apart that stay as they are."""
+    plain = tree.depth == 1 and tree.prompt_token_ids is None and all(node.token_ids is None for node in tree.nodes)
+    return json.dumps([tree.prompt, tree.metadata], sort_keys=True) if plain else f"tree {number}"
+
+
+def unite(group: Sequence[PreferenceTree]) -> PreferenceTree:
+    """Trees of depth one that have the same prompt as one tree; a tree alone as it is."""
+    if len(group) == 1:
+        return group[0]
     places: dict[str, int] = {}
     nodes: list[Node] = []
     edges: dict[tuple[int, int, float], float] = {}

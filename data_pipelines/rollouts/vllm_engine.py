@@ -160,6 +160,7 @@ def sampling_parameters(sampling: Sampling, request: Request, ends: Sequence[int
         n=request.n, seed=request.seed, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
         max_tokens=sampling.max_new_tokens, stop=list(sampling.stop), stop_token_ids=[*ends, *sampling.stop_token_ids], logprobs=0,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        detokenize=bool(sampling.stop),  # texts are decoded here, the same way for all engines; vLLM needs its own to see a stop text
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 from conftest import byte_level_tokenizer, metaspace_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from align.engine import TokenTree
-from align.engine.tokenize import tokenize_tree, truncate
+from align.engine.tokenize import common_prefix, tokenize_tree, tokenize_trees, truncate
 from align.errors import AlignError
 from align.trees import Edge, Node, PreferenceTree
 
@@ -101,3 +103,35 @@ def test_truncation_cuts_ends_and_never_a_whole_node():
 def test_keep_end_cuts_both_sides_at_the_same_token():
     assert [len(run) for run in truncate(TREE, 8, "keep_end").tokens] == [4, 4, 2]
     assert [len(run) for run in truncate(TREE, 3, "keep_end").tokens] == [0, 3, 2]
+
+
+# Many at once
+
+TEXT = st.text("ab \n", min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT, st.booleans()), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=40)
+def test_trees_are_tokenized_together_as_each_by_itself(rows):
+    tokenizer = TOKENIZERS["byte level"]
+    trees = [
+        PreferenceTree([{"role": "user", "content": prompt}] if chat else prompt, (Node(a), Node(b)), (Edge(0, 1),))
+        for prompt, a, b, chat in rows
+    ]
+    mixed = PreferenceTree("p", (Node("a", token_ids=(5,)), Node("b")), (Edge(0, 1),))
+    together = tokenize_trees([*trees, mixed], tokenizer)
+    assert isinstance(together.pop(), AlignError)
+    for tree, tokens in zip(trees, together, strict=True):
+        if isinstance(tokens, AlignError):
+            with pytest.raises(AlignError, match="has no token of its own"):
+                tokenize_tree(tree, tokenizer)
+        else:
+            assert tokens == tokenize_tree(tree, tokenizer)
+
+
+@given(st.lists(st.integers(0, 1), max_size=30), st.lists(st.integers(0, 1), max_size=30), st.integers(0, 30))
+def test_common_prefix_is_the_longest(one, other, shared):
+    other = one[:shared] + other
+    length = common_prefix(one, other)
+    assert one[:length] == other[:length]
+    assert length == min(len(one), len(other)) or one[length] != other[length]

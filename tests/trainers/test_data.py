@@ -126,6 +126,15 @@ def test_data_sets_that_give_arrays_are_read_as_others(form, stream, settings, t
     assert same_tokens(Prepared(settings, tokenizer, data.to_iterable_dataset() if stream else data), [tree_of(FINE)] * 2, tokenizer)
 
 
+def test_records_that_a_transform_makes_are_read(settings, tokenizer):
+    def pairs(rows):
+        return {"prompt": rows["q"], "chosen": [GOOD] * len(rows["q"]), "rejected": [BAD] * len(rows["q"])}
+
+    data = Dataset.from_list([{"q": f"What of {n}?"} for n in range(3)]).with_transform(pairs)
+    expected = [tree_of({"prompt": f"What of {n}?", "chosen": GOOD, "rejected": BAD}) for n in range(3)]
+    assert same_tokens(Prepared(settings, tokenizer, data), expected, tokenizer)
+
+
 def test_unusable_records_are_kept_whole(settings, tokenizer, caplog):
     rows = [*SPARE, {"prompt": Q, "chosen": GOOD, "rejected": None}, {"prompt": None, "chosen": "4", "rejected": "5"}]
     with caplog.at_level(logging.WARNING):
