@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from align.diagnostics.ches import ches, normalized_ches
 from align.engine import TokenTree, TreeBatch, Wanted, choose_backend, node_sums, pack, tree_scores
 from align.engine.attention import Use
 from align.engine.generate import sample_responses
-from align.engine.row_lengths import RowLengths
+from align.engine.row_lengths import RowLengths, rows_within
 from align.engine.tokenize import tokenize_tree, truncate
 from align.errors import AlignError
 from align.sampling import Sampling
@@ -79,27 +79,13 @@ def inspect(model: Any, trees: dict[int, TokenTree], max_tokens: int = 8192) -> 
     choice = choose_backend(model, use=Use.of(model, training=False))
     row_length = RowLengths(max_tokens) if choice.pads_rows else None
     found = Inspection([], [], [])
-    for numbers in _rows(trees, max_tokens):
+    for numbers in rows_within(max_tokens, trees, lambda number: sum(map(len, trees[number].tokens))):
         batch = pack([trees[number] for number in numbers], True, row_length).to(model.device)
         scores = tree_scores(model, batch, choice.backend, Wanted(hidden_sums=True))
         assert scores.logps is not None
         assert scores.hidden_sums is not None
         _collect(found, trees, numbers, batch, node_sums(scores.logps, batch), scores.hidden_sums)
     return found
-
-
-def _rows(trees: dict[int, TokenTree], max_tokens: int) -> Iterator[list[int]]:
-    row: list[int] = []
-    filled = 0
-    for number, tree in trees.items():
-        size = sum(map(len, tree.tokens))
-        if row and filled + size > max_tokens:
-            yield row
-            row, filled = [], 0
-        row.append(number)
-        filled += size
-    if row:
-        yield row
 
 
 def _collect(found: Inspection, trees: dict[int, TokenTree], numbers: Sequence[int], batch: TreeBatch, logps: Tensor, sums: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from align.engine.layout import Layout, Span, TokenTree, TreeBatch
+from align.engine.tokenize import common_prefix
 
 SHARED_TOKENS = 32
 """Fewer common tokens are not shared: what it saves is less than what another level of the tree costs."""
@@ -98,7 +98,7 @@ def _shared_prompts(trees: Sequence[TokenTree]) -> _Prefix:
             known = prefix.longer.get(tuple(rest[:SHARED_TOKENS]))
             if known is None:
                 known = prefix.longer[tuple(rest[:SHARED_TOKENS])] = _Prefix(rest)
-            common = len(os.path.commonprefix([known.run, rest]))
+            common = common_prefix(known.run, rest)
             if common < len(known.run):
                 _split(known, common)
             prefix, rest = known, rest[common:]

@@ -20,9 +20,11 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from align.engine import TokenTree, TreeBatch, TreeOutput, Wanted, node_sums
+from align.engine.row_lengths import rows_within
 from align.errors import AlignError
 from align.trainers import guard
 from align.trainers.adapters import load_adapters
+from align.trainers.batches import tree_sizes
 from align.trainers.collator import TreeCollator, token_tree
 from align.trainers.config import PreferenceConfig
 from align.trainers.objective import Objective
@@ -211,11 +213,11 @@ class ReferenceTrainer(RankedTrainer):
         path = folder / f"{reference_identity(reference, self._precompute_model_hash, described)}-{self.accelerator.mixed_precision}.npz"
         self._reference_store.load(path)
         missing = [number for number, example in enumerate(dataset) if self._key(token_tree(example)) not in self._reference_store]
-        mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        rows = list(self._reference_rows(dataset, missing, batch_size))
         keys: list[bytes] = []
-        rounds = -(-len(missing) // (batch_size * self.accelerator.num_processes)) if missing else 0
-        for number in range(rounds):  # every rank takes part in every round, if need be with a tree done before
-            part = mine[number * batch_size : (number + 1) * batch_size] or missing[:1]
+        for number in range(-(-len(rows) // ranks)):  # every rank takes part in every round, if need be with a tree done before
+            part = rows[number * ranks + rank] if number * ranks + rank < len(rows) else missing[:1]
             batch = self._collator.pack([token_tree(dataset[number]) for number in part]).to(self.accelerator.device)
             with self._reference_model() as model:
                 logps = self._scores(model, batch).logps
@@ -228,6 +230,12 @@ class ReferenceTrainer(RankedTrainer):
             self._reference_store.save(path)
         self.accelerator.wait_for_everyone()
         return dataset
+
+    def _reference_rows(self, dataset: Any, missing: list[int], count: int) -> Iterator[list[int]]:
+        """Which trees are scored together: as many as fit in `max_tokens_per_batch`, without it `count`."""
+        if self.args.max_tokens_per_batch is None:
+            return (missing[start : start + count] for start in range(0, len(missing), count))
+        return rows_within(self.args.max_tokens_per_batch, missing, tree_sizes(dataset, self.args.max_length).__getitem__)
 
     def _key(self, tree: TokenTree) -> bytes:
         """What the store knows a tree by when it has been packed."""
