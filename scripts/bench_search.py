@@ -37,7 +37,7 @@ PEOPLE = ("Anna", "Ben", "Carla", "Dan", "Eva", "Finn", "Gita", "Hugo")
 class Generous(SelfEvaluation):
     """Self-evaluation that reads a verdict out of anything, so that a random model can be measured: how long it spoke."""
 
-    def _judgement(self, rollout: Rollout) -> Judgement:
+    def _judgement(self, rollout: Rollout, verdicts: list[str | None], otherwise: float | None) -> Judgement:
         tokens = [len(completion.token_ids) for completion in rollout.completions]
         return Judgement(float(sum(tokens) % 11), tokens=sum(tokens), calls=1)
 
