@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -225,6 +226,7 @@ def measure(label: str, judge: Any, contenders: dict[str, Any], task: ThoughtTas
             began = time.monotonic()
             trees[name] = run(counting[name], task, questions, size, judge)
             times[name].append(time.monotonic() - began)
+            print(f"{label}, {name}: {times[name][-1]:.1f} s, {counting[name].tokens} tokens", file=sys.stderr, flush=True)
     first = next(iter(contenders))
     thoughts = sum(len(tree.nodes) for tree in trees[first].values())
     print(f"{label}: {len(trees[first])} of {len(questions)} questions searched, {thoughts} distinct thoughts", flush=True)

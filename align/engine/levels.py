@@ -40,22 +40,24 @@ class Level:
     place: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor], starts: Sequence[int], group: Sequence[int | None]) -> Level:
+    def of(cls, parts: Sequence[Sequence[Tensor]], starts: Sequence[int], group: Sequence[int | None]) -> Level:
         """A level of groups.
 
         Args:
-            parts: of each group, `[layers, 2, kv heads, tokens, dim]`.
+            parts: of each group, in pieces `[layers, 2, kv heads, tokens, dim]`; some group has one.
             starts: the position of each group's first token.
             group: each row's; None for a row that is empty.
         """
-        device = parts[0].device
-        longest = max(part.shape[-2] for part in parts)
-        layers, two, heads, _, dim = parts[0].shape
-        states = parts[0].new_zeros(layers, two, len(parts), heads, longest, dim)
-        positions = torch.full((len(parts), longest), -1)
-        for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
-            length = part.shape[-2]
-            states[:, :, number, :, :length] = part
+        like = next(piece for pieces in parts for piece in pieces)
+        lengths = [sum(piece.shape[-2] for piece in pieces) for pieces in parts]
+        layers, two, heads, _, dim = like.shape
+        states = like.new_zeros(layers, two, len(parts), heads, max(lengths), dim)
+        positions = torch.full((len(parts), max(lengths)), -1)
+        for number, (pieces, start, length) in enumerate(zip(parts, starts, lengths, strict=True)):
+            at = 0
+            for piece in pieces:
+                states[:, :, number, :, at : at + piece.shape[-2]] = piece
+                at += piece.shape[-2]
             positions[number, :length] = torch.arange(start, start + length)
         rows: list[list[int]] = [[] for _ in parts]
         place = [0] * len(group)
@@ -65,6 +67,7 @@ class Level:
                 rows[number].append(row)
         members = pad_sequence([torch.tensor(mine or [0]) for mine in rows], batch_first=True)
         numbers = torch.tensor([number or 0 for number in group])
+        device = like.device
         return cls(states, positions.to(device), numbers.to(device), members.to(device), torch.tensor(place, device=device))
 
     def scores(self, layer: int, queries: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class Read:
     pieces: tuple[Tensor, ...]
     logits: Tensor
 
-    def span(self, start: int, end: int) -> Tensor:
-        """Keys and values of the tokens from `start` to `end`: `[layers, 2, kv heads, end - start, dim]`."""
+    def span(self, start: int, end: int) -> list[Tensor]:
+        """Keys and values of the tokens from `start` to `end`, in pieces `[layers, 2, kv heads, tokens, dim]`."""
         return _span(self.pieces, start, end)
 
 
@@ -112,25 +112,24 @@ def _known_levels(sequences: Sequence[Tokens], known: Sequence[Sequence[Tensor]]
     """What is known of some sequences as levels: what all of them begin with once, the rest row by row."""
     if not any(matched):
         return []
-    like = next(pieces[0] for pieces in known if pieces)
     first, last = (choose(range(len(sequences)), key=lambda i: sequences[i][: matched[i]]) for choose in (min, max))
     shared = common_length(sequences[first][: matched[first]], sequences[last][: matched[last]]) if len(sequences) > 1 else 0
     levels = [Level.of([_span(known[first], 0, shared)], [0], [0] * len(sequences))] if shared else []
     if max(matched) > shared:
-        parts = [_span(pieces or [like[..., :0, :]], shared, count) for pieces, count in zip(known, matched, strict=True)]
+        parts = [_span(pieces, shared, count) for pieces, count in zip(known, matched, strict=True)]
         levels.append(Level.of(parts, [shared] * len(parts), range(len(parts))))
     return levels
 
 
-def _span(pieces: Sequence[Tensor], start: int, end: int) -> Tensor:
-    """The tokens from `start` to `end` of consecutive pieces, in one tensor."""
+def _span(pieces: Sequence[Tensor], start: int, end: int) -> list[Tensor]:
+    """The tokens from `start` to `end` of consecutive pieces."""
     parts, at = [], 0
     for piece in pieces:
         length = _length(piece)
         if at < end and at + length > start:
             parts.append(piece[..., max(0, start - at) : end - at, :])
         at += length
-    return torch.cat(parts, -2) if parts else pieces[0][..., :0, :]
+    return parts
 
 
 def _length(piece: Tensor) -> int:

@@ -90,11 +90,11 @@ class _Family:
 
     Attributes:
         shared: how many.
-        states: their keys and values, while a job of the family is at work.
+        states: their keys and values in pieces, once a job of the family is at work.
     """
 
     shared: int
-    states: Tensor | None = None
+    states: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -103,7 +103,7 @@ class _Group:
 
     job: Job
     family: _Family
-    states: Tensor
+    states: list[Tensor]
     samples: dict[int, Sample] = field(default_factory=dict)
 
 
@@ -163,7 +163,7 @@ class _Run:
         free = deque(slot for slot, row in enumerate(self._slots) if row is None)
         slots: list[int] = []
         for (job, family), read in zip(admitted, reads, strict=True):
-            if family.states is None:
+            if not family.states:
                 family.states = read.span(0, family.shared)
             group = _Group(job, family, read.span(family.shared, len(job.prompt)))
             for number in range(job.n):
@@ -194,12 +194,12 @@ class _Run:
         of_row = [None if row is None else groups.index(row.group) for row in self._slots]
         prompts = Level.of([group.states for group in groups], [group.family.shared for group in groups], of_row)
         for number, group in enumerate(groups):  # views, so that nothing is kept twice
-            group.states = prompts.states[:, :, number, :, : group.states.shape[-2]]
+            group.states = [prompts.states[:, :, number, :, : len(group.job.prompt) - group.family.shared]]
         self._levels = [prompts]
         if any(family.shared for family in families):
             family_of = [families.index(group.family) for group in groups]
-            held = [family.states for family in families if family.states is not None]
-            shared = Level.of(held, [0] * len(families), [None if number is None else family_of[number] for number in of_row])
+            of_row = [None if number is None else family_of[number] for number in of_row]
+            shared = Level.of([family.states for family in families], [0] * len(families), of_row)
             self._levels = [shared, prompts]
 
     def _close_ranks(self) -> None:
