@@ -61,12 +61,12 @@ class Level:
             positions[number, :length] = torch.arange(start, start + length)
         rows: list[list[int]] = [[] for _ in parts]
         place = [0] * len(group)
-        for row, number in enumerate(group):
-            if number is not None:
-                place[row] = len(rows[number])
-                rows[number].append(row)
+        for row, its_group in enumerate(group):
+            if its_group is not None:
+                place[row] = len(rows[its_group])
+                rows[its_group].append(row)
         members = pad_sequence([torch.tensor(mine or [0]) for mine in rows], batch_first=True)
-        numbers = torch.tensor([number or 0 for number in group])
+        numbers = torch.tensor([its_group or 0 for its_group in group])
         device = like.device
         return cls(states, positions.to(device), numbers.to(device), members.to(device), torch.tensor(place, device=device))
 

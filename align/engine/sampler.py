@@ -191,7 +191,7 @@ class _Run:
         """Build the levels anew, of the families and prompts whose rows are at work."""
         groups = list(dict.fromkeys(row.group for row in self._slots if row is not None))
         families = list(dict.fromkeys(group.family for group in groups))
-        of_row = [None if row is None else groups.index(row.group) for row in self._slots]
+        of_row: list[int | None] = [None if row is None else groups.index(row.group) for row in self._slots]
         prompts = Level.of([group.states for group in groups], [group.family.shared for group in groups], of_row)
         for number, group in enumerate(groups):  # views, so that nothing is kept twice
             group.states = [prompts.states[:, :, number, :, : len(group.job.prompt) - group.family.shared]]

@@ -152,3 +152,23 @@ def test_in_bfloat16_log_probs_are_the_models_own_up_to_its_rounding(dtype):
                 logps = model(torch.tensor([[*prompt, *sample.token_ids]])).logits[0].float().log_softmax(-1)
             expected = logps[len(prompt) - 1 : -1].gather(-1, torch.tensor(sample.token_ids)[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(sample.logps), expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss", "mistral-window"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_log_probs_are_the_models_own(family, dtype):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model, prompts = random_model(family).to("cuda", dtype), prompts_of(4, 12)
+    sampler = sampler_of(model)
+    assert why_not(model, sampler) is None
+    with sampler.keeping():
+        for _ in range(2):
+            for id, samples in sampler.sample(jobs_of(prompts, 3, 10), Sampling(10, temperature=0.8, top_p=0.95, stop=("e",))):
+                prompt = prompts[int(id)]
+                for sample in samples:
+                    with torch.no_grad():
+                        logps = model(torch.tensor([[*prompt, *sample.token_ids]], device="cuda")).logits[0].float().log_softmax(-1).cpu()
+                    expected = logps[len(prompt) - 1 : -1].gather(-1, torch.tensor(sample.token_ids)[:, None])[:, 0]
+                    torch.testing.assert_close(torch.tensor(sample.logps), expected, atol=1e-4 if dtype is torch.float32 else 0.3, rtol=0)
