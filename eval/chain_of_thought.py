@@ -16,7 +16,7 @@ from align.runs import Journal, Task, own_batches, read_journal, write_json
 from align.runs.digest import digest_of
 from align.trees import Message
 from data_pipelines.rollouts.ends import stop_token_ids
-from data_pipelines.rollouts.engines import engine_of
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import check_system, conversation, wants_chat
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling
 from data_pipelines.thought_trees.stages import read_searches
@@ -106,7 +106,7 @@ def answer(task: Task) -> None:
     batches = list(own_batches(questions, BATCH, done, task.shard))
     seconds = 0.0
     if batches:
-        with engine_of(task) as engine:
+        with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
             name, form = form_of(settings["form"], how, engine.tokenizer)
             check_system(settings["system"], engine.tokenizer, form.chat, "system")
             sampling = _sampling(form, settings, engine)

@@ -14,7 +14,7 @@ from data_pipelines.code_execution.problems import Problem, read_problems
 from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
 from data_pipelines.code_execution.stages import asked, limits_of, open_sandbox
 from data_pipelines.rollouts.ends import stop_token_ids
-from data_pipelines.rollouts.engines import engine_of
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import asked_as, check_system, wants_chat
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling, seed_of
 from eval.comparison import write_asked
@@ -50,7 +50,7 @@ def evaluate(task: Task) -> None:
     if batches:
         with (
             open_sandbox(settings["sandbox"], problems) as sandbox,
-            engine_of(task) as engine,
+            open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine,
         ):
             chat = wants_chat(settings["chat"], engine.tokenizer)
             check_system(settings["system"], engine.tokenizer, chat, "system")

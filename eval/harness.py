@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import yaml
 
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
-from data_pipelines.rollouts.engines import engine_of
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import check_system, wants_chat
 from data_pipelines.rollouts.protocol import Engine
 from eval.answers import Answer, write_answers
@@ -130,18 +129,17 @@ _Lenient.add_multi_constructor("!", lambda loader, suffix, node: suffix)
 def _open(task: Task) -> Iterator[Any]:
     """The harness's form of a stage's engine."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model = task.inputs["model"]
-    if task.settings["engine"]["engine"] == "vllm":
-        if (Path(model) / "adapter_config.json").exists():
-            task, model = _with_whole_model(task)
-        with engine_of(task) as engine:
+    model, settings = task.inputs["model"], EngineSettings(**task.settings["engine"])
+    if settings.engine == "vllm":
+        model = _whole(model, settings.dtype, task.folder / "scratch" / "model")
+        with open_engine(settings, model) as engine:
             yield _vllm(engine, model)
         return
     from lm_eval.models.huggingface import HFLM
 
     from align.models import load_tokenizer
 
-    with engine_of(task) as engine:
+    with open_engine(settings, model) as engine:
         size = "auto" if engine.model.device.type == "cuda" else 16  # type: ignore[attr-defined]
         tokenizer = load_tokenizer(model, key="model")  # the harness changes its own
         yield HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=size, max_batch_size=64)  # type: ignore[attr-defined]
@@ -159,15 +157,15 @@ def _vllm(engine: Engine, model: str) -> Any:
             vllm_causallms.LLM = starts
 
 
-def _with_whole_model(task: Task) -> tuple[Task, str]:
-    """A task whose model needs no adapter applied, and that model, written to the task's scratch folder: vLLM 0.31 dies of log-probs of
-    prompts under an adapter."""
+def _whole(model: str, dtype: str, folder: Path) -> str:
+    """A model that needs no adapter applied: vLLM 0.31 dies of log-probs of prompts under one."""
+    if not (Path(model) / "adapter_config.json").exists():
+        return model
     from align.models import load_model, load_tokenizer
 
-    folder = task.folder / "scratch" / "model"
-    load_model(task.inputs["model"], dtype=str(task.settings["engine"]["dtype"]), key="model").save_pretrained(folder)
-    load_tokenizer(task.inputs["model"], key="model").save_pretrained(folder)
-    return replace(task, inputs={**task.inputs, "model": str(folder)}), str(folder)
+    load_model(model, dtype=dtype, key="model").save_pretrained(folder)
+    load_tokenizer(model, key="model").save_pretrained(folder)
+    return str(folder)
 
 
 @contextlib.contextmanager

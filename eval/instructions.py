@@ -7,7 +7,7 @@ from statistics import fmean
 from align.errors import AlignError
 from align.runs import Journal, Task, own_batches, read_journal, write_json
 from data_pipelines.rollouts.ends import stop_token_ids
-from data_pipelines.rollouts.engines import engine_of
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import asked_as, check_system, read_prompts, wants_chat
 from data_pipelines.rollouts.protocol import Request, Sampling
 from eval.comparison import write_asked
@@ -30,7 +30,7 @@ def respond(task: Task) -> None:
     done = read_journal(task.folder / "responses")
     batches = list(own_batches(prompts, BATCH, set(done), task.shard))
     if batches:
-        with engine_of(task) as engine:
+        with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
             chat = wants_chat(settings["chat"], engine.tokenizer)
             check_system(settings["system"], engine.tokenizer, chat, "system")
             ends = stop_token_ids(settings["stop_token_ids"], engine.tokenizer, "stop_token_ids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib
@@ -11,6 +12,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +21,7 @@ from align.errors import TOLD, AlignError, InterruptedRunError, in_words
 from align.files import write_json
 from align.imports import without_collection
 from align.runs.journal import Shard
+from align.runs.sharing import sharing
 from align.runs.stage import FINISHED, read_specification
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
@@ -39,7 +42,13 @@ def main(*arguments: str) -> int:
     _end_with_parent()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
-    for here in map(Path, folders):
+    with sharing() if len(folders) > 1 else contextlib.nullcontext():
+        return _run_all(list(map(Path, folders)), shard)
+
+
+def _run_all(folders: Sequence[Path], shard: str) -> int:
+    """Run stages until one fails, each with a log of its own; returns the last one's exit status."""
+    for here in folders:
         log = logging.FileHandler(here / "log.txt", encoding="utf-8")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.runs import Task
+from align.runs.sharing import shared
 from data_pipelines.rollouts.protocol import Engine
 
 
@@ -40,62 +39,17 @@ class EngineSettings:
 
 @contextlib.contextmanager
 def open_engine(settings: EngineSettings, model: str) -> Iterator[Engine]:
-    """Open an engine on a model, as a context that closes it again.
+    """Open an engine on a model, as a context that closes it again; stages that share a process share the engine, too.
 
     Raises:
         AlignError: no such engine, or it does not start.
     """
     if settings.engine not in ENGINES:
         raise AlignError(f"rollouts.engine is '{settings.engine}': {nearest(settings.engine, ENGINES)}")
-    with ENGINES[settings.engine](settings, model) as engine:
+    with shared((settings, model), lambda: ENGINES[settings.engine](settings, model)) as engine:
         if settings.chat_template is not None:
             engine.tokenizer.chat_template = settings.chat_template
         yield engine
-
-
-@contextlib.contextmanager
-def engine_of(task: Task) -> Iterator[Engine]:
-    """The engine of a stage, as a context.
-
-    Stages that run in one process (`process` of their resources) share it: it stays open until a stage wants another one, or the
-    process ends.
-
-    Args:
-        task: with the input `model`, and the setting `engine` for `EngineSettings`.
-
-    Raises:
-        AlignError: no such engine, or it does not start.
-    """
-    settings, model = EngineSettings(**task.settings["engine"]), task.inputs["model"]
-    if "process" not in task.resources:
-        with open_engine(settings, model) as engine:
-            yield engine
-        return
-    if _LEFT_OPEN.wanted != (settings, model):
-        close_left_open()
-        _LEFT_OPEN.engine = _LEFT_OPEN.stack.enter_context(open_engine(settings, model))
-        _LEFT_OPEN.wanted = (settings, model)
-    assert _LEFT_OPEN.engine is not None
-    yield _LEFT_OPEN.engine
-
-
-def close_left_open() -> None:
-    """Close the engine that stages of this process share, if there is one."""
-    _LEFT_OPEN.wanted = _LEFT_OPEN.engine = None
-    _LEFT_OPEN.stack.close()
-
-
-@dataclass
-class _LeftOpen:
-    """The engine that stages of this process share, and what it was opened for."""
-
-    wanted: tuple[EngineSettings, str] | None = None
-    engine: Engine | None = None
-    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-
-_LEFT_OPEN = _LeftOpen()
-atexit.register(close_left_open)
 
 
 @contextlib.contextmanager
