@@ -15,7 +15,9 @@ import yaml
 
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import check_system, wants_chat
+from data_pipelines.rollouts.protocol import Engine
 from eval.answers import Answer, write_answers
 from eval.comparison import write_asked
 from eval.intervals import with_bounds
@@ -44,7 +46,7 @@ def evaluate(task: Task) -> None:
     manager, name = _find(settings["task"])
     cache = task.folder / "scratch" / "responses"
     cache.parent.mkdir(exist_ok=True)
-    with _open(settings["engine"], task.inputs["model"], cache.parent) as model:
+    with _open(task) as model:
         chat = wants_chat(settings["chat"], model.tokenizer)
         check_system(settings["system"], model.tokenizer, chat, "--system")
         longest = settings["max_new_tokens"]
@@ -124,32 +126,35 @@ _Lenient.add_multi_constructor("!", lambda loader, suffix, node: suffix)
 
 
 @contextlib.contextmanager
-def _open(engine: Mapping[str, Any], model: str, scratch: Path) -> Iterator[Any]:
-    """The harness's form of a model, an adapter merged into its base; `scratch` takes the whole model that vLLM then needs."""
+def _open(task: Task) -> Iterator[Any]:
+    """The harness's form of a stage's engine."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if engine["engine"] == "vllm":
-        yield _vllm(engine, _whole(model, str(engine["dtype"]), scratch / "model"))
+    model, settings = task.inputs["model"], EngineSettings(**task.settings["engine"])
+    if settings.engine == "vllm":
+        model = _whole(model, settings.dtype, task.folder / "scratch" / "model")
+        with open_engine(settings, model) as engine:
+            yield _vllm(engine, model)
         return
-    import torch
     from lm_eval.models.huggingface import HFLM
 
-    from align.models import load_model, load_tokenizer
+    from align.models import load_tokenizer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(model, dtype=engine["dtype"], key="model").to(device).eval()
-    size = "auto" if device == "cuda" else 16
-    yield HFLM(pretrained=loaded, tokenizer=load_tokenizer(model, key="model"), batch_size=size, max_batch_size=64)
+    with open_engine(settings, model) as engine:
+        size = "auto" if engine.model.device.type == "cuda" else 16  # type: ignore[attr-defined]
+        tokenizer = load_tokenizer(model, key="model")  # the harness changes its own
+        yield HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=size, max_batch_size=64)  # type: ignore[attr-defined]
 
 
-def _vllm(engine: Mapping[str, Any], model: str) -> Any:
-    from data_pipelines.rollouts.vllm_engine import cpu_defaults, import_vllm, vllm_dtype
-
-    import_vllm()
-    settings = {"dtype": vllm_dtype(str(engine["dtype"]), model), "tensor_parallel_size": engine["tensor_parallel"], "batch_size": BATCH}
+def _vllm(engine: Engine, model: str) -> Any:
+    """The harness's form of a vLLM engine that runs already."""
     with _cpu_build_is_vllm():
-        from lm_eval.models.vllm_causallms import VLLM
+        from lm_eval.models import vllm_causallms
 
-        return VLLM(pretrained=model, **settings, **cpu_defaults(), **engine.get("options", {}))
+        starts, vllm_causallms.LLM = vllm_causallms.LLM, lambda **_: engine.llm  # type: ignore[attr-defined]
+        try:
+            return vllm_causallms.VLLM(pretrained=model, batch_size=BATCH)
+        finally:
+            vllm_causallms.LLM = starts
 
 
 def _whole(model: str, dtype: str, folder: Path) -> str:

@@ -26,6 +26,7 @@ HUB = {
 CODE = ("humaneval", "humaneval+", "mbpp", "mbpp+", "code")
 INSTRUCTIONS = "instructions"
 MAX_NEW_TOKENS = 1024  # of programs and of responses to instructions
+ONE_PROCESS = {"process": "suites"}  # so that all suites are asked of one engine
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def _stage(suite: str, model: str, how: How) -> Stage:
             **shared, "chat": how.chat, "seed": 0, "sandbox": sandbox, "max_new_tokens": longest, "stop": [], "samples": how.samples,
             "temperature": 0.8, "pass_at": [1, 5, 10, 100],
         }  # fmt: skip
-        return Stage(name, "eval.code:evaluate", settings, {"model": External(model), "problems": External(source)})
+        return Stage(name, "eval.code:evaluate", settings, {"model": External(model), "problems": External(source)}, ONE_PROCESS)
     if suite == INSTRUCTIONS:
         settings = {**shared, "chat": how.chat, "max_new_tokens": longest, "name": Path(model).name}
-        return Stage(name, "eval.instructions:respond", settings, {"model": External(model), "instructions": External(source)})
+        return Stage(name, "eval.instructions:respond", settings, {"model": External(model), "instructions": External(source)}, ONE_PROCESS)
     form = {None: None, True: "chat", False: "examples"}[how.chat]
     settings = {**shared, "task": suite, "form": form, "max_new_tokens": how.max_new_tokens}
-    return Stage(name, "eval.chain_of_thought:answer", settings, {"model": External(model), "questions": External(source)})
+    return Stage(name, "eval.chain_of_thought:answer", settings, {"model": External(model), "questions": External(source)}, ONE_PROCESS)
 
 
 def _of_harness(suite: str, model: str, how: How) -> Stage:
@@ -110,7 +111,7 @@ def _of_harness(suite: str, model: str, how: How) -> Stage:
         "max_new_tokens": how.max_new_tokens,
     }  # fmt: skip
     own = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
-    return Stage(_name(suite), "eval.harness:evaluate", settings, {"model": External(model), **own})
+    return Stage(_name(suite), "eval.harness:evaluate", settings, {"model": External(model), **own}, ONE_PROCESS)
 
 
 def _name(suite: str) -> str:

@@ -1,12 +1,16 @@
-"""Speed of tree-of-thought search on vLLM: all questions together, one question at a time, one call at a time.
+"""Speed of tree-of-thought search: all questions together, and what that is without, on vLLM or the embedded engine.
 
-    python scripts/bench_search.py                 # on a CPU about five minutes; a random 4-layer Llama, 8 questions
+    python scripts/bench_search.py                 # vLLM; on a CPU about five minutes; a random 4-layer Llama, 8 questions
     python scripts/bench_search.py --model Qwen/Qwen2.5-7B --task gsm8k --questions 64 --skip calls   # on a GPU
+    python scripts/bench_search.py --engine transformers --model FOLDER --questions 2 --steps 2 --votes 1   # prefixes against plain
 
-Contenders take turns in one process, on one engine, each with an empty prefix cache; medians are reported:
+Contenders take turns in one process, each with an empty prefix cache; medians are reported. On vLLM:
 together   every engine call carries every open path of every question
 questions  one question after the other, the siblings of a step in one call
 calls      every thought and every judgement a call of its own, as the released code of CPO works
+On the embedded engine, all questions together:
+prefixes   prompts are read from prefix caches, rows that end make room for others
+plain      transformers' `generate`, which reads each call's prompts anew
 
 Same seeds, same thoughts: the share that is the same (up to ties in the last digit) is printed too.
 """
@@ -15,16 +19,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from align.sampling import Sampling
 from align.trees import PreferenceTree
-from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout
+from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout, session_of
 from data_pipelines.thought_trees.asks import Ask, together
 from data_pipelines.thought_trees.judges import Judgement, JudgeSettings, Level, SelfEvaluation
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
@@ -37,7 +43,7 @@ PEOPLE = ("Anna", "Ben", "Carla", "Dan", "Eva", "Finn", "Gita", "Hugo")
 class Generous(SelfEvaluation):
     """Self-evaluation that reads a verdict out of anything, so that a random model can be measured: how long it spoke."""
 
-    def _judgement(self, rollout: Rollout) -> Judgement:
+    def _judgement(self, rollout: Rollout, verdicts: list[str | None], otherwise: float | None) -> Judgement:
         tokens = [len(completion.token_ids) for completion in rollout.completions]
         return Judgement(float(sum(tokens) % 11), tokens=sum(tokens), calls=1)
 
@@ -63,10 +69,12 @@ class Babbling(ThoughtTask):
         return False
 
 
-def babbling(task: ThoughtTask) -> Babbling:
-    """The task's prompts, with steps that a random model finds."""
+def babbling(task: ThoughtTask, random: bool) -> Babbling:
+    """The task's prompts with answers that any model states; for a random model, with steps that it finds, too."""
     assert task.judge is not None
     fields = {name: getattr(task, name) for name in ThoughtTask.model_fields}
+    if not random:
+        return Babbling.model_construct(**fields)
     judge = task.judge.model_copy(update={"max_new_tokens": 16})
     return Babbling.model_construct(**{**fields, "markers": ["e"], "next_step": [], "end": [], "max_new_tokens": 64, "judge": judge})
 
@@ -89,6 +97,24 @@ class OneCallAtATime:
 
     def close(self) -> None:
         """Nothing of its own."""
+
+
+class CountingTokens:
+    """An engine whose sampled tokens are counted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.tokens = engine, 0
+        self.context, self.batch, self.tokenizer, self.prompt_ids = engine.context, engine.batch, engine.tokenizer, engine.prompt_ids
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
+        """As the engine."""
+        for rollout in self._engine.generate(requests, sampling):
+            self.tokens += sum(len(completion.token_ids) for completion in rollout.completions)
+            yield rollout
+
+    def session(self) -> AbstractContextManager[None]:
+        """As the engine's."""
+        return session_of(self._engine)
 
 
 def random_model() -> Path:
@@ -138,55 +164,79 @@ def same_share(one: dict[str, PreferenceTree], other: dict[str, PreferenceTree])
     return (mine & theirs).total() / max(mine.total(), theirs.total())
 
 
+def open_contenders(name: str, model: str | Path, questions: int, dtype: str) -> dict[str, tuple[Any, int]]:
+    """By name, an engine and how many questions it searches together; the first is what the others are compared with."""
+    if name == "transformers":
+        from data_pipelines.rollouts.transformers_engine import TransformersEngine
+
+        return {reading: (TransformersEngine(model, dtype=dtype, reading=reading), questions) for reading in ("prefixes", "plain")}
+    from data_pipelines.rollouts.vllm_engine import VllmEngine
+
+    engine = VllmEngine(model, dtype=dtype, options={"max_model_len": 4096})
+    return {"together": (engine, questions), "questions": (engine, 1), "calls": (OneCallAtATime(engine), 1)}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a model that vLLM loads (default: a random small one)")
+    parser.add_argument("--engine", default="vllm", choices=["vllm", "transformers"])
+    parser.add_argument("--model", help="a model that the engine loads (default: a random small one)")
     parser.add_argument("--task", default="gsm8k", help="a task whose questions are made up here: its prompt counts, not its answers")
     parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--steps", type=int, help="of a search (default: the task's)")
     parser.add_argument("--votes", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--skip", nargs="*", default=[], choices=["questions", "calls"])
+    parser.add_argument("--skip", nargs="*", default=[], choices=["thoughts", "questions", "calls"])
     options = parser.parse_args()
-    from data_pipelines.rollouts.vllm_engine import VllmEngine
-
     task = load_task(options.task)
-    if options.model is None:
-        task = babbling(task)
+    if options.steps is not None:
+        task = task.model_copy(update={"steps": options.steps})
+    if options.model is None or options.engine == "transformers":
+        task = babbling(task, options.model is None)
     questions = [
         Question(
             f"q{i}", dict.fromkeys(task.data.fields, f"{PEOPLE[i % 8]} has {i + 3} apples and buys {2 * i + 1} more. How many are there?")
         )
         for i in range(options.questions)
     ]
-    engine = VllmEngine(options.model or random_model(), dtype="auto" if options.model else "float32", options={"max_model_len": 4096})
+    dtype = "auto" if options.model else "float32"
+    contenders = open_contenders(options.engine, options.model or random_model(), len(questions), dtype)
+    contenders = {name: contender for name, contender in contenders.items() if name not in options.skip}
     judges = {"thoughts alone": Free(), "with self-evaluation": Generous(JudgeSettings(task, votes=options.votes, temperature=0.7))}
-    contenders = {"together": (engine, len(questions)), "questions": (engine, 1), "calls": (OneCallAtATime(engine), 1)}
+    if "thoughts" in options.skip:
+        del judges["thoughts alone"]
     for label, judge in judges.items():
-        measure(label, judge, {n: how for n, how in contenders.items() if n not in options.skip}, task, questions, options.repeats)
-    engine.close()
+        measure(label, judge, contenders, task, questions, options.repeats)
+    for engine, _ in contenders.values():
+        engine.close()
 
 
 def measure(label: str, judge: Any, contenders: dict[str, Any], task: ThoughtTask, questions: Sequence[Question], repeats: int) -> None:
     """Let the contenders take turns, and print their medians."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     trees: dict[str, dict[str, PreferenceTree]] = {}
-    engine = contenders["together"][0]
-    list(engine.generate([Request("warm", "warm", 1)], Sampling(8)))
+    counting = {name: CountingTokens(engine) for name, (engine, _) in contenders.items()}
+    for engine in counting.values():
+        list(engine.generate([Request("warm", "warm", 1)], Sampling(8)))
     for _ in range(repeats):
-        for name, (one, size) in contenders.items():
-            engine._llm.reset_prefix_cache()
+        for name, (engine, size) in contenders.items():
+            if hasattr(engine, "_llm"):
+                engine._llm.reset_prefix_cache()
+            counting[name].tokens = 0
             began = time.monotonic()
-            trees[name] = run(one, task, questions, size, judge)
+            trees[name] = run(counting[name], task, questions, size, judge)
             times[name].append(time.monotonic() - began)
-    thoughts = sum(len(tree.nodes) for tree in trees["together"].values())
-    print(f"{label}: {len(trees['together'])} of {len(questions)} questions searched, {thoughts} distinct thoughts", flush=True)
+            print(f"{label}, {name}: {times[name][-1]:.1f} s, {counting[name].tokens} tokens", file=sys.stderr, flush=True)
+    first = next(iter(contenders))
+    thoughts = sum(len(tree.nodes) for tree in trees[first].values())
+    print(f"{label}: {len(trees[first])} of {len(questions)} questions searched, {thoughts} distinct thoughts", flush=True)
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        share = statistics.median(times["together"]) / median
-        same = same_share(trees["together"], trees[name])
-        spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-        print(f"  {name:<10} {median:7.1f} s ({spread})   together takes {share:.2f} of it   {same:.1%} the same thoughts", flush=True)
+        share = statistics.median(times[first]) / median
+        same = same_share(trees[first], trees[name])
+        spread, speed = f"{min(seconds):.1f} to {max(seconds):.1f}", counting[name].tokens / median
+        figures = f"{median:7.1f} s ({spread})   {speed:7.1f} tokens/s   {first} takes {share:.2f} of it   {same:.1%} the same thoughts"
+        print(f"  {name:<10} {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -126,46 +126,84 @@ def _left_pad(prompts: list[Sequence[int]], pad_token_id: int, device: torch.dev
     return ids, mask
 
 
+class Drawing:
+    """How the next token is drawn: by inverse CDF from a uniform number, or the likeliest one at temperature 0."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        """Args: sampling, for temperature and filters."""
+        self._temperature = sampling.temperature
+        self._filters = LogitsProcessorList()
+        if sampling.temperature:
+            self._filters += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
+            self._filters += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1.0 else []
+            self._filters += [MinPLogitsWarper(sampling.min_p)] if sampling.min_p > 0.0 else []
+
+    def __call__(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens drawn and their log-probs, `[rows]` each.
+
+        Args:
+            logits: `[rows, vocabulary]`.
+            uniform: `[rows]`, float64 in [0, 1); not used at temperature 0.
+        """
+        logits = logits.float()
+        if self._temperature:
+            probs = self._filters(None, logits / self._temperature).softmax(-1)
+            cdf = probs.double().cumsum(-1)
+            drawn = uniform[:, None] * cdf[:, -1:]
+            chosen = torch.searchsorted(cdf, drawn, right=True).clamp(max=logits.shape[-1] - 1)
+        else:
+            chosen = logits.argmax(-1, keepdim=True)
+        return chosen[:, 0], logits.gather(-1, chosen)[:, 0] - logits.logsumexp(-1)
+
+
+def uniform_numbers(seed: int, count: int) -> np.ndarray:
+    """The numbers that a sample's tokens are drawn with, float64 in [0, 1): a function of its seed; a longer list begins the same."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+class StopTexts:
+    """Tells which responses contain a stop text by now."""
+
+    def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
+        """Args: stop, texts; tokenizer."""
+        self._stop, self._tokenizer = stop, tokenizer
+        self.window = 4 * max(map(len, stop), default=0) + 8  # tokens of one character may be four bytes
+
+    def hit(self, tails: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether each response's end, its last `window` tokens or more, contains a stop text."""
+        if not self._stop or not tails:
+            return [False] * len(tails)
+        texts = self._tokenizer.batch_decode(tails, skip_special_tokens=True)
+        return [any(stop in text for stop in self._stop) for text in texts]
+
+
 class _Choice(LogitsProcessor):
     """Draws every row's next token by its own uniform number, and leaves nothing else to choose from."""
 
     def __init__(self, sampling: Sampling, seeds: list[int], device: torch.device) -> None:
-        self._temperature = sampling.temperature
-        self._filters = LogitsProcessorList()
-        if sampling.temperature:
-            draws = [np.random.Generator(np.random.Philox(key=seed)).random(sampling.max_new_tokens) for seed in seeds]
-            self._uniform = torch.from_numpy(np.stack(draws)).to(device)
-            self._filters += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
-            self._filters += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1.0 else []
-            self._filters += [MinPLogitsWarper(sampling.min_p)] if sampling.min_p > 0.0 else []
+        self._draw = Drawing(sampling)
+        numbers = np.stack([uniform_numbers(seed, sampling.max_new_tokens) for seed in seeds])
+        self._uniform = torch.from_numpy(numbers).to(device)
         self.logps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores = scores.float()
-        if self._temperature:
-            probs = self._filters(input_ids, scores / self._temperature).softmax(-1)
-            cdf = probs.double().cumsum(-1)
-            drawn = self._uniform[:, len(self.logps), None] * cdf[:, -1:]
-            chosen = torch.searchsorted(cdf, drawn, right=True).clamp(max=scores.shape[-1] - 1)
-        else:
-            chosen = scores.argmax(-1, keepdim=True)
-        self.logps.append(scores.log_softmax(-1).gather(-1, chosen)[:, 0])
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
+        chosen, logps = self._draw(scores, self._uniform[:, len(self.logps)])
+        self.logps.append(logps)
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
 
 class _StopTexts(StoppingCriteria):
     """Ends a row once its response, by itself, contains a stop text; `lengths` are the tokens up to there."""
 
     def __init__(self, stop: Sequence[str], tokenizer: Any, prompt_length: int, rows: int) -> None:
-        self._stop, self._tokenizer, self._start = stop, tokenizer, prompt_length
-        self._window = 4 * max(map(len, stop)) + 8  # tokens of one character may be four bytes
+        self._stop, self._start = StopTexts(stop, tokenizer), prompt_length
         self.lengths: list[int | None] = [None] * rows
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         length = input_ids.shape[1] - self._start
         open_rows = [row for row, stopped in enumerate(self.lengths) if stopped is None]
-        tails = input_ids[open_rows, max(self._start, input_ids.shape[1] - self._window) :]
-        for row, text in zip(open_rows, self._tokenizer.batch_decode(tails, skip_special_tokens=True), strict=True):
-            if any(stop in text for stop in self._stop):
+        tails = input_ids[open_rows, max(self._start, input_ids.shape[1] - self._stop.window) :].tolist()
+        for row, hit in zip(open_rows, self._stop.hit(tails), strict=True):
+            if hit:
                 self.lengths[row] = length
         return torch.tensor([stopped is not None for stopped in self.lengths], device=input_ids.device)

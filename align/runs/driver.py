@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from align.errors import AlignError, InterruptedRunError
@@ -18,7 +19,7 @@ from align.runs import launch, watchdog
 from align.runs.folder import RunFolder
 from align.runs.journal import Shard
 from align.runs.plan import State, assess
-from align.runs.stage import External, Stage, Task, write_specification
+from align.runs.stage import FINISHED, External, Stage, Task, write_specification
 from align.runs.stop_file import asked_to_stop
 
 GRACE = 6.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
@@ -69,23 +70,34 @@ def execute(
                 raise AlignError(f"--shard {shard}: the next stage, {state.stage.name}, is not shared out: run without --shard")
             if asked_to_stop():
                 raise _interrupted(state.stage.name)
+            states = _of_one_process(stages, state, folder)
             with folder.preparing():
-                _prepare(folder, state)
+                for one in states:
+                    _prepare(folder, one)
             count = int(state.stage.resources.get("processes", 1))
             started = time.monotonic()
-            _run(folder, state, [shard] if shard else [Shard(i, count) for i in range(count)], lock, stop, environment)
-            seconds = time.monotonic() - started
-            if shard is not None:
-                say(f"{state.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
-                return False
-            assert state.key is not None
-            folder.finish(state.stage.name, state.key, seconds)
-            say(f"{state.stage.name:<20} done in {seconds:.0f} s")
+            for finished in _run(folder, states, [shard] if shard else [Shard(i, count) for i in range(count)], lock, stop, environment):
+                if shard is not None:
+                    say(f"{finished.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
+                    return False
+                seconds, started = time.monotonic() - started, time.monotonic()
+                assert finished.key is not None
+                folder.finish(finished.stage.name, finished.key, seconds)
+                say(f"{finished.stage.name:<20} done in {seconds:.0f} s")
     return True
 
 
 def _next(stages: Sequence[Stage], folder: RunFolder) -> State | None:
     return next((state for state in assess(stages, folder) if state.kind not in ("done", "wait")), None)
+
+
+def _of_one_process(stages: Sequence[Stage], first: State, folder: RunFolder) -> list[State]:
+    """A stage that is to be done, with those behind it that run in the same process (see `Stage.resources`)."""
+    process = first.stage.resources.get("process")
+    if process is None:
+        return [first]
+    open_states = [state for state in assess(stages, folder) if state.kind in ("resume", "run")]
+    return [state for state in open_states if state.stage.resources.get("process") == process]
 
 
 def _take_back(folder: RunFolder, state: State) -> None:
@@ -102,7 +114,8 @@ def _prepare(folder: RunFolder, state: State) -> None:
     assert state.key is not None
     if here.exists() and folder.key_in_work(name) != state.key:
         folder.set_aside(name)
-    (here / "manifest.json").unlink(missing_ok=True)
+    for mark in ("manifest.json", FINISHED):
+        (here / mark).unlink(missing_ok=True)
     here.mkdir(parents=True, exist_ok=True)
     if state.altered:
         _remove(here / state.altered)
@@ -122,23 +135,29 @@ def _remove(output: Path) -> None:
 
 
 def _run(
-    folder: RunFolder, state: State, shards: list[Shard], lock: int, stop: threading.Event, environment: dict[str, str] | None
-) -> None:
-    """Start the stage's processes and wait for them."""
-    name = state.stage.name
-    here = folder.stage(name)
-    started = [_start(here, state.stage, shard, lock, environment) for shard in shards]
+    folder: RunFolder, states: Sequence[State], shards: list[Shard], lock: int, stop: threading.Event, environment: dict[str, str] | None
+) -> Iterator[State]:
+    """Start the processes of a stage, or of several that share one, and wait for them; yields the stages as they are finished."""
+    waiting = deque(states)
+    folders = [folder.stage(state.stage.name) for state in states]
+    started = [_start(folders, states[0].stage, shard, lock, environment) for shard in shards]
     dogs = [_watchdog(process.pid, lock) for process in started]
     try:
         while any(process.poll() is None for process in started):
+            while len(waiting) > 1 and (folder.stage(waiting[0].stage.name) / FINISHED).exists():
+                yield waiting.popleft()
             failed = any(process.poll() not in (None, 0) for process in started)
-            ended = asked_to_stop() and not state.stage.resources.get("saves_when_asked")
+            ended = asked_to_stop() and not waiting[0].stage.resources.get("saves_when_asked")
             if stop.wait(0.05) or failed or ended:
                 break
     finally:
         _end(started)
         for dog in dogs:
             dog.communicate(b"!")
+    while len(waiting) > 1 and (folder.stage(waiting[0].stage.name) / FINISHED).exists():
+        yield waiting.popleft()
+    name = waiting[0].stage.name
+    here = folder.stage(name)
     if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
         raise _interrupted(name)
     for process, shard in zip(started, shards, strict=True):
@@ -148,14 +167,15 @@ def _run(
             raise AlignError(f"{name}{part}: its process {how}: see {here / 'log.txt'}, then run the same command to go on")
     if any(process.returncode for process in started):
         raise AlignError(f"{name} failed: see above; what it finished is kept in {here}")
+    yield from waiting
 
 
 def _interrupted(stage: str) -> InterruptedRunError:
     return InterruptedRunError(f"interrupted in {stage}: run the same command to go on")
 
 
-def _start(here: Path, stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
-    worker, arguments = "align.runs.worker", [str(here), str(shard)]
+def _start(folders: Sequence[Path], stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
+    worker, arguments = "align.runs.worker", [*map(str, folders), str(shard)]
     command = [sys.executable, "-m", worker, *arguments]
     if config := stage.resources.get("accelerate"):
         command = launch.over_nodes(str(config), worker, arguments, os.environ)

@@ -42,7 +42,8 @@ class Stage:
         inputs: what it reads.
         resources: what the outcome does not depend on: `processes` (how many share the work, each as a `Shard`),
             `accelerate` (a config file: start with accelerate launch), `saves_when_asked` (it looks for the stop file itself),
-            and what the function itself wants to know.
+            `process` (a name: stages that follow each other and name the same run in one process, so that they can share what is
+            dear to start), and what the function itself wants to know.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Task:
 
 
 SPECIFICATION = "stage.json"
+FINISHED = "scratch/finished"  # left by a process of several stages when it is through with one of them
 
 
 def write_specification(task: Task, function: str, key: str) -> None:

@@ -1,7 +1,8 @@
-"""A stage's process: `python -m align.runs.worker FOLDER INDEX/COUNT`. Ends cleanly on SIGTERM, and with its driver."""
+"""A stage's process: `python -m align.runs.worker FOLDER... INDEX/COUNT`. Ends cleanly on SIGTERM, and with its driver."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib
@@ -11,6 +12,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,22 +21,49 @@ from align.errors import TOLD, AlignError, InterruptedRunError, in_words
 from align.files import write_json
 from align.imports import without_collection
 from align.runs.journal import Shard
-from align.runs.stage import read_specification
+from align.runs.sharing import sharing
+from align.runs.stage import FINISHED, read_specification
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
 TERMINATED = 128 + signal.SIGTERM
 
 
-def main(folder: str, shard: str) -> int:
-    """Run the stage whose specification lies in `folder`; returns the exit status."""
+def main(*arguments: str) -> int:
+    """Run the stages whose specifications lie in the folders that are named first, one after the other, until one fails.
+
+    Args:
+        arguments: folders, and at last the shard.
+
+    Returns:
+        The exit status.
+    """
+    *folders, shard = arguments
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
-    here = Path(folder)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
-    log = logging.FileHandler(here / "log.txt", encoding="utf-8")
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(log)
+    with sharing() if len(folders) > 1 else contextlib.nullcontext():
+        return _run_all(list(map(Path, folders)), shard)
+
+
+def _run_all(folders: Sequence[Path], shard: str) -> int:
+    """Run stages until one fails, each with a log of its own; returns the last one's exit status."""
+    for here in folders:
+        log = logging.FileHandler(here / "log.txt", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(log)
+        status = _run(here, shard)
+        logging.getLogger().removeHandler(log)
+        if status:
+            return status
+        if len(folders) > 1:
+            (here / FINISHED).parent.mkdir(exist_ok=True)
+            (here / FINISHED).touch()
+    return 0
+
+
+def _run(here: Path, shard: str) -> int:
+    """Run one stage; returns the exit status that it would have."""
     function, task = read_specification(here, Shard.parse(shard))
     module, _, name = function.partition(":")
     try:
@@ -96,4 +125,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(*sys.argv[1:]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.errors import AlignError, nearest
+from align.runs.sharing import shared
 from data_pipelines.rollouts.protocol import Engine
 
 
@@ -38,14 +39,14 @@ class EngineSettings:
 
 @contextlib.contextmanager
 def open_engine(settings: EngineSettings, model: str) -> Iterator[Engine]:
-    """Open an engine on a model, as a context that closes it again.
+    """Open an engine on a model, as a context that closes it again; stages that share a process share the engine, too.
 
     Raises:
         AlignError: no such engine, or it does not start.
     """
     if settings.engine not in ENGINES:
         raise AlignError(f"rollouts.engine is '{settings.engine}': {nearest(settings.engine, ENGINES)}")
-    with ENGINES[settings.engine](settings, model) as engine:
+    with shared((settings, model), lambda: ENGINES[settings.engine](settings, model)) as engine:
         if settings.chat_template is not None:
             engine.tokenizer.chat_template = settings.chat_template
         yield engine

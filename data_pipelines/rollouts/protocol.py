@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from align.errors import AlignError
 from align.sampling import Sample, Sampling
 from align.trees import Message
 
-__all__ = ["Completion", "Engine", "Request", "Rollout", "Sampling", "check_requests", "completion_of", "seed_of"]
+__all__ = ["Completion", "Engine", "Request", "Rollout", "Sampling", "check_requests", "completion_of", "seed_of", "session_of"]
 
 FinishReason = Literal["stop", "length"]
 
@@ -89,6 +91,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory and processes."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An engine that can keep what it read of prompts from one call to the next."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """A context in which it does; what is sampled is the same, up to rounding of the logits."""
+        ...
+
+
+def session_of(engine: Engine) -> AbstractContextManager[None]:
+    """A context for calls of `generate` whose prompts begin alike; an engine that always remembers prompts, or never, needs none."""
+    return engine.session() if isinstance(engine, Remembers) else contextlib.nullcontext()
 
 
 def check_requests(requests: Sequence[Request], sampling: Sampling) -> None:

@@ -9,12 +9,13 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from align.trees import Message
-from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout, Sampling
+from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout, Sampling, session_of
 
 JUDGEMENT = re.compile(r"/(judge|vote)/")
 
@@ -58,6 +59,10 @@ class ScriptedEngine:
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
         """A prompt's token ids."""
         return self._engine.prompt_ids(prompt)
+
+    def session(self) -> AbstractContextManager[None]:
+        """As the other engine's."""
+        return session_of(self._engine)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Sample; the first sample of a prompt stays as it is."""

@@ -1,67 +1,133 @@
-"""Sampling with transformers.generate in this very process: the embedded default, for any model that transformers loads."""
+"""Sampling with transformers in this very process: the embedded default, for any model that transformers loads."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import psutil
 import torch
 
 from align.engine.generate import Sampling, end_tokens, sample_responses
+from align.engine.prefix_probe import why_not
+from align.engine.sampler import Job, PrefixSampler
 from align.engine.tokenize import prompt_token_ids
+from align.errors import AlignError, nearest
 from align.models import load_model, load_tokenizer
+from align.sampling import Sample
 from align.trees import Message
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 
+logger = logging.getLogger(__name__)
+
+READING = ("prefixes", "plain")
+
 
 class TransformersEngine:
-    """transformers' own generation: left-padded, batched by length, the prompt's cache shared by its samples."""
+    """A model of transformers and what samples from it.
 
-    def __init__(self, model: str | Path, *, dtype: str = "auto", batch: int = 64, **options: Any) -> None:
-        """Args: model, a folder (an adapter's as well) or a name on the hub; dtype; batch, responses at a time;
-        options for `from_pretrained`.
+    Prompts are read from prefix caches: what requests share is read once, for all their samples and, within `session`, for the calls that
+    follow. A model that cannot be sampled from so (states of convolutions or of linear attention, rotary frequencies that depend on the
+    length, an attention of its own) is sampled with transformers' `generate`.
+    """
+
+    def __init__(
+        self, model: str | Path, *, dtype: str = "auto", batch: int = 64, reading: Literal["prefixes", "plain"] = "prefixes",
+        prefix_cache_gib: float | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        """Args: model, a folder (an adapter's as well) or a name on the hub; dtype; batch, responses at a time; reading, of prompts:
+        "plain" has transformers' `generate` read each request's by itself; prefix_cache_gib, memory for prefixes (default: an eighth of
+        the main memory, a quarter of what the model leaves of a GPU's); options for `from_pretrained`.
 
         Raises:
             AlignError: the model cannot be loaded.
         """
+        if reading not in READING:
+            raise AlignError(f"rollouts.options.reading is '{reading}': {nearest(reading, READING)}")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = load_tokenizer(str(model))
         self.model = load_model(str(model), dtype=dtype, **options).to(device).eval()
         self.batch: int | None = batch
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self._sampler: PrefixSampler | None = None
+        if reading == "prefixes":
+            budget = _cache_budget(device) if prefix_cache_gib is None else int(prefix_cache_gib * 2**30)
+            sampler = PrefixSampler(self.model, self.tokenizer, batch=batch, budget=budget)
+            reason = why_not(self.model, sampler)
+            self._sampler = None if reason else sampler
+            if reason:
+                logger.info("%s is sampled without prefix caches: %s", model, reason)
 
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
         """A prompt's token ids."""
         return prompt if isinstance(prompt, tuple) else tuple(prompt_token_ids(prompt, self.tokenizer))
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """A context in which prefixes that one call of `generate` has read are known to the next."""
+        with self._sampler.keeping() if self._sampler is not None else contextlib.nullcontext():
+            yield
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
-        """Sample batch by batch, prompts of like length together."""
+        """Sample; yields prompts as their samples are done."""
         check_requests(requests, sampling)
         ends = end_tokens(self.model, self.tokenizer)
         prompts = {request.id: self.prompt_ids(request.prompt) for request in requests}
-        waiting = sorted(requests, key=lambda request: (request.n, len(prompts[request.id]), request.id))
+        sampled = self._sampled_plainly if self._sampler is None else self._sampled_from_prefixes
+        for id, samples in sampled(requests, prompts, sampling):
+            completions = tuple(completion_of(sample, self.tokenizer, sampling, ends) for sample in samples)
+            yield Rollout(id, prompts[id], completions)
+
+    def _longest(self, prompt: int, sampling: Sampling) -> int:
+        """Tokens that a response to a prompt of so many tokens may have: what is left of the context, one at least."""
+        return sampling.max_new_tokens if self.context is None else max(1, min(sampling.max_new_tokens, self.context - prompt))
+
+    def _sampled_from_prefixes(
+        self, requests: Sequence[Request], prompts: dict[str, tuple[int, ...]], sampling: Sampling
+    ) -> Iterator[tuple[str, list[Sample]]]:
+        assert self._sampler is not None
+        yield from ((request.id, [Sample((), (), "stop")] * request.n) for request in requests if not prompts[request.id])
+        jobs = [
+            Job(request.id, ids, request.n, request.seed, self._longest(len(ids), sampling))
+            for request in requests
+            if (ids := prompts[request.id])
+        ]
+        yield from self._sampler.sample(jobs, sampling)
+
+    def _sampled_plainly(
+        self, requests: Sequence[Request], prompts: dict[str, tuple[int, ...]], sampling: Sampling
+    ) -> Iterator[tuple[str, list[Sample]]]:
+        """Batch by batch, prompts of like length together."""
         assert self.batch is not None
+        waiting = sorted(requests, key=lambda request: (request.n, len(prompts[request.id]), request.id))
         while waiting:
             n = waiting[0].n
-            each = max(1, self.batch // n)
-            part = [request for request in waiting[:each] if request.n == n]
+            part = [request for request in waiting[: max(1, self.batch // n)] if request.n == n]
             waiting = waiting[len(part) :]
-            room = sampling.max_new_tokens if self.context is None else self.context - max(len(prompts[request.id]) for request in part)
+            longest = self._longest(max(len(prompts[request.id]) for request in part), sampling)
             samples = sample_responses(
                 self.model,
                 [prompts[request.id] for request in part],
-                replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, room))),
+                replace(sampling, max_new_tokens=longest),
                 tokenizer=self.tokenizer,
                 seeds=[request.seed for request in part],
                 n=n,
                 batch_size=self.batch,
             )
-            for request, mine in zip(part, samples, strict=True):
-                completions = tuple(completion_of(sample, self.tokenizer, sampling, ends) for sample in mine)
-                yield Rollout(request.id, prompts[request.id], completions)
+            yield from zip((request.id for request in part), samples, strict=True)
 
     def close(self) -> None:
-        """Forget the model."""
+        """Forget the model and what was read."""
+        self._sampler = None
         del self.model
+
+
+def _cache_budget(device: str) -> int:
+    """Bytes for keys and values of prefixes: an eighth of the main memory, or a quarter of what is free on the GPU."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) // 4
+    return int(psutil.virtual_memory().total) // 8

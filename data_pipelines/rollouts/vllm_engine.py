@@ -51,6 +51,11 @@ class VllmEngine:
         self._ends = end_token_ids(str(model), self.tokenizer)
         self.context: int | None = self._llm.model_config.max_model_len
 
+    @property
+    def llm(self) -> Any:
+        """The `vllm.LLM` that runs."""
+        return self._llm
+
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
         """A prompt's token ids."""
         return prompt if isinstance(prompt, tuple) else tuple(prompt_token_ids(prompt, self.tokenizer))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from align.errors import AlignError
-from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling
+from data_pipelines.rollouts.protocol import Engine, Request, Rollout, Sampling, session_of
 
 Result = TypeVar("Result")
 
@@ -46,6 +46,11 @@ def together(searches: Mapping[str, Search[Result]], engine: Engine) -> Iterator
     Raises:
         AlignError: the engine died, or refused a request.
     """
+    with session_of(engine):
+        yield from _advanced(searches, engine)
+
+
+def _advanced(searches: Mapping[str, Search[Result]], engine: Engine) -> Iterator[tuple[str, Result | AlignError]]:
     waiting: dict[str, Ask] = {}
     answers: dict[str, Any] = dict.fromkeys(searches)
     while answers:

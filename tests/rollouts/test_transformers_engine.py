@@ -104,6 +104,46 @@ def test_an_adapters_folder_is_a_model(base_folder, adapter_folder):
     assert one.completions != other.completions
 
 
+@pytest.mark.parametrize("reading", ["prefixes", "plain"])
+def test_empty_prompts_and_single_tokens_have_their_places(base_folder, reading):
+    engine = TransformersEngine(base_folder, dtype="float32", reading=reading)
+    requests = [Request("empty", (), 3), Request("single", (7,), 3, 5), Request("same", (7,), 3, 5)]
+    found = {rollout.id: rollout for rollout in engine.generate(requests, Sampling(6))}
+    assert [completion.text for completion in found["empty"].completions] == [""] * 3
+    assert found["single"].completions == found["same"].completions
+    assert len({completion.token_ids for completion in found["single"].completions}) > 1
+    assert list(engine.generate([], Sampling(6))) == []
+
+
+def test_nothing_is_kept_of_weights_that_have_changed(base_folder):
+    """Between calls the model may be trained: what was read before counts for nothing."""
+    engine = TransformersEngine(base_folder, dtype="float32")
+    requests = [Request(f"p{i}", (*range(5, 90), i), 2, i) for i in range(5, 9)]
+    before = list(engine.generate(requests, Sampling(8)))
+    with torch.no_grad():
+        for parameter in engine.model.parameters():
+            parameter.mul_(1.3)
+    after = {rollout.id: rollout for rollout in engine.generate(requests, Sampling(8))}
+    assert any(after[rollout.id].completions != rollout.completions for rollout in before)
+    for request in requests:
+        for completion in after[request.id].completions:
+            expected = plain_logps(engine.model, request.prompt, completion.token_ids)
+            torch.testing.assert_close(torch.tensor(completion.logps), expected, atol=1e-5, rtol=0)
+
+
+def test_a_response_stands_alone_where_the_context_ends(base_folder):
+    """A neighbour with a longer prompt takes nothing of a response's length."""
+    engine = TransformersEngine(base_folder, dtype="float32")
+    requests = [Request("long", (5,) * 250), Request("short", (6,) * 10)]
+    found = {rollout.id: rollout.completions[0] for rollout in engine.generate(requests, Sampling(20, temperature=0.0))}
+    assert [len(found[id].token_ids) for id in ("long", "short")] == [6, 20]
+
+
+def test_the_way_of_reading_is_named_right(base_folder):
+    with pytest.raises(AlignError, match=r"rollouts.options.reading is 'prefix': did you mean 'prefixes'\?"):
+        TransformersEngine(base_folder, reading="prefix")
+
+
 def test_requests_that_make_no_sense_are_refused(base_folder):
     engine = TransformersEngine(base_folder, dtype="float32")
     with pytest.raises(AlignError, match="samples above 1 at temperature 0"):

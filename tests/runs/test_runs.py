@@ -96,6 +96,45 @@ def test_a_deleted_output_is_made_again_only_where_it_is_needed(tmp_path):
     assert result(tmp_path) == 285
 
 
+def test_stages_that_name_a_process_share_it(tmp_path):
+    stages = [
+        Stage(name, "toy_stages:process", resources={"process": "x"} if name != "alone" else {}) for name in ("one", "alone", "two/deep")
+    ]
+    _, said = run(tmp_path, stages)
+    one, alone, two = (json.loads((tmp_path / stage.name / "process.json").read_text()) for stage in stages)
+    assert one == two != alone
+    assert [line.split(":")[0] for line in said] == ["one", "two/deep", "alone"]
+    assert kinds(tmp_path, stages) == ["done"] * 3
+    assert not list(tmp_path.rglob("finished"))
+    _, said = run(tmp_path, stages)
+    assert said == ["one: done already", "alone: done already", "two/deep: done already"]
+
+
+def test_stages_of_one_process_are_kept_though_a_later_one_fails(tmp_path):
+    """The rest is done by the next run, of the stages that are left."""
+    shared = {"process": "x"}
+    stages = [Stage("one", "toy_stages:process", resources=shared), Stage("two", "toy_stages:wrong", resources=shared)]
+    stages.append(Stage("three", "toy_stages:process", resources=shared))
+    with pytest.raises(AlignError, match="two failed: see above"):
+        run(tmp_path, stages)
+    assert kinds(tmp_path, stages) == ["done", "resume", "resume"]
+    mended = [stages[0], Stage("two", "toy_stages:process", resources=shared), stages[2]]
+    before = (tmp_path / "one" / "process.json").read_text()
+    run(tmp_path, mended)
+    assert kinds(tmp_path, mended) == ["done"] * 3
+    assert (tmp_path / "one" / "process.json").read_text() == before
+    assert (tmp_path / "two" / "process.json").read_text() == (tmp_path / "three" / "process.json").read_text()
+
+
+@pytest.mark.slow
+def test_stages_of_one_process_that_dies_are_told_apart(tmp_path):
+    shared = {"process": "x"}
+    stages = [Stage("one", "toy_stages:process", resources=shared), Stage("two", "toy_stages:die", resources=shared)]
+    with pytest.raises(AlignError, match="two: its process was ended by signal 9"):
+        run(tmp_path, stages)
+    assert kinds(tmp_path, stages) == ["done", "resume"]
+
+
 @pytest.mark.slow
 def test_shards_share_the_work_and_any_number_may_finish_it(tmp_path):
     run(tmp_path / "alone", plan())

@@ -39,6 +39,12 @@ def whole(task: Task) -> None:
     write_json(task.folder / "copy.json", json.loads(task.path("total").read_text()))
 
 
+def process(task: Task) -> None:
+    """Output `process.json`, the number of the process that ran the stage."""
+    time.sleep(task.settings.get("pause", 0.0))
+    write_json(task.folder / "process.json", os.getpid())
+
+
 def wrong(task: Task) -> None:
     """A user's mistake."""
     raise AlignError("the moon is not made of cheese")

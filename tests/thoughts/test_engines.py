@@ -15,7 +15,7 @@ from data_pipelines.rollouts.transformers_engine import TransformersEngine
 from data_pipelines.thought_trees.asks import together
 from data_pipelines.thought_trees.edges import EdgeRules, with_step_edges
 from data_pipelines.thought_trees.judges import Judgement
-from data_pipelines.thought_trees.tasks import load_task
+from data_pipelines.thought_trees.tasks import Question, load_task
 
 NAMES = [f"{word} apples are {'very ' * i}good?" for i, word in enumerate(["Some", "No", "All", "Red", "Green", "Sour"])]
 
@@ -28,13 +28,17 @@ class ByLength:
         return [Judgement(float(len(c.token_ids) % 7)) for c in level.candidates]
 
 
-def easy_task(tmp_path, markers):
+def easy_task(tmp_path, markers, **more):
     """Three steps that a random model finds: a thought ends at one of some letters, any word is an answer."""
-    return load_task(
-        write_task(
-            tmp_path, steps=3, markers=list(markers), next_step=["q"], end=["zz"], answer=r"(\w+)", data={"fields": {"question": "q"}}
-        )
-    )
+    rules = {
+        "steps": 3,
+        "markers": list(markers),
+        "next_step": ["q"],
+        "end": ["zz"],
+        "answer": r"(\w+)",
+        "data": {"fields": {"question": "q"}},
+    }
+    return load_task(write_task(tmp_path, **rules, **more))
 
 
 @pytest.fixture
@@ -42,11 +46,14 @@ def task(tmp_path):
     return easy_task(tmp_path, "ea")
 
 
-def trees_of(engine, task, size, **settings):
+def trees_of(engine, task, size, judge=None, **settings):
     """All searches, `size` of them together."""
     found = {}
     for start in range(0, len(NAMES), size):
-        part = {name: searching(engine, ByLength(), task, name, (), min_characters=1, **settings) for name in NAMES[start : start + size]}
+        part = {
+            name: searching(engine, judge or ByLength(), task, name, (), min_characters=1, **settings)
+            for name in NAMES[start : start + size]
+        }
         found |= dict(together(part, engine))
     assert not any(isinstance(tree, AlignError) for tree in found.values())
     return found
@@ -78,6 +85,53 @@ def test_questions_searched_together_give_the_trees_of_one_call_at_a_time(family
     assert all_of_them == trees_of(engine, task, 2) == trees_of(one_call_at_a_time(engine), task, 1)
     assert min(len(tree.nodes) for tree in all_of_them.values()) > 6
     assert trees_of(engine, task, len(NAMES), seed=1) != all_of_them
+
+
+class Asking(ByLength):
+    """A judge that asks the model, as self-evaluation does, behind examples of its own; a path is worth the tokens of what is said."""
+
+    def judge(self, level):
+        from data_pipelines.thought_trees.asks import Sample
+
+        requests = tuple(
+            Request(f"{level.question.id}/judge/{c.node}", (9,) * 90 + level.prompt_token_ids[-5:] + c.token_ids, 2, c.node)
+            for c in level.candidates
+        )
+        rollouts = yield Sample(requests, Sampling(9, stop=("e",)))
+        return [Judgement(float(sum(len(c.token_ids) for c in rollout.completions) % 7)) for rollout in rollouts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mistral-window", "gpt2", "lfm2"])
+def test_prefix_caches_change_no_tree(family, tmp_path):
+    """Few-shot prompts of 80 tokens and a judge with a prompt of its own: plain generation gives the same trees; lfm2 falls back to it."""
+    random_model(family).save_pretrained(tmp_path)
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    task = easy_task(tmp_path, "ea", instruction="What is the sum of two and three? It is five, of course. " * 4)
+    cached, plain = (TransformersEngine(tmp_path, dtype="float32", batch=32, reading=reading) for reading in ("prefixes", "plain"))
+    expected = trees_of(plain, task, len(NAMES), Asking())
+    assert trees_of(cached, task, len(NAMES), Asking()) == trees_of(cached, task, 2, Asking()) == expected
+    assert min(len(tree.nodes) for tree in expected.values()) > 6
+
+
+def test_a_search_reads_its_few_shot_prompt_once_and_forgets_it_at_its_end(tmp_path):
+    random_model().save_pretrained(tmp_path)
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    engine = TransformersEngine(tmp_path, dtype="float32")
+    reader, read = engine._sampler.reader, []
+    forward = reader.forward
+
+    def counted(ids, context, cache):
+        read.append(int((context.positions >= 0).sum()) if ids.shape[1] > 1 else 0)
+        return forward(ids, context, cache)
+
+    reader.forward = counted
+    task = easy_task(tmp_path, "ea", instruction="What is the sum of two and three? It is five, of course. " * 4)
+    prompts = [len(engine.prompt_ids(task.prompt(Question(name, {"question": name})))) for name in NAMES]
+    trees = trees_of(engine, task, len(NAMES))
+    assert sum(len(tree.nodes) for tree in trees.values()) > 40
+    assert max(prompts) < sum(read) < max(prompts) + len(NAMES) * 40
+    assert engine._sampler.tree.bytes == 0
 
 
 def test_the_tokens_of_a_path_are_those_that_the_model_was_given(tmp_path):
