@@ -80,7 +80,8 @@ def install(model: PreTrainedModel, backend: str) -> None:
         return
     # Kept as attributes of the model, not of the patch, and bound methods both: a copy of the model gets its own.
     model._align_plain_forward = model.forward
-    model.forward = types.MethodType(_forward_of(type(model)), model)
+    kind: type[PreTrainedModel] = type(model)
+    model.forward = types.MethodType(_forward_of(kind), model)
 
 
 @functools.cache

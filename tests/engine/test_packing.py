@@ -120,14 +120,14 @@ def test_plans_are_what_a_walk_over_the_row_finds(trees, window):
     seen = torch.zeros(length, length, dtype=torch.int)
     for a, b in zip(levels.own.query_bounds[:-1].tolist(), levels.own.query_bounds[1:].tolist(), strict=True):
         seen[a:b, a:b] += torch.ones(b - a, b - a, dtype=torch.int).tril()
-    for calls in levels.below:
-        runs = zip(*(calls.query_bounds[i:j].tolist() for i, j in ((None, -1), (1, None))), strict=True)
-        keys = zip(*(calls.key_bounds[i:j].tolist() for i, j in ((None, -1), (1, None))), strict=True)
+    for level in levels.below:
+        runs = zip(*(level.runs.query_bounds[i:j].tolist() for i, j in ((None, -1), (1, None))), strict=True)
+        keys = zip(*(level.runs.key_bounds[i:j].tolist() for i, j in ((None, -1), (1, None))), strict=True)
         for (a, b), (c, d) in zip(runs, keys, strict=True):
-            seen[calls.queries[a:b][:, None], calls.keys[c:d][None]] += 1
+            seen[level.queries[a:b][:, None], level.keys[c:d][None]] += 1
     assert torch.equal(seen, mask.int())  # every pair once
     paths = plans.paths(layout)
-    for span, c, d in zip(layout.spans, paths.key_bounds[:-1].tolist(), paths.key_bounds[1:].tolist(), strict=True):
+    for span, c, d in zip(layout.spans, paths.runs.key_bounds[:-1].tolist(), paths.runs.key_bounds[1:].tolist(), strict=True):
         assert torch.equal(paths.keys[c:d], mask[span.end - 1].nonzero()[:, 0])
     check_blocks(plans.blocks(layout, window), tree_mask(layout, window))
 
@@ -201,7 +201,7 @@ def test_log_probs_and_gradients_are_those_of_one_sequence_at_a_time(model, back
             total += part.item()
     assert logps.sum().item() == pytest.approx(total, rel=1e-6)
     for got, parameter in zip(gradients, model.parameters(), strict=True):
-        torch.testing.assert_close(got, parameter.grad, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got, parameter.grad, rtol=1e-4, atol=1e-5)  # the head computes in float32
 
 
 def test_two_hundred_nodes_give_the_log_probs_of_their_sequences(model):

@@ -5,10 +5,10 @@ import torch
 from align.engine.attention import kernels
 
 
-def _runs(calls):
-    queries, keys = calls.query_bounds.tolist(), calls.key_bounds.tolist()
-    assert calls.longest_queries == int(calls.query_bounds.diff().max())
-    assert calls.longest_keys == int(calls.key_bounds.diff().max())
+def _runs(runs):
+    queries, keys = runs.query_bounds.tolist(), runs.key_bounds.tolist()
+    assert runs.longest_queries == int(runs.query_bounds.diff().max())
+    assert runs.longest_keys == int(runs.key_bounds.diff().max())
     return zip(queries[:-1], queries[1:], keys[:-1], keys[1:], strict=True)
 
 
@@ -25,10 +25,10 @@ def _scores(q, k, causal, scale, window):
     return scores.masked_fill(~_mask(q.shape[0], k.shape[0], causal, window), float("-inf"))
 
 
-def forward(q, k, v, calls, causal, scale, window=None):
+def forward(q, k, v, runs, causal, scale, window=None):
     wide = torch.promote_types(q.dtype, torch.float32)
     out, lse = torch.empty_like(q), torch.empty(q.shape[1], q.shape[0], dtype=wide)
-    for a, b, c, d in _runs(calls):
+    for a, b, c, d in _runs(runs):
         scores = _scores(q[a:b].to(wide), k[c:d].to(wide), causal, scale, window)
         values = v[c:d].to(wide).repeat_interleave(q.shape[1] // v.shape[1], 1)
         out[a:b] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).to(q.dtype)
@@ -36,11 +36,11 @@ def forward(q, k, v, calls, causal, scale, window=None):
     return out, lse
 
 
-def backward(grad, q, k, v, out, lse, calls, causal, scale, window=None):
+def backward(grad, q, k, v, out, lse, runs, causal, scale, window=None):
     wide = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[1] // k.shape[1]
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    for a, b, c, d in _runs(calls):
+    for a, b, c, d in _runs(runs):
         queries, keys, values, gradients = (x.to(wide) for x in (q[a:b], k[c:d], v[c:d], grad[a:b]))
         keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
         probs = (_scores(q[a:b].to(wide), k[c:d].to(wide), causal, scale, window) - lse[:, a:b, None]).exp()

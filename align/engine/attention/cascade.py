@@ -84,9 +84,8 @@ class _ByLevel(torch.autograd.Function):
         out, lse = kernels.varlen_forward(q, k, v, levels.own, True, scale)
         if levels.below:
             merged = out.to(lse.dtype)
-            for calls in levels.below:
-                queries, keys = calls.queries, calls.keys
-                part, part_lse = kernels.varlen_forward(q[queries], k[keys], v[keys], calls, False, scale)
+            for queries, keys, runs in levels.below:
+                part, part_lse = kernels.varlen_forward(q[queries], k[keys], v[keys], runs, False, scale)
                 own_lse = lse[:, queries]
                 share = torch.sigmoid(part_lse - own_lse).t()[..., None]  # e^part / (e^part + e^own)
                 merged.index_copy_(0, queries, torch.lerp(merged[queries], part.to(lse.dtype), share))
@@ -100,15 +99,15 @@ class _ByLevel(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out, lse = ctx.saved_tensors
         grad = grad.contiguous()
-        grads = kernels.varlen_backward(grad, q, k, v, out, lse, ctx.levels.own, True, ctx.scale)
-        if ctx.levels.below:
-            grads = tuple(g.to(lse.dtype) for g in grads)
-            for calls in ctx.levels.below:
-                queries, keys = calls.queries, calls.keys
-                parts = kernels.varlen_backward(
-                    grad[queries], q[queries], k[keys], v[keys], out[queries], lse[:, queries], calls, False, ctx.scale
-                )
-                for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
-                    total.index_add_(0, where, part.to(lse.dtype))
+        own = kernels.varlen_backward(grad, q, k, v, out, lse, ctx.levels.own, True, ctx.scale)
+        if not ctx.levels.below:
+            return *own, None, None
+        grads = [g.to(lse.dtype) for g in own]
+        for queries, keys, runs in ctx.levels.below:
+            parts = kernels.varlen_backward(
+                grad[queries], q[queries], k[keys], v[keys], out[queries], lse[:, queries], runs, False, ctx.scale
+            )
+            for total, part, where in zip(grads, parts, (queries, keys, keys), strict=True):
+                total.index_add_(0, where, part.to(lse.dtype))
         dq, dk, dv = (g.to(q.dtype) for g in grads)
         return dq, dk, dv, None, None

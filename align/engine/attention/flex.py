@@ -58,10 +58,13 @@ def _allowed(ends: Tensor, positions: Tensor, window: int | None) -> Callable[..
     def inside(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (k <= q) & (q < ends[k])
 
+    if window is None:
+        return inside
+
     def near(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (k <= q) & (q < ends[k]) & (positions[q] - positions[k] < window)
 
-    return inside if window is None else near
+    return near
 
 
 def _capped(softcap: float) -> Callable[..., Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from align.engine.attention.plans import Calls
+from align.engine.attention.plans import Runs
 
 _aten = torch.ops.aten
 
@@ -21,18 +21,18 @@ def has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
 
 
 def varlen_forward(
-    q: Tensor, k: Tensor, v: Tensor, calls: Calls, causal: bool, scale: float, window: int | None = None
+    q: Tensor, k: Tensor, v: Tensor, runs: Runs, causal: bool, scale: float, window: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention of every run of queries to its run of keys, with its log-sum-exp.
 
     Args:
         q, k, v: the runs' tokens, one run after the other.
-        calls: the runs' bounds.
+        runs: their bounds.
         causal: aligned at the end of queries and keys.
         scale: of the scores.
         window: with `causal`, how many keys a query sees.
     """
-    bounds = (calls.query_bounds, calls.key_bounds, calls.longest_queries, calls.longest_keys)
+    bounds = (runs.query_bounds, runs.key_bounds, runs.longest_queries, runs.longest_keys)
     out, lse, *_ = _aten._flash_attention_forward(q, k, v, *bounds, 0.0, causal, False, scale=scale, **_sides(causal, window))
     return out, lse
 
@@ -44,14 +44,14 @@ def varlen_backward(
     v: Tensor,
     out: Tensor,
     lse: Tensor,
-    calls: Calls,
+    runs: Runs,
     causal: bool,
     scale: float,
     window: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v through these runs' part of an attention whose merged output and log-sum-exp are given (see `backward`)."""
     none = torch.zeros(2, dtype=torch.uint64, device=q.device)  # the dropout's random state: there is no dropout
-    bounds = (calls.query_bounds, calls.key_bounds, calls.longest_queries, calls.longest_keys)
+    bounds = (runs.query_bounds, runs.key_bounds, runs.longest_queries, runs.longest_keys)
     return _aten._flash_attention_backward(
         grad, q, k, v, out, lse.contiguous(), *bounds, 0.0, causal, none, none[:1], scale=scale, **_sides(causal, window)
     )

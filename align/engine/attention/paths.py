@@ -17,9 +17,9 @@ def path_attention(
 ) -> Tensor:
     """Tree attention; arguments as `align.engine.attention.registry.tree_attention`. On a GPU one variable-length flash call."""
     if softcap is None and sinks is None and kernels.has_varlen(q.device, q.dtype, q.shape[-1]):
-        calls: plans.Calls = layout.plan("paths", plans.paths)
+        all_paths: plans.Paths = layout.plan("paths", plans.paths)
         tokens = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
-        return _AllPaths.apply(*tokens, calls, scale, window).transpose(0, 1)[None]
+        return _AllPaths.apply(*tokens, all_paths, scale, window).transpose(0, 1)[None]
     outputs = []
     for number, span in enumerate(layout.spans):
         path = layout.path(number)
@@ -42,16 +42,16 @@ class _AllPaths(torch.autograd.Function):
     """q `[T, heads, dim]`, k and v `[T, kv_heads, dim]`."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, calls: plans.Calls, scale: float, window: int | None) -> Tensor:
-        out, lse = kernels.varlen_forward(q, k[calls.keys], v[calls.keys], calls, True, scale, window)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, paths: plans.Paths, scale: float, window: int | None) -> Tensor:
+        out, lse = kernels.varlen_forward(q, k[paths.keys], v[paths.keys], paths.runs, True, scale, window)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.calls, ctx.scale, ctx.window = calls, scale, window
+        ctx.paths, ctx.scale, ctx.window = paths, scale, window
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, out, lse = ctx.saved_tensors
-        keys = ctx.calls.keys
-        dq, *parts = kernels.varlen_backward(grad.contiguous(), q, k[keys], v[keys], out, lse, ctx.calls, True, ctx.scale, ctx.window)
+        keys = ctx.paths.keys
+        dq, *parts = kernels.varlen_backward(grad.contiguous(), q, k[keys], v[keys], out, lse, ctx.paths.runs, True, ctx.scale, ctx.window)
         dk, dv = (torch.zeros(k.shape, dtype=lse.dtype, device=k.device).index_add_(0, keys, part.to(lse.dtype)) for part in parts)
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None

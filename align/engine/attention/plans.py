@@ -23,33 +23,51 @@ class Segment(NamedTuple):
     key_end: int
 
 
-class Calls(NamedTuple):
-    """Many runs of queries with a run of keys each, for one variable-length call.
+class Runs(NamedTuple):
+    """Many runs of queries with a run of keys each, one after the other, for one variable-length call.
 
     Attributes:
-        queries, keys: `[Q]`, `[K]`, row indices, run after run; None: all tokens of the row as they stand.
         query_bounds, key_bounds: `[runs + 1]` int32, where each run begins.
         longest_queries, longest_keys: tokens of the longest run.
     """
 
-    queries: Tensor | None
-    keys: Tensor | None
     query_bounds: Tensor
     key_bounds: Tensor
     longest_queries: int
     longest_keys: int
 
 
+class Level(NamedTuple):
+    """The spans of a level of the tree and what is below them.
+
+    Attributes:
+        queries: `[Q]`, row indices of the descendants, span after span.
+        keys: `[K]`, row indices of the spans' own tokens.
+        runs: their bounds.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    runs: Runs
+
+
+class Paths(NamedTuple):
+    """Every span against its path: `keys` `[K]` are row indices of the paths' tokens; the queries are the row as it stands."""
+
+    keys: Tensor
+    runs: Runs
+
+
 class Levels(NamedTuple):
     """The cascade: every span attends causally to itself, and to each of its ancestors, level by level.
 
     Attributes:
-        own: the spans themselves.
-        below: of each level, its spans' descendants (queries) and its spans (keys), one call per level.
+        own: the spans themselves, the row as it stands.
+        below: level by level.
     """
 
-    own: Calls
-    below: tuple[Calls, ...]
+    own: Runs
+    below: tuple[Level, ...]
 
 
 class Blocks(NamedTuple):
@@ -79,11 +97,11 @@ def levels(layout: Layout) -> Levels:
         if span.subtree_end > span.end:
             by_level.setdefault(depth[-1], []).append(Segment(span.end, span.subtree_end, span.start, span.end))
     bounds, longest = _bounds([span.end - span.start for span in layout.spans])
-    own = Calls(None, None, bounds, bounds, longest, longest)
-    return Levels(own, tuple(_calls(by_level[level]) for level in sorted(by_level)))
+    own = Runs(bounds, bounds, longest, longest)
+    return Levels(own, tuple(_level(by_level[level]) for level in sorted(by_level)))
 
 
-def paths(layout: Layout) -> Calls:
+def paths(layout: Layout) -> Paths:
     """The plan of gathered paths: every span's queries against all keys from the root to its own end.
 
     Along a path, index is position: causal attention, aligned at the end, and windows are exact.
@@ -99,7 +117,7 @@ def paths(layout: Layout) -> Calls:
     query_bounds, longest_queries = _bounds([span.end - span.start for span in layout.spans])
     key_bounds, longest_keys = _bounds(totals)
     index = torch.from_numpy(np.concatenate(keys)) if keys else torch.zeros(0, dtype=torch.long)
-    return Calls(None, index, query_bounds, key_bounds, longest_queries, longest_keys)
+    return Paths(index, Runs(query_bounds, key_bounds, longest_queries, longest_keys))
 
 
 def blocks(layout: Layout, window: int | None) -> Blocks:
@@ -137,12 +155,13 @@ def _ordered(allowed: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(allowed.sum(1).astype(np.int32))[None, None], torch.from_numpy(columns)[None, None]
 
 
-def _calls(segments: list[Segment]) -> Calls:
+def _level(segments: list[Segment]) -> Level:
     queries = np.concatenate([np.arange(s.query_start, s.query_end) for s in segments])
     keys = np.concatenate([np.arange(s.key_start, s.key_end) for s in segments])
     query_bounds, longest_queries = _bounds([s.query_end - s.query_start for s in segments])
     key_bounds, longest_keys = _bounds([s.key_end - s.key_start for s in segments])
-    return Calls(torch.from_numpy(queries), torch.from_numpy(keys), query_bounds, key_bounds, longest_queries, longest_keys)
+    runs = Runs(query_bounds, key_bounds, longest_queries, longest_keys)
+    return Level(torch.from_numpy(queries), torch.from_numpy(keys), runs)
 
 
 def _bounds(lengths: list[int]) -> tuple[Tensor, int]:
