@@ -93,6 +93,13 @@ def cpo_tree(vocab: int, rng: random.Random) -> list[TokenTree]:
     return [TokenTree(runs, parents, edges, [1.0] * 27, [0.0] * 27)]
 
 
+def few_shot_trees(vocab: int, rng: random.Random) -> list[TokenTree]:
+    """Four thought trees as `cpo_tree`: one few-shot prompt of 1,000 tokens, and a question of 30 each."""
+    common = tokens(1000, rng, vocab)
+    trees = [cpo_tree(vocab, rng)[0] for _ in range(4)]
+    return [TokenTree([common + list(t.tokens[0][:30]), *t.tokens[1:]], t.parents, t.edges, t.weights, t.margins) for t in trees]
+
+
 ROWS: dict[str, tuple[Callable[[int, random.Random], list[TokenTree]], int]] = {
     "pairs": (equal_pairs, 8192),
     "long_prompts": (long_prompts, 8192),
@@ -100,6 +107,7 @@ ROWS: dict[str, tuple[Callable[[int, random.Random], list[TokenTree]], int]] = {
     "hh": (hh, 32000),
     "code_group": (code_group, 8192),
     "cpo_tree": (cpo_tree, 8192),
+    "few_shot_trees": (few_shot_trees, 8192),
 }
 
 

@@ -80,12 +80,12 @@ def install(model: PreTrainedModel, backend: str) -> None:
         return
     # Kept as attributes of the model, not of the patch, and bound methods both: a copy of the model gets its own.
     model._align_plain_forward = model.forward
-    kind: type[PreTrainedModel] = type(model)
+    kind: Any = type(model)
     model.forward = types.MethodType(_forward_of(kind), model)
 
 
 @functools.cache
-def _forward_of(kind: type[PreTrainedModel]) -> Callable[..., Any]:
+def _forward_of(kind: Any) -> Callable[..., Any]:
     """The forward of installed models of a class."""
 
     @functools.wraps(kind.forward)
