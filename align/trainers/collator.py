@@ -89,12 +89,12 @@ def inputs_of(batch: TreeBatch) -> dict[str, Any]:
 
 def collate(collator: Callable[[Sequence[Any]], dict[str, Any]], examples: Sequence[Any]) -> dict[str, Any]:
     """A batch by any collator; of no examples, the batch of a rank that has nothing to do."""
-    return collator(examples) if examples else inputs_of(idle_batch())
+    return collator(examples) if examples else inputs_of(idle_batch(getattr(collator, "row_length", None)))
 
 
-def idle_batch() -> TreeBatch:
+def idle_batch(row_length: Callable[[int], int] | None = None) -> TreeBatch:
     """What a rank without a tree of its own scores, so that it takes part in every collective call: two tokens that count nowhere."""
-    batch = pack([TokenTree([[0], [0]], [-1, 0], [], [], [])], score_free=True)
+    batch = pack([TokenTree([[0], [0]], [-1, 0], [], [], [])], True, row_length)
     ones = torch.ones_like(batch.multiplicity)  # no router loss of no token
     return replace(batch, free=batch.free[:0], counts=torch.zeros_like(batch.counts), multiplicity=ones)
 

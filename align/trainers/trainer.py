@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable
@@ -128,7 +129,7 @@ class PreferenceTrainer(ReferenceTrainer):
         if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
             self._set_backend(UNSHARED)
         elif is_sharded(self.args):  # probed when it is wrapped; until then, what its configuration tells must do
-            order = preference(policy, self.args.attention_backend, self._use())[0]
+            order = preference(policy, self.args.attention_backend, self._use)[0]
             self._set_backend(UNSHARED if cannot_share(policy) else order[0])
         else:
             self._set_backend(self._quickest_backend(policy))
@@ -136,11 +137,12 @@ class PreferenceTrainer(ReferenceTrainer):
     def _quickest_backend(self, policy: PreTrainedModel) -> str:
         """The backend that this training began with, or the one that is chosen now; the main process's choice on every rank."""
         kept = kept_choice(self.args, self.accelerator.device)
-        choice = choose_backend(policy, kept or self.args.attention_backend, use=self._use(), sample=self._sample_row)
+        choice = choose_backend(policy, kept or self.args.attention_backend, use=self._use, sample=self._sample_row)
         if self.accelerator.is_main_process:
             keep_choice(self.args, self.accelerator.device, choice)
         return str(broadcast_object_list([choice.backend])[0])
 
+    @functools.cached_property
     def _use(self) -> Use:
         """How the policy is going to be called."""
         halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -155,10 +157,10 @@ class PreferenceTrainer(ReferenceTrainer):
         shared = backend not in (UNSHARED, MODEL_LOGITS)
         for model in models:
             install(model, backend)
-            if shared and self._use().compiled:
+            if shared and self._use.compiled:
                 compile_layers(model, self.args.torch_compile_backend or "inductor", self.args.torch_compile_mode)
-        self._collator.plans = plans_for(policy, backend, self._use()) if shared else {}
-        padded = pads_rows(policy, backend, self._use())
+        self._collator.plans = plans_for(policy, backend, self._use) if shared else {}
+        padded = pads_rows(policy, backend, self._use)
         self._collator.row_length = RowLengths(self.args.max_tokens_per_batch) if padded else None
 
     def _sample_row(self) -> Layout:
@@ -182,7 +184,7 @@ class PreferenceTrainer(ReferenceTrainer):
             return
         backend = self._backend
         with self._quiet_model() as model:
-            self._backend = choose_backend(self._bare(self.model), backend, use=self._use(), through=model, worst=_largest_of_ranks).backend
+            self._backend = choose_backend(self._bare(self.model), backend, use=self._use, through=model, worst=_largest_of_ranks).backend
         if self._backend != backend:
             self._set_backend(self._backend)
 
@@ -202,7 +204,9 @@ class PreferenceTrainer(ReferenceTrainer):
         """The packed trees of a batch, also of one that a collator written for trl made."""
         if "trees" in inputs:
             return inputs["trees"].to(self.accelerator.device)
-        return pack(trees_from_padded_pairs(inputs), self.objective.scores_free_nodes).to(self.accelerator.device)
+        return pack(trees_from_padded_pairs(inputs), self.objective.scores_free_nodes, self._collator.row_length).to(
+            self.accelerator.device
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
         """The denominators of the whole optimizer step: `[3]`, summed over accumulation steps and ranks."""
@@ -239,7 +243,7 @@ class PreferenceTrainer(ReferenceTrainer):
             metric_sums.add_loss(self._batch_metrics[mode], sums, batch.counts)
         metric_sums.add_batch(self._batch_metrics[mode], scores, edges, batch, self.beta, scores.aux_loss)
         if mode == "train":
-            self._total_train_tokens += 0 if batch.idle else batch.layout.length
+            self._total_train_tokens += 0 if batch.idle else batch.layout.used
         return (loss, self._outputs_for_metrics(model, inputs, batch)) if return_outputs else loss
 
     def _beta_rejected(self) -> float | None:
@@ -293,7 +297,7 @@ class PreferenceTrainer(ReferenceTrainer):
         return [list(sample.token_ids) for (sample,) in found]
 
     def _score_watched(self, trees: list[TokenTree]) -> tuple[TreeBatch, Tensor]:
-        batch = pack(trees, score_free=True).to(self.accelerator.device)
+        batch = pack(trees, True, self._collator.row_length).to(self.accelerator.device)
         with self._quiet_model() as model, self.accelerator.autocast():
             logps = self._scores(model, batch).logps
         assert logps is not None
