@@ -124,6 +124,7 @@ def test_compiled_layers_train_alike(mode, alone, folder):
     assert torch.allclose(spread.log_probs(folder / f"compiled-{mode}"), alone[1], atol=1e-3)
 
 
+@MORE
 def test_where_weights_come_and_go_nothing_is_compiled_and_the_run_says_so(alone, folder):
     recipe = spread.write_recipe(folder, "compiled-zero3", torch_compile=True, num_train_epochs=1)
     found = spread.train(spread.on_cpu(folder, "zero3"), recipe)

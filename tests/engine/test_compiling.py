@@ -41,7 +41,9 @@ def compilations(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral-window", "gemma2-eager"])
+@pytest.mark.parametrize(
+    "family", ["gemma2-eager", *(pytest.param(f, marks=pytest.mark.exhaustive) for f in ("llama", "qwen3", "mistral-window"))]
+)
 def test_compiled_layers_with_flex_score_as_the_dense_mask(family, compilations):
     """Rows of one length, of other trees each: no graph break, and nothing compiled after the first."""
     model, exact, backend = random_model(family), random_model(family), "flex"
@@ -61,7 +63,14 @@ def test_compiled_layers_with_flex_score_as_the_dense_mask(family, compilations)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "checkpointing"), [("cascade", False), ("cascade", True), ("gather", True)])
+@pytest.mark.parametrize(
+    ("backend", "checkpointing"),
+    [
+        ("cascade", True),
+        pytest.param("cascade", False, marks=pytest.mark.exhaustive),
+        pytest.param("gather", True, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_compiled_layers_train_as_layers_do(backend, checkpointing, compilations):
     gradients = []
     for compiled in (False, True):

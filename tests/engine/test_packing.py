@@ -155,7 +155,7 @@ def check_blocks(blocks, mask):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cascade", "gather"])
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(trees=token_trees(), window=st.sampled_from([None, 6]))
 def test_the_calls_of_flash_kernels_give_what_the_dense_mask_gives(backend, trees, window):
     layout = pack(trees).layout
@@ -180,7 +180,7 @@ def model():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cascade", "gather", "dense"])
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(trees=token_trees(nodes=12))
 def test_log_probs_and_gradients_are_those_of_one_sequence_at_a_time(model, backend, trees):
     install(model, backend)
