@@ -6,6 +6,7 @@ import contextlib
 import logging
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -60,12 +61,32 @@ def keep_choice(args: PreferenceConfig, device: torch.device, choice: ProbeResul
     write_json(Path(args.output_dir) / CHOICE, content)
 
 
-def compiles(args: PreferenceConfig) -> bool:
-    """Whether decoder layers are compiled; says why not, where they were asked for."""
-    if args.torch_compile and sharding(args) == "zero3":
-        logger.warning("torch_compile: layers whose weights ZeRO-3 gathers and frees cannot be compiled; it goes on without.")
-        return False
-    return bool(args.torch_compile)
+@dataclass(frozen=True)
+class Acceleration:
+    """What was asked for, taken before `unknown_to_trl` hides it.
+
+    Attributes:
+        compiled: whether decoder layers are compiled, with this `backend` and `mode` of `torch.compile`.
+        liger: whether Liger's layers are used.
+    """
+
+    compiled: bool
+    backend: str
+    mode: str | None
+    liger: bool
+
+    @classmethod
+    def of(cls, args: PreferenceConfig) -> Acceleration:
+        """What the settings ask for; says what of it cannot be had."""
+        compiled, liger = bool(args.torch_compile), bool(args.use_liger_kernel)
+        if compiled and sharding(args) == "zero3":
+            logger.warning("torch_compile: layers whose weights ZeRO-3 gathers and frees cannot be compiled; it goes on without.")
+            compiled = False
+        if compiled and liger:
+            logger.warning("use_liger_kernel: torch_compile fuses the same operations, and more; Liger's kernels are left out.")
+            args.use_liger_kernel = liger = False
+        args.liger_kernel_config = {**(args.liger_kernel_config or {}), **_LOSSES_OF_LIGER}  # Trainer applies it once more
+        return cls(compiled, args.torch_compile_backend or "inductor", args.torch_compile_mode, liger)
 
 
 def use_liger(args: PreferenceConfig, device: torch.device, *models: PreTrainedModel) -> None:
@@ -74,15 +95,8 @@ def use_liger(args: PreferenceConfig, device: torch.device, *models: PreTrainedM
     Raises:
         AlignError: it is not installed, or there is no GPU for its kernels.
     """
-    if not args.use_liger_kernel:
-        return
     if device.type == "cpu":
         raise AlignError("use_liger_kernel=True needs a GPU: Liger's kernels are written in Triton. Leave it out on a CPU")
-    if compiles(args):
-        logger.warning("use_liger_kernel: torch_compile fuses the same operations, and more; Liger's kernels are left out.")
-        args.use_liger_kernel = False
-        return
-    args.liger_kernel_config = {**(args.liger_kernel_config or {}), **_LOSSES_OF_LIGER}
     try:
         for model in models:
             apply_liger_kernel(model, args.liger_kernel_config)

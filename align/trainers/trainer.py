@@ -22,7 +22,7 @@ from align.engine.probe import cannot_share, pads_rows, preference
 from align.engine.row_lengths import RowLengths
 from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
-from align.trainers.acceleration import compiles, keep_choice, kept_choice, unknown_to_trl, use_liger, without_fused_head
+from align.trainers.acceleration import Acceleration, keep_choice, kept_choice, unknown_to_trl, use_liger, without_fused_head
 from align.trainers.collator import (
     PAIR_COLUMNS,
     TREE_COLUMNS,
@@ -73,6 +73,7 @@ class PreferenceTrainer(ReferenceTrainer):
         self._monitor: ThreeDMonitor | None = None
         self._preparations: list[Preparation] = []
         check_fsdp(args)
+        self._acceleration = Acceleration.of(args)
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
@@ -124,7 +125,8 @@ class PreferenceTrainer(ReferenceTrainer):
         models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
         for model in models:
             without_fused_head(model)
-        use_liger(self.args, self.accelerator.device, *models)
+        if self._acceleration.liger:
+            use_liger(self.args, self.accelerator.device, *models)
         prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
         if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
             self._set_backend(UNSHARED)
@@ -147,7 +149,7 @@ class PreferenceTrainer(ReferenceTrainer):
         """How the policy is going to be called."""
         halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = halves.get(self.accelerator.mixed_precision, self._bare(self.model).dtype)
-        return Use(self.accelerator.device, dtype, compiled=compiles(self.args))
+        return Use(self.accelerator.device, dtype, compiled=self._acceleration.compiled)
 
     def _set_backend(self, backend: str) -> None:
         """Install a backend in policy and reference, and have the collator make what it reads."""
@@ -158,7 +160,7 @@ class PreferenceTrainer(ReferenceTrainer):
         for model in models:
             install(model, backend)
             if shared and self._use.compiled:
-                compile_layers(model, self.args.torch_compile_backend or "inductor", self.args.torch_compile_mode)
+                compile_layers(model, self._acceleration.backend, self._acceleration.mode)
         self._collator.plans = plans_for(policy, backend, self._use) if shared else {}
         padded = pads_rows(policy, backend, self._use)
         self._collator.row_length = RowLengths(self.args.max_tokens_per_batch) if padded else None
