@@ -81,9 +81,9 @@ def code_group(vocab: int, rng: random.Random) -> list[TokenTree]:
     return [TokenTree(runs, [-1] + [0] * 8, edges, [1.0] * 7, [0.0] * 7)]
 
 
-def cpo_tree(vocab: int, rng: random.Random) -> list[TokenTree]:
-    """One thought tree: few-shot prompt 1,000, 3 steps of 10 thoughts of 30 tokens, 27 edges."""
-    runs, parents, edges, parent = [tokens(1000, rng, vocab)], [-1], [], 0
+def cpo_tree(vocab: int, rng: random.Random, prompt: list[int] | None = None) -> list[TokenTree]:
+    """One thought tree: few-shot prompt (1,000 if not given), 3 steps of 10 thoughts of 30 tokens, 27 edges."""
+    runs, parents, edges, parent = [prompt or tokens(1000, rng, vocab)], [-1], [], 0
     for _ in range(3):
         kept = len(runs)
         runs += [tokens(30, rng, vocab) for _ in range(10)]
@@ -96,8 +96,7 @@ def cpo_tree(vocab: int, rng: random.Random) -> list[TokenTree]:
 def few_shot_trees(vocab: int, rng: random.Random) -> list[TokenTree]:
     """Four thought trees as `cpo_tree`: one few-shot prompt of 1,000 tokens, and a question of 30 each."""
     common = tokens(1000, rng, vocab)
-    trees = [cpo_tree(vocab, rng)[0] for _ in range(4)]
-    return [TokenTree([common + list(t.tokens[0][:30]), *t.tokens[1:]], t.parents, t.edges, t.weights, t.margins) for t in trees]
+    return [cpo_tree(vocab, rng, common + tokens(30, rng, vocab))[0] for _ in range(4)]
 
 
 ROWS: dict[str, tuple[Callable[[int, random.Random], list[TokenTree]], int]] = {

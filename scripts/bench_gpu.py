@@ -29,7 +29,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import torch
-from bench import RawDPOTrainer, as_pairs, lognormal, tokenizer, tokens
+from bench import RawDPOTrainer, as_pairs, cpo_tree, lognormal, tokenizer, tokens
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig
@@ -93,19 +93,9 @@ def code(rng: random.Random) -> list[TokenTree]:
 
 
 def cpo(rng: random.Random) -> list[TokenTree]:
-    """4 thought trees after one few-shot prompt of 1,000 tokens: 3 steps of 10 thoughts of 30, 27 edges each."""
+    """4 thought trees, 27 edges each: one few-shot prompt of 900 tokens, questions of 100, 3 steps of 10 thoughts of 30."""
     prompt = tokens(900, rng, VOCAB)
-    trees = []
-    for _ in range(4):
-        runs, parents, edges, parent = [prompt + tokens(100, rng, VOCAB)], [-1], [], 0
-        for _ in range(3):
-            kept = len(runs)
-            runs += [tokens(30, rng, VOCAB) for _ in range(10)]
-            parents += [parent] * 10
-            edges += [(kept, kept + i) for i in range(1, 10)]
-            parent = kept
-        trees.append(TokenTree(runs, parents, edges, [1.0] * 27, [0.0] * 27))
-    return trees
+    return [cpo_tree(VOCAB, rng, prompt + tokens(100, rng, VOCAB))[0] for _ in range(4)]
 
 
 def twice_the_pairs(rng: random.Random) -> list[TokenTree]:
