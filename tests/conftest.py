@@ -52,10 +52,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
-def align(*arguments, **options) -> subprocess.CompletedProcess[str]:
+def align(*arguments, timeout: float = 600, **options) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "align.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
 
 
 def align_here(*arguments) -> subprocess.CompletedProcess[str]:

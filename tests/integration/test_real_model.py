@@ -57,7 +57,7 @@ def carried_out(folder, name, recipe):
     """Run a recipe to its end; the folder of the run."""
     recipe["training"] = {**TRAINING, **recipe.get("training", {}), "output_dir": str(folder / name)}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
-    done = align("run", folder / f"{name}.yaml")
+    done = align("run", folder / f"{name}.yaml", timeout=2400)  # 135M parameters on two cores
     assert done.returncode == 0, done.stderr[-4000:]
     assert (folder / name / "report.html").exists()
     return folder / name
