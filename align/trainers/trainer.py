@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align.engine import Layout, TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, node_sums, pack, tree_scores, unshared
-from align.engine.attention import Use, plans_for
-from align.engine.compiling import compile_layers
+from align.engine import TokenTree, TreeBatch, Wanted, node_sums, pack, unshared
 from align.engine.generate import sample_responses
-from align.engine.model import MODEL_LOGITS, UNSHARED
-from align.engine.probe import cannot_share, pads_rows, preference
-from align.engine.row_lengths import RowLengths
 from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
-from align.trainers.acceleration import Acceleration, keep_choice, kept_choice, unknown_to_trl, use_liger, without_fused_head
 from align.trainers.collator import (
     PAIR_COLUMNS,
     TREE_COLUMNS,
@@ -32,16 +24,16 @@ from align.trainers.collator import (
 )
 from align.trainers.config import PreferenceConfig
 from align.trainers.data import Preparation, StreamSummary, as_dataset
+from align.trainers.engine_trainer import EngineTrainer
 from align.trainers.monitor import ThreeDMonitor
 from align.trainers.objective import Objective, edge_tensors, edge_wpo_weights, loss_sums, normalize
-from align.trainers.reference_trainer import ReferenceTrainer
-from align.trainers.sharding import check_fsdp, is_sharded
+from align.trainers.sharding import check_fsdp
 
 logger = logging.getLogger(__name__)
 TRL_BETA = 0.1  # trl's default, whatever the loss
 
 
-class PreferenceTrainer(ReferenceTrainer):
+class PreferenceTrainer(EngineTrainer):
     """Trains on preference pairs and trees; constructor and data formats of `trl.DPOTrainer`.
 
     Beyond those, `train_dataset` and `eval_dataset` may be data sets of tree records (`align.trees`) or lists of
@@ -67,20 +59,17 @@ class PreferenceTrainer(ReferenceTrainer):
         if args is None:
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
             args = PreferenceConfig(f"{name.split('/')[-1]}-DPO")
-        self._backend: str | None = None
         self._batch_metrics = {"train": metric_sums.MetricSums(), "eval": metric_sums.MetricSums()}
         self._evaluated = "eval"  # with the data set's name, where there are several
         self._monitor: ThreeDMonitor | None = None
         self._preparations: list[Preparation] = []
         check_fsdp(args)
-        self._acceleration = Acceleration.of(args)
         self.objective = _objective(args)
         args.precompute_ref_log_probs |= self._must_precompute(args, model, train_dataset, kwargs.get("peft_config"))
         self._collator = TreeCollator(args.max_length, args.truncation_mode, self.objective.scores_free_nodes, self.objective.reads_margins)
-        with unknown_to_trl(args):
-            super().__init__(
-                model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
-            )
+        super().__init__(
+            model, ref_model, args, data_collator or self._collator, as_dataset(train_dataset), as_dataset(eval_dataset), **kwargs
+        )
         self.f_divergence_type = args.f_divergence_type
         self.beta = self.objective.reward_scale
         if args.beta is None and any(beta != TRL_BETA for beta in args.betas().values()):
@@ -111,96 +100,13 @@ class PreferenceTrainer(ReferenceTrainer):
         self._evaluated, self._batch_metrics["eval"] = metric_key_prefix, metric_sums.MetricSums()
         return super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
 
-    # Engine
-
-    def _bare(self, model: Any) -> PreTrainedModel:
-        bare = self.accelerator.unwrap_model(model)
-        return bare.get_base_model() if is_peft_model(bare) else bare
-
-    def _install_engine(self) -> None:
-        """Choose the attention backend by probing this very model, and teach policy and reference the tree call."""
-        if self._backend is not None:
-            return
-        policy = self._bare(self.model)
-        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
-        for model in models:
-            without_fused_head(model)
-        if self._acceleration.liger:
-            use_liger(self.args, self.accelerator.device, *models)
-        prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
-        if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
-            self._set_backend(UNSHARED)
-        elif is_sharded(self.args):  # probed when it is wrapped; until then, what its configuration tells must do
-            order = preference(policy, self.args.attention_backend, self._use)[0]
-            self._set_backend(UNSHARED if cannot_share(policy) else order[0])
-        else:
-            self._set_backend(self._quickest_backend(policy))
-
-    def _quickest_backend(self, policy: PreTrainedModel) -> str:
-        """The backend that this training began with, or the one that is chosen now; the main process's choice on every rank."""
-        kept = kept_choice(self.args, self.accelerator.device)
-        choice = choose_backend(policy, kept or self.args.attention_backend, use=self._use, sample=self._sample_row)
-        if self.accelerator.is_main_process:
-            keep_choice(self.args, self.accelerator.device, choice)
-        return str(broadcast_object_list([choice.backend])[0])
-
-    @functools.cached_property
-    def _use(self) -> Use:
-        """How the policy is going to be called."""
-        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        dtype = halves.get(self.accelerator.mixed_precision, self._bare(self.model).dtype)
-        return Use(self.accelerator.device, dtype, compiled=self._acceleration.compiled)
-
-    def _set_backend(self, backend: str) -> None:
-        """Install a backend in policy and reference, and have the collator make what it reads."""
-        self._backend = backend
-        policy = self._bare(self.model)
-        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
-        shared = backend not in (UNSHARED, MODEL_LOGITS)
-        for model in models:
-            install(model, backend)
-            if shared and self._use.compiled:
-                compile_layers(model, self._acceleration.backend, self._acceleration.mode)
-        self._collator.plans = plans_for(policy, backend, self._use) if shared else {}
-        padded = pads_rows(policy, backend, self._use)
-        self._collator.row_length = RowLengths(self.args.max_tokens_per_batch) if padded else None
-
-    def _sample_row(self) -> Layout:
-        """The structure of a row like those to come."""
-        count = self.args.per_device_train_batch_size
-        budget = self.args.max_tokens_per_batch
-        trees: list[TokenTree] = []
-        for example in self.train_dataset:
-            trees.append(token_tree(example))
-            if (sum(map(len, (run for tree in trees for run in tree.tokens))) >= budget) if budget else (len(trees) == count):
-                break
-        return self._collator.pack(trees).layout
-
-    def _check_reference(self) -> None:
-        self._confirm_backend()
-        super()._check_reference()
-
-    def _confirm_backend(self) -> None:
-        """Probe a policy whose weights are spread over ranks, now that it is wrapped; all ranks take part."""
-        if not is_sharded(self.args) or self._backend in (UNSHARED, MODEL_LOGITS, None):
-            return
-        backend = self._backend
-        with self._quiet_model() as model:
-            self._backend = choose_backend(self._bare(self.model), backend, use=self._use, through=model, worst=_largest_of_ranks).backend
-        if self._backend != backend:
-            self._set_backend(self._backend)
-
-    def _scores(self, model: Any, batch: TreeBatch, want: Wanted | None = None) -> TreeOutput:
-        assert self._backend is not None
-        return tree_scores(model, batch, self._backend, want)
+    # Loss
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The reference's log-probs of the chosen and rejected end of every edge: two of `[E]`."""
         batch = self._tree_batch(inputs)
         edges = edge_tensors(self._reference_logps(batch), None, batch, self.objective)
         return edges["chosen_logps"], edges["rejected_logps"]
-
-    # Loss
 
     def _tree_batch(self, inputs: Any) -> TreeBatch:
         """The packed trees of a batch, also of one that a collator written for trl made."""
@@ -324,9 +230,3 @@ def _objective(args: PreferenceConfig) -> Objective:
         wpo=args.use_weighting,
         wpo_max_weight=args.wpo_max_weight,
     )
-
-
-def _largest_of_ranks(difference: float) -> float:
-    """NaN where any rank has it."""
-    values: list[float] = gather_object([difference])
-    return float("nan") if any(value != value for value in values) else max(values)
