@@ -108,7 +108,11 @@ class _FusedLabelLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, sum_sq: bool, statistics: bool) -> tuple[Tensor, ...]:
-        logps, lse, *rest = fused.label_scores(logits, labels)
+        if statistics or sum_sq:
+            logps, lse, *rest = fused.label_scores(logits, labels)
+        else:
+            logps, lse = fused.label_logps(logits, labels)
+            rest = [torch.zeros_like(logps) for _ in range(4)]
         ctx.save_for_backward(labels, lse)
         ctx.logits = logits if ctx.needs_input_grad[0] else None
         ctx.mark_non_differentiable(*rest)

@@ -95,6 +95,15 @@ def train(config: Path, recipe: Path, *overrides: str) -> subprocess.CompletedPr
     return subprocess.run(command(config, recipe, *overrides), env=environment(), capture_output=True, text=True, timeout=600, check=False)
 
 
+def run_script(script: str, processes: int, *arguments: object) -> str:
+    """What a script of this folder prints, run by so many ranks to its end."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words = [*launch, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def start(config: Path, recipe: Path, log: Path, *overrides: str) -> subprocess.Popen[str]:
     """Start it, in a group of its own; what it says goes to a file."""
     with open(log, "w", encoding="utf-8") as out:

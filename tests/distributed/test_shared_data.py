@@ -1,8 +1,6 @@
 """Ranks of a node read and tokenize a file once, map the same files, and stop together with the same sentence."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 def ranks(folder, name, **data):
     output = folder / name
     output.mkdir()
-    script = str(Path(__file__).with_name("shared_data.py"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    done = subprocess.run(
-        [*launch, str(folder), str(output), json.dumps(data)],
-        env=spread.environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    spread.run_script("shared_data.py", 2, folder, output, json.dumps(data))
     return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 

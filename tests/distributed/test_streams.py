@@ -1,9 +1,6 @@
 """A stream of trees gives the same losses over one rank and two: each tree is dealt once, by tokens, and none is repeated at the end."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import spread
@@ -27,20 +24,9 @@ def test_each_example_is_dealt_once(ranks, drop_last):
 @pytest.mark.xdist_group("distributed")
 def test_two_ranks_train_on_a_stream_as_one_does(tmp_path):
     spread.write_inputs(tmp_path)
-    script = str(Path(__file__).with_name("streamed.py"))
-    found = {}
-    for ranks in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", script]
-        done = subprocess.run(
-            [*launch, str(tmp_path), str(tmp_path / str(ranks))],
-            env=spread.environment(),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[ranks] = json.loads(done.stdout.splitlines()[-1])
-    assert len(found[1]["losses"]) == 14  # the 37 trees once, and 16 of them again
+    logged = {
+        ranks: json.loads(spread.run_script("streamed.py", ranks, tmp_path, tmp_path / str(ranks)).splitlines()[-1]) for ranks in (1, 2)
+    }
+    assert len(logged[1]["losses"]) == 14  # the 37 trees once, and 16 of them again
     for name in ("losses", "margins", "eval"):
-        assert found[2][name] == pytest.approx(found[1][name], abs=1e-4), name
+        assert logged[2][name] == pytest.approx(logged[1][name], abs=1e-4), name

@@ -134,6 +134,10 @@ def test_fused_scores_of_labels_are_those_of_log_softmax(monkeypatch):
     torch.testing.assert_close(scores.mean_logits, logits.mean(-1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.is_top1, (logits.argmax(-1) == labels).float())
     torch.testing.assert_close(scores.log_sum_sq_probs, (2 * logps).logsumexp(-1), rtol=1e-4, atol=1e-5)
+    alone = lm_head.score_tokens(lambda h: h @ weight.T, hidden, labels, 50, statistics=False)
+    torch.testing.assert_close(alone.logps, picked)
+    torch.testing.assert_close(torch.autograd.grad((alone.logps * weights).sum(), hidden)[0], got[0], rtol=1e-4, atol=1e-5)
+    assert not any(values.any() for values in (alone.entropy, alone.mean_logits, alone.is_top1, alone.log_sum_sq_probs))
 
 
 class Waits(TorchDispatchMode):
