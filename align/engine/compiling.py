@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 logger = logging.getLogger(__name__)
 _VARIANTS = 64  # of one layer's code: kinds of layers, policy and reference, with and without gradients, lengths of rows
@@ -27,11 +28,26 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor", mode: str 
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    norm = getattr(model.base_model, "norm", None)
-    for module in [*layers, *([norm] if isinstance(norm, nn.Module) and layers else [])]:
-        module.compile(dynamic=False, backend=backend, mode=mode)
     if not layers:
-        logger.warning(
-            "torch_compile: %s has no decoder layers that could be compiled one by one; it goes on without.", type(model).__name__
-        )
+        logger.warning("torch_compile is ignored: %s has no decoder layers that could be compiled one by one.", type(model).__name__)
+        return 0
+    if getattr(model.config, "output_router_logits", False):
+        maybe_install_capturing_hooks(model)  # at the first call that wants the logits, as usual, compiled code would not see the hooks
+    norm = getattr(model.base_model, "norm", None)
+    for module in [*layers, *([norm] if isinstance(norm, nn.Module) else [])]:
+        module.compile(dynamic=False, backend=backend, mode=mode)
+    model._align_compiled = True
     return len(layers)
+
+
+def uncompile_layers(model: PreTrainedModel) -> None:
+    """Take back what `compile_layers` did, if it did."""
+    if are_compiled(model):
+        model._align_compiled = False
+        for module in model.modules():
+            module._compiled_call_impl = None
+
+
+def are_compiled(model: PreTrainedModel) -> bool:
+    """Whether `compile_layers` compiled the layers of a model."""
+    return getattr(model, "_align_compiled", False)

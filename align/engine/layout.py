@@ -170,11 +170,11 @@ class TreeBatch:
 
 
 def moved(content: Any, device: torch.device | str) -> Any:
-    """Tuples and dictionaries of tensors on the CPU, with their tensors on `device`: one copy for all of them."""
-    if torch.device(device).type == "cpu":
-        return content
+    """Tuples and dictionaries of tensors, with their tensors on `device`; from the CPU to a GPU in one copy for all of them."""
     leaves, structure = tree_flatten(content)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if torch.device(device).type == "cpu":
+        return tree_unflatten([leaf.to(device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
     if not tensors:
         return content
     sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]

@@ -212,9 +212,9 @@ def _one_query(
 ) -> Tensor:  # fmt: skip
     """One query a row, `[R, heads, 1, dim]`, to levels and own keys `[R, kv heads, K, dim]`: `[R, 1, heads, dim]`."""
     rows, heads, _, dim = query.shape
-    queries = query.reshape(rows, key.shape[1], -1, dim)
+    queries = query.reshape(rows, key.shape[1], -1, dim) * scale  # before the product, which could overflow in float16
     scores = torch.cat([*(level.scores(layer, queries) for level in levels), queries @ key.transpose(-1, -2)], -1)
-    weights = _weights(scores, mask[:, None], scale, cap, None if sinks is None else sinks.view(key.shape[1], -1, 1)).to(value.dtype)
+    weights = _weights(scores, mask[:, None], cap, None if sinks is None else sinks.view(key.shape[1], -1, 1)).to(value.dtype)
     *shared, own = weights.split([*(level.states.shape[-2] for level in levels), key.shape[2]], -1)
     out = own @ value
     for level, part in zip(levels, shared, strict=True):
@@ -225,16 +225,15 @@ def _one_query(
 def _one_level(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, cap: float | None, sinks: Tensor | None) -> Tensor:
     """`[R, heads, T, dim]` to `[R, kv heads, K, dim]` with the scores written out: `[R, T, heads, dim]`."""
     rows, heads, length, dim = query.shape
-    queries = query.reshape(rows, keys.shape[1], -1, length, dim)
+    queries = query.reshape(rows, keys.shape[1], -1, length, dim) * scale
     scores = queries @ keys[:, :, None].transpose(-1, -2)
-    weights = _weights(scores, mask[:, None, None], scale, cap, None if sinks is None else sinks.view(keys.shape[1], -1, 1, 1))
+    weights = _weights(scores, mask[:, None, None], cap, None if sinks is None else sinks.view(keys.shape[1], -1, 1, 1))
     out = weights.to(values.dtype) @ values[:, :, None]
     return out.reshape(rows, heads, length, dim).transpose(1, 2)
 
 
-def _weights(scores: Tensor, mask: Tensor, scale: float, cap: float | None, sinks: Tensor | None) -> Tensor:
+def _weights(scores: Tensor, mask: Tensor, cap: float | None, sinks: Tensor | None) -> Tensor:
     """Attention weights, in float32 at least; a sink takes its share of them."""
-    scores = scores * scale
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
     scores = scores.masked_fill(~mask, -torch.inf).to(torch.promote_types(scores.dtype, torch.float32))

@@ -73,7 +73,13 @@ def _logit_scale(config: Any) -> float:
 
 
 def score_tokens(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, sum_sq: bool = False, statistics: bool = True
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    labels: Tensor,
+    vocab_size: int,
+    sum_sq: bool = False,
+    statistics: bool = True,
+    most: int | None = None,
 ) -> TokenScores:
     """Log-probs of labels given hidden states, in chunks.
 
@@ -86,8 +92,9 @@ def score_tokens(
         vocab_size: width of the logits, for choosing the chunks.
         sum_sq: also compute `log_sum_sq_probs` (zero otherwise).
         statistics: also compute `entropy`, `mean_logits` and `is_top1` (zero otherwise).
+        most: the number of labels of the rank that has most, where all ranks must call the head equally often.
     """
-    count = len(labels)
+    count = max(len(labels), most or 0)
     device = hidden.device.type if hidden.device.type in KEEP else "cuda"
     chunk = max(32, (_CHUNK if torch.is_grad_enabled() else _SCORING_CHUNK)[device] // vocab_size)
     recompute = torch.is_grad_enabled() and count * vocab_size > KEEP[device]
@@ -97,7 +104,7 @@ def score_tokens(
         return scores.apply(head(part), targets, sum_sq, statistics)
 
     parts = []
-    for start in range(0, max(count, 1), chunk):  # an empty batch still calls the head: its parameters take part
+    for start in range(0, max(count, 1), chunk):  # an empty part calls the head, too: its parameters take part
         args = (hidden[start : start + chunk], labels[start : start + chunk])
         parts.append(checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False) if recompute else run(*args))
     return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from align.engine import unshared
 from align.engine.attention import prepare, restore, use_backend
+from align.engine.compiling import are_compiled
 from align.engine.layout import TreeBatch
 from align.engine.lm_head import TokenScores, head_of, score_tokens
 
@@ -91,12 +93,18 @@ def _forward_of(kind: Any) -> Callable[..., Any]:
     @functools.wraps(kind.forward)
     def forward(self: Any, *args: Any, tree_batch: TreeBatch | None = None, want: Wanted = Wanted(), **kwargs: Any) -> Any:
         if tree_batch is None:
-            return self._align_plain_forward(*args, **kwargs)
+            with _as_written(self):
+                return self._align_plain_forward(*args, **kwargs)
         assert not args, "a call with `tree_batch` names its arguments"
         return _tree_forward(self, tree_batch, want, kwargs)
 
     forward._align_tree = True  # type: ignore[attr-defined]
     return forward
+
+
+def _as_written(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+    """A context for plain calls: their shapes, such as a sampled token's, do not come again, so compiled layers would be compiled anew."""
+    return torch.compiler.set_stance("force_eager") if are_compiled(model) else contextlib.nullcontext()
 
 
 def tree_scores(model: torch.nn.Module, batch: TreeBatch, backend: str, want: Wanted | None = None) -> TreeOutput:
@@ -143,8 +151,19 @@ def _tree_forward(model: PreTrainedModel, batch: TreeBatch, want: Wanted, kwargs
         hidden, weights = out.last_hidden_state[0, batch.predictors], batch.multiplicity
     hidden = hidden.to(model.get_output_embeddings().weight.device)
     labels = batch.labels.to(hidden.device)
-    scores = score_tokens(head_of(model), hidden, labels, vocab, want.sum_sq_probs, want.statistics)
+    most = _most_of_ranks(model, len(labels))
+    scores = score_tokens(head_of(model), hidden, labels, vocab, want.sum_sq_probs, want.statistics, most)
     return _output(scores, model, out, weights, want, hidden, batch)
+
+
+def _most_of_ranks(model: PreTrainedModel, count: int) -> int:
+    """The largest number of scored tokens of any rank where every call of the head gathers its weight from all ranks; else the own one."""
+    weight = model.get_output_embeddings().weight
+    if not hasattr(weight, "ds_id"):  # DeepSpeed's mark of a weight that ZeRO-3 spreads over ranks
+        return count
+    most = torch.tensor(count, device=weight.device)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return int(most)
 
 
 def _output(

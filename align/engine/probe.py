@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align.engine.attention import BACKENDS, Use, candidates, layers_of, restore, serving, tree_attention
+from align.engine.attention import BACKENDS, Layer, Use, candidates, layer_in, layers_of, restore, serving, tree_attention
 from align.engine.layout import Layout, TokenTree, TreeBatch
 from align.engine.model import MODEL_LOGITS, UNSHARED, install, tree_scores
 from align.engine.packing import pack
@@ -23,7 +23,7 @@ from align.engine.timing import seconds_per_layer
 
 logger = logging.getLogger(__name__)
 
-_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.15, torch.bfloat16: 0.5}  # nats per token
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.15, torch.bfloat16: 0.5}  # nats per token
 _GRADIENT_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}  # relative
 
 
@@ -113,10 +113,15 @@ def preference(
     if use.device.type == "cuda" and use.compiled:
         able.sort(key=lambda name: not BACKENDS[name].compiled)
     elif use.device.type == "cuda":
-        able = [name for name in able if not BACKENDS[name].compiled] or able  # alone it is compiled anew for each length of row
-        if sample is not None and len(able) > 1:
-            seconds = seconds_per_layer(able, layers, model.config.get_text_config(), sample().to(use.device))
-            able.sort(key=lambda name: seconds.get(name, float("inf")))
+        if sample is not None:
+            row = sample().to(use.device)
+            layers = [layer_in(row, layer) for layer in layers]
+            able = candidates(layers)
+            timed = [name for name in able if not BACKENDS[name].compiled]
+            if len(timed) > 1:
+                seconds = seconds_per_layer(timed, layers, model.config.get_text_config(), row)
+        # What is compiled comes last: outside of a compiled layer it is compiled anew for each length of row.
+        able.sort(key=lambda name: (BACKENDS[name].compiled, seconds.get(name, float("inf"))))
     else:
         able.sort(key=lambda name: sum(BACKENDS[name].refuses(layer) is not None for layer in layers))
     return [*able, *last], seconds
@@ -145,7 +150,10 @@ class _Trial:
     def of(self, backend: str) -> tuple[str | None, float]:
         """What is wrong with a backend, if anything, and how far its log-probs are from the plain ones. It stays installed."""
         model = self._model
-        problem = None if backend in (UNSHARED, MODEL_LOGITS) else _wrong_gradients(backend, self._batch.layout, model, self._dtype)
+        problem = None
+        if backend not in (UNSHARED, MODEL_LOGITS, "dense"):
+            layers = layers_of(model, Use(model.device, self._dtype))
+            problem = next(filter(None, (_wrong_gradients(backend, self._batch.layout, layer) for layer in layers)), None)
         difference = float("nan")
         if problem is None:
             try:
@@ -157,26 +165,26 @@ class _Trial:
             except Exception as error:  # whatever a foreign architecture throws at an unusual call
                 problem = f"{type(error).__name__}: {error}"[:200]
         difference = self._worst(difference)
-        if problem is None and not difference <= _TOLERANCE.get(self._dtype, 1e-3):
+        if problem is None and not difference <= TOLERANCE.get(self._dtype, 1e-3):
             problem = f"log-probs differ by {difference:.2g} nats"
         return problem, difference
 
 
-def _wrong_gradients(backend: str, layout: Layout, model: PreTrainedModel, dtype: torch.dtype) -> str | None:
-    """What is wrong with a backend's gradients on this device and in this precision, against the dense mask in float32."""
-    if backend == "dense":
-        return None
-    config = model.config.get_text_config()
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _wrong_gradients(backend: str, layout: Layout, layer: Layer) -> str | None:
+    """What is wrong with a backend's gradients in a kind of layer, on its device and in its dtype, against the dense mask in float32."""
+    dim, dtype = layer.head_dim, layer.dtype
     generator = torch.Generator().manual_seed(1)
-    draw = [torch.randn(1, heads, layout.length, dim, generator=generator).to(model.device, dtype) for heads in (2, 1, 1, 2)]
+    draw = [torch.randn(1, heads, layout.length, dim, generator=generator).to(layer.device, dtype) for heads in (2, 1, 1, 2)]
+    softcap = 2.0 if layer.softcap else None
     results = []
     for name, precision in ((backend, dtype), ("dense", torch.float32)):
         q, k, v = (x.detach().to(precision).requires_grad_() for x in draw[:3])
+        sinks = torch.tensor([0.5, -0.5], device=layer.device, dtype=precision, requires_grad=True) if layer.sinks else None
+        inputs = [q, k, v, *([sinks] if sinks is not None else [])]
         try:
             with torch.enable_grad():
-                out = tree_attention(name, q, k, v, layout, dim**-0.5)
-                results.append(torch.autograd.grad(out, (q, k, v), draw[3].to(precision)))
+                out = tree_attention(name, q, k, v, layout, dim**-0.5, layer.window, softcap, sinks)
+                results.append(torch.autograd.grad(out, inputs, draw[3].to(precision)))
         except Exception as error:  # an operation that this device or build lacks
             return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     for got, expected in zip(*results, strict=True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from align.engine.attention.registry import softcapped
 from align.engine.levels import IMPLEMENTATION, Context, Level
 from align.engine.prefixes import PrefixTree, Tokens, common_length, shared_prefixes
 
@@ -37,7 +38,7 @@ class Reader:
         """Args: model, in evaluation mode, whose weights do not change while `tree` remembers; tree."""
         self._model, self._tree = model, tree
         self._config = model.config.get_text_config()
-        self._softcap = self._config._attn_implementation != "sdpa"
+        self._softcap = softcapped(model)
         self.device = next(model.parameters()).device
 
     def read(self, prompts: Sequence[Tokens]) -> list[Read]:

@@ -8,12 +8,15 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
 
 from align.engine import BACKENDS, ProbeResult
+from align.engine.attention import Use, layers_of
 from align.errors import AlignError
 from align.files import DamagedError, read_json, write_json
 from align.trainers.config import PreferenceConfig
@@ -41,24 +44,37 @@ def unknown_to_trl(args: PreferenceConfig) -> Iterator[None]:
             setattr(args, name, value)
 
 
-def kept_choice(args: PreferenceConfig, device: torch.device) -> str | None:
-    """The attention backend that was the quickest when this training began, on a GPU like this one."""
-    if args.attention_backend != "auto" or device.type != "cuda":
+def kept_choice(args: PreferenceConfig, model: PreTrainedModel, use: Use) -> str | None:
+    """The attention backend that was the quickest when this training began, if what it was timed for is the same now."""
+    if args.attention_backend != "auto" or use.device.type != "cuda":
         return None
     with contextlib.suppress(DamagedError):
         kept = read_json(Path(args.output_dir) / CHOICE, lambda content: isinstance(content, dict) and content.get("backend") in BACKENDS)
-        if kept and kept.get("device") == torch.cuda.get_device_name(device):
+        if kept and kept.get("timed_for") == _timed_for(args, model, use):
             return str(kept["backend"])
     return None
 
 
-def keep_choice(args: PreferenceConfig, device: torch.device, choice: ProbeResult) -> None:
+def keep_choice(args: PreferenceConfig, model: PreTrainedModel, use: Use, choice: ProbeResult) -> None:
     """Write down what was timed, for when the training goes on, and for people."""
     if not choice.seconds:
         return
-    content = {"backend": choice.backend, "seconds_per_layer": choice.seconds, "device": torch.cuda.get_device_name(device)}
+    content = {"backend": choice.backend, "seconds_per_layer": choice.seconds, "timed_for": _timed_for(args, model, use)}
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     write_json(Path(args.output_dir) / CHOICE, content)
+
+
+def _timed_for(args: PreferenceConfig, model: PreTrainedModel, use: Use) -> dict[str, Any]:
+    """What times of attention backends depend on."""
+    config = model.config.get_text_config()
+    return {
+        "device": torch.cuda.get_device_name(use.device) if use.device.type == "cuda" else use.device.type,
+        "dtype": str(use.dtype),
+        "compiled": use.compiled,
+        "heads": [config.num_attention_heads, getattr(config, "num_key_value_heads", None)],
+        "layers": sorted({f"{layer.head_dim}, {layer.window}, {layer.softcap}, {layer.sinks}" for layer in layers_of(model, use)}),
+        "row": [args.per_device_train_batch_size, args.max_tokens_per_batch, args.max_length],
+    }
 
 
 @dataclass(frozen=True)
@@ -77,31 +93,31 @@ class Acceleration:
 
     @classmethod
     def of(cls, args: PreferenceConfig) -> Acceleration:
-        """What the settings ask for; says what of it cannot be had."""
+        """What the settings ask for; says what of it is ignored.
+
+        Raises:
+            AlignError: Liger is not installed, or there is no GPU for its kernels.
+        """
         compiled, liger = bool(args.torch_compile), bool(args.use_liger_kernel)
+        said = logger.warning if args.process_index == 0 else logger.debug
         if compiled and sharding(args) == "zero3":
-            logger.warning("torch_compile: layers whose weights ZeRO-3 gathers and frees cannot be compiled; it goes on without.")
+            said("torch_compile is ignored under ZeRO-3: layers whose weights are gathered and freed cannot be compiled.")
             compiled = False
         if compiled and liger:
-            logger.warning("use_liger_kernel: torch_compile fuses the same operations, and more; Liger's kernels are left out.")
+            said("use_liger_kernel is ignored with torch_compile, which fuses the same operations and more.")
             args.use_liger_kernel = liger = False
+        if liger and args.device.type == "cpu":
+            raise AlignError("use_liger_kernel=True needs a GPU: Liger's kernels are written in Triton. Leave it out on a CPU")
+        if liger and not is_liger_kernel_available():
+            raise AlignError("use_liger_kernel=True needs the package liger-kernel: pip install liger-kernel")
         args.liger_kernel_config = {**(args.liger_kernel_config or {}), **_LOSSES_OF_LIGER}  # Trainer applies it once more
         return cls(compiled, args.torch_compile_backend or "inductor", args.torch_compile_mode, liger)
 
 
-def use_liger(args: PreferenceConfig, device: torch.device, *models: PreTrainedModel) -> None:
-    """Give models Liger's RMSNorm, rotary embedding and SwiGLU, not its losses.
-
-    Raises:
-        AlignError: it is not installed, or there is no GPU for its kernels.
-    """
-    if device.type == "cpu":
-        raise AlignError("use_liger_kernel=True needs a GPU: Liger's kernels are written in Triton. Leave it out on a CPU")
-    try:
-        for model in models:
-            apply_liger_kernel(model, args.liger_kernel_config)
-    except ImportError as error:
-        raise AlignError("use_liger_kernel=True needs the package liger-kernel: pip install liger-kernel") from error
+def use_liger(args: PreferenceConfig, *models: PreTrainedModel) -> None:
+    """Give models Liger's RMSNorm, rotary embedding and SwiGLU, not its losses."""
+    for model in models:
+        apply_liger_kernel(model, args.liger_kernel_config)
 
 
 def without_fused_head(model: PreTrainedModel) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class TreeCollator:
         score_free: also score leaves without an edge.
         reads_margins: whether the loss reads the edges' margins.
         row_length: how long a row is made for the tokens it needs (`align.engine.row_lengths`); None: no padding.
-        plans: what is made ready for the attention backend, by key: each row → index tensors.
+        plans: makes ready what the attention backend reads of a row; None: nothing.
     """
 
     max_length: int | None = None
@@ -55,7 +55,7 @@ class TreeCollator:
     score_free: bool = False
     reads_margins: bool = True
     row_length: Callable[[int], int] | None = None
-    plans: Mapping[Hashable, Callable[[Layout], Any]] = field(default_factory=dict)
+    plans: Callable[[Layout], None] | None = None
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns `trees` (a `TreeBatch`), `edge_weights` `[E]` (whose length tells the trainer's evaluation loop the
@@ -72,9 +72,13 @@ class TreeCollator:
             raise AlignError(
                 "an edge has a `margin`, which none of the losses in `loss_type` reads: use sigmoid, flex or hinge, or leave it out"
             )
-        batch = pack([self.truncated(tree) for tree in trees], self.score_free, self.row_length)
-        for key, make in self.plans.items():
-            batch.layout.plan(key, make)
+        return self.packed([self.truncated(tree) for tree in trees])
+
+    def packed(self, trees: Sequence[TokenTree]) -> TreeBatch:
+        """Pack trees as they are, ready for the attention backend."""
+        batch = pack(trees, self.score_free, self.row_length)
+        if self.plans is not None:
+            self.plans(batch.layout)
         return batch
 
     def truncated(self, tree: TokenTree) -> TokenTree:
@@ -89,12 +93,12 @@ def inputs_of(batch: TreeBatch) -> dict[str, Any]:
 
 def collate(collator: Callable[[Sequence[Any]], dict[str, Any]], examples: Sequence[Any]) -> dict[str, Any]:
     """A batch by any collator; of no examples, the batch of a rank that has nothing to do."""
-    return collator(examples) if examples else inputs_of(idle_batch(getattr(collator, "row_length", None)))
+    return collator(examples) if examples else inputs_of(idle_batch(collator if isinstance(collator, TreeCollator) else TreeCollator()))
 
 
-def idle_batch(row_length: Callable[[int], int] | None = None) -> TreeBatch:
+def idle_batch(collator: TreeCollator) -> TreeBatch:
     """What a rank without a tree of its own scores, so that it takes part in every collective call: two tokens that count nowhere."""
-    batch = pack([TokenTree([[0], [0]], [-1, 0], [], [], [])], True, row_length)
+    batch = replace(collator, score_free=True).packed([TokenTree([[0], [0]], [-1, 0], [], [], [])])
     ones = torch.ones_like(batch.multiplicity)  # no router loss of no token
     return replace(batch, free=batch.free[:0], counts=torch.zeros_like(batch.counts), multiplicity=ones)
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from align.engine import Layout, TokenTree, TreeBatch, TreeOutput, Wanted, choose_backend, install, tree_scores
 from align.engine.attention import Use, plans_for
-from align.engine.compiling import compile_layers
+from align.engine.compiling import compile_layers, uncompile_layers
 from align.engine.model import MODEL_LOGITS, UNSHARED
 from align.engine.probe import cannot_share, pads_rows, preference
 from align.engine.row_lengths import RowLengths
@@ -39,16 +39,19 @@ class EngineTrainer(ReferenceTrainer):
         bare = self.accelerator.unwrap_model(model)
         return bare.get_base_model() if is_peft_model(bare) else bare
 
+    def _models(self) -> list[PreTrainedModel]:
+        """The bare policy, and the bare reference where it is a model of its own."""
+        return [self._bare(model) for model in (self.model, self.ref_model) if model is not None]
+
     def _install_engine(self) -> None:
         """Choose the attention backend by probing this very model, and teach policy and reference the tree call."""
         if self._backend is not None:
             return
-        policy = self._bare(self.model)
-        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
+        policy, models = self._bare(self.model), self._models()
         for model in models:
             without_fused_head(model)
         if self._acceleration.liger:
-            use_liger(self.args, self.accelerator.device, *models)
+            use_liger(self.args, *models)
         prompt_learning = is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning
         if prompt_learning or not self.args.disable_dropout:  # virtual tokens, or dropout, belong to each row by itself
             self._set_backend(UNSHARED)
@@ -60,10 +63,10 @@ class EngineTrainer(ReferenceTrainer):
 
     def _quickest_backend(self, policy: PreTrainedModel) -> str:
         """The backend that this training began with, or the one that is chosen now; the main process's choice on every rank."""
-        kept = kept_choice(self.args, self.accelerator.device)
+        kept = kept_choice(self.args, policy, self._use)
         choice = choose_backend(policy, kept or self.args.attention_backend, use=self._use, sample=self._sample_row)
         if self.accelerator.is_main_process:
-            keep_choice(self.args, self.accelerator.device, choice)
+            keep_choice(self.args, policy, self._use, choice)
         return str(broadcast_object_list([choice.backend])[0])
 
     @functools.cached_property
@@ -76,14 +79,15 @@ class EngineTrainer(ReferenceTrainer):
     def _set_backend(self, backend: str) -> None:
         """Install a backend in policy and reference, and have the collator make what it reads."""
         self._backend = backend
-        policy = self._bare(self.model)
-        models = [policy] if self.ref_model is None else [policy, self._bare(self.ref_model)]
+        policy, models = self._bare(self.model), self._models()
         shared = backend not in (UNSHARED, MODEL_LOGITS)
         for model in models:
             install(model, backend)
             if shared and self._use.compiled:
                 compile_layers(model, self._acceleration.backend, self._acceleration.mode)
-        self._collator.plans = plans_for(policy, backend, self._use) if shared else {}
+            else:
+                uncompile_layers(model)
+        self._collator.plans = plans_for(policy, backend, self._use) if shared else None
         padded = pads_rows(policy, backend, self._use)
         self._collator.row_length = RowLengths(self.args.max_tokens_per_batch) if padded else None
 

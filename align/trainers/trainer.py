@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align.engine import TokenTree, TreeBatch, Wanted, node_sums, pack, unshared
+from align.engine import TokenTree, TreeBatch, Wanted, node_sums, unshared
 from align.engine.generate import sample_responses
 from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
@@ -110,11 +111,9 @@ class PreferenceTrainer(EngineTrainer):
 
     def _tree_batch(self, inputs: Any) -> TreeBatch:
         """The packed trees of a batch, also of one that a collator written for trl made."""
-        if "trees" in inputs:
-            return inputs["trees"].to(self.accelerator.device)
-        return pack(trees_from_padded_pairs(inputs), self.objective.scores_free_nodes, self._collator.row_length).to(
-            self.accelerator.device
-        )
+        if "trees" not in inputs:  # kept, as the step's counts and its loss both ask for it
+            inputs["trees"] = self._collator.packed(trees_from_padded_pairs(inputs))
+        return inputs["trees"].to(self.accelerator.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
         """The denominators of the whole optimizer step: `[3]`, summed over accumulation steps and ranks."""
@@ -205,7 +204,7 @@ class PreferenceTrainer(EngineTrainer):
         return [list(sample.token_ids) for (sample,) in found]
 
     def _score_watched(self, trees: list[TokenTree]) -> tuple[TreeBatch, Tensor]:
-        batch = pack(trees, True, self._collator.row_length).to(self.accelerator.device)
+        batch = replace(self._collator, score_free=True).packed(trees).to(self.accelerator.device)
         with self._quiet_model() as model, self.accelerator.autocast():
             logps = self._scores(model, batch).logps
         assert logps is not None

@@ -80,9 +80,10 @@ class _Text:
                 if not self._read_on():
                     raise
                 continue
+            length = end - self._at
             whole = end < len(self._text) and self._text[end] in _ENDS  # else a number may go on
             if whole or not self._read_on():
-                self._at = end
+                self._at += length
                 return value
 
     def _read_on(self) -> bool:

@@ -76,7 +76,11 @@ def on_cpu(folder: Path, mode: str, processes: int = 2) -> Path:
 def command(config: Path, recipe: Path, *overrides: str) -> list[str]:
     """What a person types."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", "0"]
-    program = [str(Path(__file__).with_name("fsdp_on_cpu.py"))] if "fsdp2" in config.name else ["-m", "align.train"]
+    program = ["-m", "align.train"]
+    if "fsdp2" in config.name:
+        program = [str(Path(__file__).with_name("fsdp_on_cpu.py"))]
+    elif "zero3" in config.name:
+        program = [str(Path(__file__).with_name("small_chunks.py"))]
     return [*launch, *program, str(recipe), *overrides]
 
 

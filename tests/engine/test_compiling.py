@@ -12,8 +12,9 @@ from conftest import random_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from align.engine import TokenTree, choose_backend, fused, install, lm_head, pack, tree_scores
-from align.engine.attention import Use
-from align.engine.compiling import compile_layers
+from align.engine.attention import Use, kernels, plans_for
+from align.engine.compiling import compile_layers, uncompile_layers
+from align.engine.model import Wanted
 from align.engine.row_lengths import RowLengths
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -155,13 +156,57 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_call_reads_nothing_back_from_the_device():
-    model = random_model("qwen3").train()
-    install(model, "cascade")
+@pytest.mark.parametrize("family", ["qwen3", "mistral-window"])
+@pytest.mark.parametrize("window", [6, 4096])
+@pytest.mark.parametrize("backend", ["cascade", "gather"])
+def test_a_call_reads_nothing_back_from_the_device_and_finds_its_plans(family, backend, window, monkeypatch):
+    """The way of a GPU's kernels, with the kernels themselves left out."""
+    monkeypatch.setattr(kernels, "has_varlen", lambda device, dtype, head_dim: True)
+    monkeypatch.setattr(kernels, "varlen_forward", lambda q, *rest, **more: (q, q.sum(-1).t().float()))
+    monkeypatch.setattr(kernels, "varlen_backward", lambda grad, q, k, v, *rest, **more: (q, k, v))
+    model = random_model(family).train()
+    model.config.sliding_window = window if family == "mistral-window" else None
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = model.config.sliding_window
+    install(model, backend)
     batch = batch_of(0)
+    plans_for(model, backend, Use.of(model))(batch.layout)
+    made = set(batch.layout.plans)
     with Waits() as waits:
-        tree_scores(model, batch, "cascade").logps.sum().backward()
+        tree_scores(model, batch, backend).logps.sum().backward()
     assert not waits.seen
+    assert set(batch.layout.plans) == made != set(), "a plan that is missing is made in the middle of a step"
+
+
+@pytest.mark.slow
+def test_router_losses_are_recorded_whatever_was_compiled_before(compilations):
+    """Scored without first, as by the check of the reference, then with."""
+    results = []
+    for compiled in (False, True):
+        model = random_model("mixtral")
+        model.config.output_router_logits = True
+        install(model, "cascade")
+        if compiled:
+            compile_layers(model, backend=compilations)
+        tree_scores(model, batch_of(0), "cascade")
+        results.append(tree_scores(model, batch_of(0), "cascade", Wanted(router_loss=True)).aux_loss)
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.slow
+def test_sampling_compiles_nothing(compilations):
+    """Prompts and caches grow by a token a step: layers run as they were written."""
+    model = random_model("llama")
+    install(model, "cascade")
+    compile_layers(model, backend=compilations)
+    with torch.no_grad():
+        tree_scores(model, batch_of(0), "cascade")
+        before = compilations.frame_count
+        model.generate(torch.arange(5, 17)[None], max_new_tokens=6, do_sample=False)
+        assert compilations.frame_count == before
+        uncompile_layers(model)
+        tree_scores(model, batch_of(1, 512), "cascade")
+        assert compilations.frame_count == before
 
 
 def test_flex_is_what_compiled_layers_are_given_on_a_gpu_and_flash_without(monkeypatch):
@@ -185,9 +230,21 @@ def test_the_choice_is_the_quickest_of_what_was_timed(monkeypatch):
 
     model = random_model("llama")
     monkeypatch.setattr(probe, "seconds_per_layer", lambda able, *rest: dict.fromkeys(able, 1.0) | {"gather": 0.5})
-    order, seconds = probe.preference(model, "auto", Use(torch.device("cuda"), torch.bfloat16), lambda: SimpleNamespace(to=str))
-    assert order[0] == "gather"
+    gpu, row = Use(torch.device("cuda"), torch.bfloat16), batch_of(0).layout
+    order, seconds = probe.preference(model, "auto", gpu, lambda: SimpleNamespace(to=lambda device: row, **vars(row)))
+    assert order == ["gather", "cascade", "flex", "dense", "unshared", "unshared_model_logits"]
     assert set(seconds) == {"cascade", "gather"}
+
+
+@pytest.mark.parametrize(("window", "able"), [(6, {"gather"}), (4096, {"cascade", "gather"})])
+def test_a_window_that_no_sequence_fills_rules_nothing_out(window, able, monkeypatch):
+    from align.engine import probe
+
+    model, row = random_model("mistral-window"), batch_of(0).layout
+    model.config.sliding_window = window
+    monkeypatch.setattr(probe, "seconds_per_layer", lambda able, *rest: dict.fromkeys(able, 1.0))
+    order, _ = probe.preference(model, "auto", Use(torch.device("cuda"), torch.bfloat16), lambda: SimpleNamespace(to=lambda device: row))
+    assert set(order[: order.index("flex")]) == able
 
 
 def test_timing_runs_what_it_is_to_time():

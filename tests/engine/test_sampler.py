@@ -6,6 +6,8 @@ import pytest
 import torch
 from conftest import FALL_BACK, FAMILIES, byte_level_tokenizer, random_model
 
+from align.engine import levels
+from align.engine.attention import masked
 from align.engine.generate import sample_responses
 from align.engine.prefix_probe import why_not
 from align.engine.sampler import Job, PrefixSampler
@@ -95,6 +97,26 @@ def test_a_model_whose_numbers_differ_is_found_out():
     attention.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] * (1.0 if kwargs.get("prefix_context") is None else 1.1), None)
     assert why_not(model, sampler_of(model)).startswith("log-probs differ by ")
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_numbers_that_are_none_are_found_out():
+    model = random_model()
+    attention = model.model.layers[1].self_attn
+    plain = attention.forward
+    factor = {True: 1.0, False: float("nan")}
+    attention.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] * factor[kwargs.get("prefix_context") is None], None)
+    assert why_not(model, sampler_of(model)) == "log-probs differ by nan nats"
+
+
+def test_large_queries_and_keys_do_not_overflow_in_half_precision():
+    """Their product is larger than float16 holds, scaled it is not."""
+    queries, keys, values = (torch.full((1, 2, 3, 64), x, dtype=torch.float16) for x in (40.0, 40.0, 1.0))
+    mask = torch.ones(1, 3, 3, dtype=torch.bool)
+    assert torch.equal(levels._one_level(queries, keys, values, mask, 0.125, None, None), torch.ones(1, 3, 2, 64, dtype=torch.float16))
+    own = levels._one_query([], 0, queries[:, :, :1], keys, values, mask[:, :1], 0.125, None, None)
+    assert torch.equal(own, torch.ones(1, 1, 2, 64, dtype=torch.float16))
+    capped = masked.attend(queries, keys, values, mask[0], 0.125, softcap=500.0)
+    assert torch.equal(capped, torch.ones(1, 2, 3, 64, dtype=torch.float16))
 
 
 class Reading:

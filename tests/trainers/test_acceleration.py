@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ import torch._dynamo
 from conftest import random_model
 from datasets import Dataset
 
-from align.engine import TokenTree
+from align.engine import ProbeResult, TokenTree
+from align.engine.attention import Use
 from align.errors import AlignError
 from align.trainers import PreferenceConfig, PreferenceTrainer
-from align.trainers.acceleration import CHOICE, kept_choice
+from align.trainers.acceleration import CHOICE, keep_choice, kept_choice
 from align.trainers.collator import record_of
 
 
@@ -58,7 +60,8 @@ def test_trees_that_share_their_prompts_beginning_train_as_each_by_itself(settin
         logs(random_model(), tokenizer, **given) for given in (alone, settings | {"per_device_train_batch_size": 4})
     )
     for expected, got in zip(one_by_one, together, strict=True):
-        for name in set(WATCHED) & set(expected) - {"num_tokens"}:
+        assert set(WATCHED) <= set(expected)
+        for name in set(WATCHED) - {"num_tokens"}:
             assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
         assert got["num_tokens"] < expected["num_tokens"] - 100
 
@@ -72,7 +75,8 @@ def test_compiled_layers_train_alike_and_padding_counts_nowhere(settings, tokeni
     trainer, compiled = logs(random_model(), tokenizer, **given, torch_compile=True, torch_compile_backend="aot_eager")
     torch._dynamo.reset()
     for expected, got in zip(plain, compiled, strict=True):
-        for name in set(WATCHED) & set(expected):
+        assert set(WATCHED) <= set(expected)
+        for name in WATCHED:
             assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
     assert trainer._collator.pack(trees()[:4]).layout.length == 256
 
@@ -94,15 +98,19 @@ def test_ligers_kernels_need_a_gpu(settings, tokenizer):
         logs(random_model(), tokenizer, **settings, use_liger_kernel=True)
 
 
-def test_a_choice_holds_for_the_card_it_was_made_on(tmp_path, monkeypatch, settings):
-    args = PreferenceConfig(**settings)
-    gpu = torch.device("cuda", 0)
+def test_a_choice_holds_for_what_it_was_timed_for(tmp_path, monkeypatch, settings):
+    args, model = PreferenceConfig(**settings), random_model()
+    use = Use(torch.device("cuda", 0), torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
-    assert kept_choice(args, gpu) is None
-    (tmp_path / CHOICE).write_text('{"backend": "gather", "device": "H100", "seconds_per_layer": {}}')
-    assert kept_choice(args, gpu) == "gather"
-    assert kept_choice(args, torch.device("cpu")) is None
+    assert kept_choice(args, model, use) is None
+    keep_choice(args, model, use, ProbeResult("gather", 0.0, {}, {"gather": 0.1, "cascade": 0.2}))
+    assert kept_choice(args, model, use) == "gather"
+    for other in (replace(use, compiled=True), replace(use, dtype=torch.float16), replace(use, device=torch.device("cpu"))):
+        assert kept_choice(args, model, other) is None
+    assert kept_choice(args, random_model("mistral-window"), use) is None
+    assert kept_choice(PreferenceConfig(**settings, max_tokens_per_batch=4096), model, use) is None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
-    assert kept_choice(args, gpu) is None
+    assert kept_choice(args, model, use) is None
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
     (tmp_path / CHOICE).write_text('{"backend": "gath')
-    assert kept_choice(args, gpu) is None
+    assert kept_choice(args, model, use) is None

@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.trees import json_lists, read_records
@@ -18,6 +18,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=6), st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
 def test_items_are_those_of_the_list_however_it_is_cut(values, chunk, indent, escaped):
     text = json.dumps(values, indent=indent, ensure_ascii=escaped)
@@ -31,9 +32,28 @@ def test_items_are_those_of_the_list_however_it_is_cut(values, chunk, indent, es
         json_lists._CHUNK = before
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"a": [1]}', "[1] [2]", "[1]\n[2]", "[1,]", "[,1]", "[1 2]", "1", "nul", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"a": [1]}', "[1] [2]", "[1]\n[2]", "[1,]", "[,1]", "[1 2]", "[10, 20}xxxx]", "1", "nul", "[" * 100_000]
+)
 def test_other_texts_are_no_list(text):
     assert not is_list(io.StringIO(text))
+
+
+@settings(deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 40), st.text('[]{},: \n\t"x7', min_size=1, max_size=3), st.data())
+def test_a_text_is_a_list_where_the_json_module_says_so(values, chunk, inserted, data):
+    text = json.dumps(values)
+    position = data.draw(st.integers(0, len(text)))
+    text = text[:position] + inserted + text[position:]
+    try:
+        expected = isinstance(json.loads(text), list)
+    except ValueError:
+        expected = False
+    before, json_lists._CHUNK = json_lists._CHUNK, chunk
+    try:
+        assert is_list(io.StringIO(text)) == expected
+    finally:
+        json_lists._CHUNK = before
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from align.engine.attention.registry import (
     Use,
     candidates,
     described,
+    layer_in,
     layers_of,
     serving,
     tree_attention,
@@ -73,17 +75,31 @@ def prepare(layout: Layout, model: PreTrainedModel, backend: str) -> None:
             block_mask(layout, window)
 
 
-def plans_for(model: PreTrainedModel, backend: str, use: Use) -> dict[Hashable, Callable[[Layout], Any]]:
-    """The plans that the backends of a model's layers read, by key: each a function of the row."""
-    wanted: dict[Hashable, Callable[[Layout], Any]] = {}
-    for layer in layers_of(model, use):
-        name = serving(backend, layer).name
-        varlen = kernels.has_varlen(layer.device, layer.dtype, layer.head_dim)
-        if name == "flex":
-            wanted["blocks", layer.window] = functools.partial(plans.blocks, window=layer.window)
-        elif varlen and name in ("cascade", "gather"):
-            wanted |= {"levels": plans.levels} if name == "cascade" else {"paths": plans.paths}
-    return wanted
+@dataclass(frozen=True)
+class Plans:
+    """Makes ready, when a row is packed, the index tensors that the attention layers of a model read.
+
+    Attributes:
+        backend: the one installed.
+        layers: the kinds of attention layers.
+    """
+
+    backend: str
+    layers: tuple[Layer, ...]
+
+    def __call__(self, layout: Layout) -> None:
+        """Make the plans of a row, which keeps them."""
+        for layer in self.layers:
+            name = serving(self.backend, layer_in(layout, layer)).name
+            if name == "flex":
+                layout.plan(("blocks", layer.window), functools.partial(plans.blocks, window=layer.window))
+            elif name in ("cascade", "gather") and kernels.has_varlen(layer.device, layer.dtype, layer.head_dim):
+                layout.plan(*(("levels", plans.levels) if name == "cascade" else ("paths", plans.paths)))
+
+
+def plans_for(model: PreTrainedModel, backend: str, use: Use) -> Plans:
+    """What a model with a backend reads of its rows."""
+    return Plans(backend, tuple(layers_of(model, use)))
 
 
 def _interface(backend: str, base: str) -> Callable[..., Any]:
@@ -144,6 +160,6 @@ def _refuse_what_a_tree_cannot(module: Any, dropout: float, window: int | None) 
 
 
 __all__ = [
-    "BACKENDS", "Backend", "Layer", "Use", "base_implementation", "candidates", "described", "layers_of", "plans_for", "prepare", "restore",
-    "serving", "tree_attention", "tree_mask", "use_backend", "windows_of",
+    "BACKENDS", "Backend", "Layer", "Plans", "Use", "base_implementation", "candidates", "described", "layer_in", "layers_of", "plans_for",
+    "prepare", "restore", "serving", "tree_attention", "tree_mask", "use_backend", "windows_of",
 ]  # fmt: skip

@@ -16,8 +16,12 @@ _aten = torch.ops.aten
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether torch has variable-length flash attention for this: on GPUs, in half precision."""
-    return device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and head_dim % 8 == 0
+    """Whether torch has variable-length flash attention for this: on GPUs from Ampere on, in half precision."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_dim > 256 or head_dim % 8:
+        return False
+    if torch.version.hip is not None or not torch.cuda.is_available():  # not CUDA's; or asked about a GPU that is elsewhere
+        return True
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def varlen_forward(

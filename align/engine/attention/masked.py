@@ -42,8 +42,8 @@ def attend(
     grouped = q.shape[1] != k.shape[1]
     if softcap is None and sinks is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
-    queries = q.unflatten(1, (k.shape[1], -1))  # [1, kv_heads, group, Lq, dim]
-    scores = (queries @ k[:, :, None].transpose(-1, -2)) * scale
+    queries = q.unflatten(1, (k.shape[1], -1)) * scale  # [1, kv_heads, group, Lq, dim]; before the product, which could overflow
+    scores = queries @ k[:, :, None].transpose(-1, -2)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(~mask, float("-inf"))

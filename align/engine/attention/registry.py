@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -145,6 +145,11 @@ def serving(name: str, layer: Layer) -> Backend:
     return next(BACKENDS[name] for name in order if BACKENDS[name].refuses(layer) is None)
 
 
+def layer_in(layout: Layout, layer: Layer) -> Layer:
+    """What a layer asks of a backend on a row: nothing of its window where no sequence is long enough to reach its end."""
+    return replace(layer, window=None) if layer.window is not None and layer.window >= layout.max_position else layer
+
+
 def candidates(layers: list[Layer]) -> list[str]:
     """Backends that `auto` chooses from: those that serve at least one of the model's layers themselves."""
     return [name for name, backend in BACKENDS.items() if backend.measured and any(backend.refuses(layer) is None for layer in layers)]
@@ -176,11 +181,13 @@ def tree_attention(
     Returns:
         `[1, heads, T, dim]`.
     """
-    if window is not None and window >= layout.max_position:
-        window = None
     needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     layer = Layer(q.device, q.dtype, q.shape[-1], window, softcap is not None, sinks is not None, needs_grad)
-    return serving(backend, layer).attend(q, k, v, layout, scale, window, softcap, sinks)
+    layer_here = layer_in(layout, layer)
+    server = serving(backend, layer_here)
+    if not server.compiled:  # one mask serves compiled and other calls
+        window = layer_here.window
+    return server.attend(q, k, v, layout, scale, window, softcap, sinks)
 
 
 def described() -> str:
