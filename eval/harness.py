@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import logging
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -131,9 +135,9 @@ def _open(task: Task) -> Iterator[Any]:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model, settings = task.inputs["model"], EngineSettings(**task.settings["engine"])
     if settings.engine == "vllm":
-        model = _whole(model, settings.dtype, task.folder / "scratch" / "model")
+        model = _whole(model, settings.dtype)
         with open_engine(settings, model) as engine:
-            yield _vllm(engine, model)
+            yield _vllm(engine, model, settings.options)
         return
     from lm_eval.models.huggingface import HFLM
 
@@ -145,27 +149,30 @@ def _open(task: Task) -> Iterator[Any]:
         yield HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=size, max_batch_size=64)  # type: ignore[attr-defined]
 
 
-def _vllm(engine: Engine, model: str) -> Any:
-    """The harness's form of a vLLM engine that runs already."""
+def _vllm(engine: Engine, model: str, options: Mapping[str, Any]) -> Any:
+    """The harness's form of a vLLM engine that runs already; `options` as it was started, for the tokenizer and what else it loads."""
     with _cpu_build_is_vllm():
         from lm_eval.models import vllm_causallms
 
         starts, vllm_causallms.LLM = vllm_causallms.LLM, lambda **_: engine.llm  # type: ignore[attr-defined]
         try:
-            return vllm_causallms.VLLM(pretrained=model, batch_size=BATCH)
+            return vllm_causallms.VLLM(pretrained=model, batch_size=BATCH, **options)
         finally:
             vllm_causallms.LLM = starts
 
 
-def _whole(model: str, dtype: str, folder: Path) -> str:
-    """A model that needs no adapter applied: vLLM 0.31 dies of log-probs of prompts under one."""
+@functools.cache
+def _whole(model: str, dtype: str) -> str:
+    """A model that needs no adapter applied: vLLM 0.31 dies of log-probs of prompts under one. Merged once for all stages of a process."""
     if not (Path(model) / "adapter_config.json").exists():
         return model
     from align.models import load_model, load_tokenizer
 
+    folder = tempfile.mkdtemp(prefix="align-merged-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     load_model(model, dtype=dtype, key="model").save_pretrained(folder)
     load_tokenizer(model, key="model").save_pretrained(folder)
-    return str(folder)
+    return folder
 
 
 @contextlib.contextmanager

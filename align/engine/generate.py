@@ -51,24 +51,23 @@ def sample_responses(
     Returns:
         For each prompt its n samples. The global random state is left as it was.
     """
-    first = seeds
-    seeds = [first + n * i for i in range(len(prompts))] if isinstance(first, int) else list(first)
+    prompt_seeds = [seeds + n * i for i in range(len(prompts))] if isinstance(seeds, int) else list(seeds)
     order = sorted((i for i, prompt in enumerate(prompts) if prompt), key=lambda i: len(prompts[i]))
-    found: list[list[Sample]] = [[Sample((), (), "stop")] * n for _ in prompts]
+    samples: list[list[Sample]] = [[Sample((), (), "stop")] * n for _ in prompts]
     each = max(1, batch_size // n)
     for start in range(0, len(order), each):
         part = order[start : start + each]
-        rows = _generate(model, [prompts[i] for i in part], sampling, tokenizer, [seeds[i] + k for i in part for k in range(n)], n)
-        for place, i in enumerate(part):
-            found[i] = rows[place * n : (place + 1) * n]
-    return found
+        rows = _generate(model, [prompts[i] for i in part], sampling, tokenizer, [prompt_seeds[i] + k for i in part for k in range(n)], n)
+        for position, i in enumerate(part):
+            samples[i] = rows[position * n : (position + 1) * n]
+    return samples
 
 
 def end_tokens(model: Any, tokenizer: Any, sampling: Sampling | None = None) -> list[int]:
     """The tokens that end a response: the tokenizer's, the model's own, and those asked for."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *(sampling.stop_token_ids if sampling else ())]
-    return list(dict.fromkeys(token for token in found if token is not None))
+    ids = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *(sampling.stop_token_ids if sampling else ())]
+    return list(dict.fromkeys(token for token in ids if token is not None))
 
 
 def _generate(model: Any, prompts: list[Sequence[int]], sampling: Sampling, tokenizer: Any, seeds: list[int], n: int) -> list[Sample]:

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 IMPLEMENTATION = "align_levels"
-SCORES = 1 << 26  # attention scores that are kept at a time where they are written out
+MAX_SCORES = 1 << 26  # attention scores that are kept at a time where they are written out
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def levels_attention(
     if cap is None and s_aux is None:
         out: Tensor = sdpa_attention_forward(module, query, keys, values, mask[:, None], scaling=scale, is_causal=False)[0]
         return out, None
-    size = max(1, SCORES // (query.shape[0] * query.shape[1] * keys.shape[2]))
+    size = max(1, MAX_SCORES // (query.shape[0] * query.shape[1] * keys.shape[2]))
     parts = [
         _one_level(query[:, :, start : start + size], keys, values, mask[:, start : start + size], scale, cap, s_aux)
         for start in range(0, query.shape[2], size)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from align.engine.tokenize import common_prefix
+
 Tokens = tuple[int, ...]
 
 
@@ -71,7 +73,7 @@ class PrefixTree:
         path: list[tuple[_Node, int]] = []
         node, at, now = self._root, 0, next(self._clock)
         while at < len(tokens) and (child := node.children.get(tokens[at])) is not None:
-            shared = common_length(child.tokens, tokens[at : at + len(child.tokens)])
+            shared = common_prefix(child.tokens, tokens[at : at + len(child.tokens)])
             child.used = now
             path.append((child, shared))
             at += shared
@@ -106,11 +108,6 @@ class PrefixTree:
         return nodes
 
 
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
 def shared_prefixes(sequences: Sequence[Tokens], worth: int) -> list[list[Tokens]]:
     """The prefixes that several of the sequences share, so that each can be read once: by depth, a prefix after those it contains.
 
@@ -124,7 +121,7 @@ def shared_prefixes(sequences: Sequence[Tokens], worth: int) -> list[list[Tokens
         group, start, depth = waiting.pop()
         if len(group) < 2:
             continue
-        common = common_length(group[0], group[-1])
+        common = common_prefix(group[0], group[-1])
         if (common - start) * (len(group) - 1) >= worth:
             depths += [[]] if depth == len(depths) else []
             depths[depth].append(group[0][:common])

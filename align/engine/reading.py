@@ -13,10 +13,11 @@ from transformers import DynamicCache
 
 from align.engine.attention.registry import softcapped
 from align.engine.levels import IMPLEMENTATION, Context, Level
-from align.engine.prefixes import PrefixTree, Tokens, common_length, shared_prefixes
+from align.engine.prefixes import PrefixTree, Tokens, shared_prefixes
+from align.engine.tokenize import common_prefix
 
-WORTH = 16  # tokens that reading a shared prefix apart must save
-TOKENS = {"cpu": 4096, "cuda": 16384}  # read in one forward, padding included
+MIN_TOKENS_SAVED = 16  # tokens that reading a shared prefix apart must save
+MAX_TOKENS_PER_FORWARD = {"cpu": 4096, "cuda": 16384}  # read in one forward, padding included
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Reader:
 
     def read(self, prompts: Sequence[Tokens]) -> list[Read]:
         """Read prompts, none of them empty, and remember them."""
-        for prefixes in shared_prefixes([prompt[:-1] for prompt in prompts], WORTH):
+        for prefixes in shared_prefixes([prompt[:-1] for prompt in prompts], MIN_TOKENS_SAVED):
             self._read([prefix for prefix in prefixes if sum(map(_length, self._tree.match(prefix))) < len(prefix)])
         return self._read(prompts)
 
@@ -57,7 +58,7 @@ class Reader:
             count = 0
             for i in order:
                 longest = max(longest, len(sequences[i]) - matched[i])
-                if count and (count + 1) * longest > TOKENS.get(self.device.type, TOKENS["cuda"]):
+                if count and (count + 1) * longest > MAX_TOKENS_PER_FORWARD.get(self.device.type, MAX_TOKENS_PER_FORWARD["cuda"]):
                     break
                 count += 1
             part, order = order[:count], order[count:]
@@ -114,7 +115,7 @@ def _known_levels(sequences: Sequence[Tokens], known: Sequence[Sequence[Tensor]]
     if not any(matched):
         return []
     first, last = (choose(range(len(sequences)), key=lambda i: sequences[i][: matched[i]]) for choose in (min, max))
-    shared = common_length(sequences[first][: matched[first]], sequences[last][: matched[last]]) if len(sequences) > 1 else 0
+    shared = common_prefix(sequences[first][: matched[first]], sequences[last][: matched[last]]) if len(sequences) > 1 else 0
     levels = [Level.of([_span(known[first], 0, shared)], [0], [0] * len(sequences))] if shared else []
     if max(matched) > shared:
         parts = [_span(pieces, shared, count) for pieces, count in zip(known, matched, strict=True)]

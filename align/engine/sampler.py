@@ -18,12 +18,13 @@ from torch import Tensor
 
 from align.engine.generate import Drawing, StopTexts, end_tokens, uniform_numbers
 from align.engine.levels import Level, SlotCache
-from align.engine.prefixes import PrefixTree, Tokens, common_length
+from align.engine.prefixes import PrefixTree, Tokens
 from align.engine.reading import Read, Reader
+from align.engine.tokenize import common_prefix
 from align.sampling import Sample, Sampling
 
-FAMILY = 64  # tokens that prompts must share to be kept as a family
-CAPACITY = 32  # tokens of a row's own that there is room for at first
+MIN_SHARED_TOKENS = 64  # tokens that prompts must share to be kept as a family
+FIRST_CAPACITY = 32  # tokens of a row's own that there is room for at first
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Run:
         if admitted:
             return self._admit(admitted)
         if not self._waiting and active <= 0.75 * len(self._slots):
-            self._close_ranks()
+            self._drop_empty_slots()
         return self._step()
 
     def _next_jobs(self, room: int, active: int) -> list[tuple[Job, _Family]]:
@@ -167,8 +168,10 @@ class _Run:
                 family.states = read.span(0, family.shared)
             group = _Group(job, family, read.span(family.shared, len(job.prompt)))
             for number in range(job.n):
-                slots.append(free.popleft() if free else len(self._slots))
-                self._slots += [None] * (slots[-1] == len(self._slots))
+                if not free:
+                    free.append(len(self._slots))
+                    self._slots.append(None)
+                slots.append(free.popleft())
                 self._slots[slots[-1]] = _Row(group, number)
         self._make_room(reads[0], slots)
         self._regroup()
@@ -179,7 +182,7 @@ class _Run:
     def _make_room(self, read: Read, slots: Sequence[int]) -> None:
         """Tensors for all slots; new rows' uniform numbers, and no tokens of their own yet."""
         if self._cache is None:
-            self._cache = SlotCache(read.pieces[0], len(self._slots), min(CAPACITY, self._most))
+            self._cache = SlotCache(read.pieces[0], len(self._slots), min(FIRST_CAPACITY, self._most))
         self._cache.grow(len(self._slots), 0)
         more = len(self._slots) - len(self._uniform)
         self._uniform = torch.nn.functional.pad(self._uniform, (0, 0, 0, more)) if more > 0 else self._uniform
@@ -191,19 +194,19 @@ class _Run:
         """Build the levels anew, of the families and prompts whose rows are at work."""
         groups = list(dict.fromkeys(row.group for row in self._slots if row is not None))
         families = list(dict.fromkeys(group.family for group in groups))
-        of_row: list[int | None] = [None if row is None else groups.index(row.group) for row in self._slots]
-        prompts = Level.of([group.states for group in groups], [group.family.shared for group in groups], of_row)
+        group_of_row: list[int | None] = [None if row is None else groups.index(row.group) for row in self._slots]
+        prompts = Level.of([group.states for group in groups], [group.family.shared for group in groups], group_of_row)
         for number, group in enumerate(groups):  # views, so that nothing is kept twice
             group.states = [prompts.states[:, :, number, :, : len(group.job.prompt) - group.family.shared]]
         self._levels = [prompts]
         if any(family.shared for family in families):
-            family_of = [families.index(group.family) for group in groups]
-            of_row = [None if number is None else family_of[number] for number in of_row]
-            shared = Level.of([family.states for family in families], [0] * len(families), of_row)
+            family_of_group = [families.index(group.family) for group in groups]
+            family_of_row = [None if group is None else family_of_group[group] for group in group_of_row]
+            shared = Level.of([family.states for family in families], [0] * len(families), family_of_row)
             self._levels = [shared, prompts]
 
-    def _close_ranks(self) -> None:
-        """Drop the empty slots."""
+    def _drop_empty_slots(self) -> None:
+        """Make the batch as small as the rows at work."""
         assert self._cache is not None
         kept = [slot for slot, row in enumerate(self._slots) if row is not None]
         self._slots = [self._slots[slot] for slot in kept]
@@ -264,18 +267,22 @@ class _Run:
 def _by_family(jobs: Sequence[Job]) -> list[tuple[Job, _Family]]:
     """Jobs with their families: those whose prompts share much stand together, the shortest first; the rest by length behind them."""
     ordered = sorted(jobs, key=lambda job: (job.prompt, job.id))
-    apart: list[tuple[Job, _Family]] = []
-    found: list[tuple[Job, _Family]] = []
-    while ordered:
-        first = ordered[0].prompt
-        nearest = common_length(first, ordered[1].prompt) if len(ordered) > 1 else 0
-        least, count = max(FAMILY, nearest // 2), 1
-        while count < len(ordered) and common_length(first, ordered[count].prompt) >= least:
-            count += 1
-        members, ordered = ordered[:count], ordered[count:]
-        shared = min(common_length(first, members[-1].prompt), *(len(job.prompt) - 1 for job in members)) if count > 1 else 0
-        family = _Family(shared)
-        into = found if count > 1 else apart
-        into += [(job, family) for job in sorted(members, key=lambda job: (len(job.prompt), job.id))]
-    alone = _Family(0)
-    return found + [(job, alone) for job, _ in sorted(apart, key=lambda entry: (len(entry[0].prompt), entry[0].id))]
+    alone: list[Job] = []
+    in_families: list[tuple[Job, _Family]] = []
+    start = 0
+    while start < len(ordered):
+        first, end = ordered[start].prompt, start + 1
+        nearest = common_prefix(first, ordered[end].prompt) if end < len(ordered) else 0
+        least = max(MIN_SHARED_TOKENS, nearest // 2)
+        while end < len(ordered) and common_prefix(first, ordered[end].prompt) >= least:
+            end += 1
+        members = sorted(ordered[start:end], key=lambda job: (len(job.prompt), job.id))
+        if len(members) == 1:
+            alone += members
+        else:
+            shared = min(common_prefix(first, ordered[end - 1].prompt), len(members[0].prompt) - 1)
+            family = _Family(shared)
+            in_families += [(job, family) for job in members]
+        start = end
+    no_family = _Family(0)
+    return in_families + [(job, no_family) for job in sorted(alone, key=lambda job: (len(job.prompt), job.id))]

@@ -16,6 +16,7 @@ class _Process:
     """What this process holds: whether its stages share at all, and what stands open, with what it was opened for."""
 
     shares: bool = False
+    in_use: bool = False
     wanted: Any = None
     opened: Any = None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -28,6 +29,8 @@ _PROCESS = _Process()
 def shared(wanted: Any, opening: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:
     """What `opening` gives, as a context; where stages share, it stays open until something else is wanted.
 
+    One at a time: what is open is closed where something else is wanted, so such contexts do not nest.
+
     Args:
         wanted: what it is opened for; equal for what can be shared.
         opening: opens it.
@@ -36,11 +39,16 @@ def shared(wanted: Any, opening: Callable[[], AbstractContextManager[Shared]]) -
         with opening() as opened:
             yield opened
         return
+    assert not _PROCESS.in_use, "what stages share is opened within a context that uses something shared"
     if _PROCESS.wanted != wanted:
         _close()
         _PROCESS.opened = _PROCESS.stack.enter_context(opening())
         _PROCESS.wanted = wanted
-    yield _PROCESS.opened
+    _PROCESS.in_use = True
+    try:
+        yield _PROCESS.opened
+    finally:
+        _PROCESS.in_use = False
 
 
 @contextlib.contextmanager

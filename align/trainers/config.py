@@ -37,7 +37,9 @@ class PreferenceConfig(DPOConfig):
     """
 
     attention_backend: str = _setting(
-        "auto", f"Tree attention: auto (the quickest that is exact), unshared (no sharing), or {described()}."
+        "auto",
+        "Tree attention: auto (flex where layers are compiled on a GPU; else on a GPU the quickest on a row of the run, where weights are "
+        f"sharded and on a CPU the first that serves), unshared (no sharing), or {described()}.",
     )
     logging_nan_inf_filter: bool = _setting(False, "Leave NaN and infinite losses out of the logged mean; looking costs a wait per step.")
     max_tokens_per_batch: int | None = _setting(None, "Pack trees into rows of at most this many tokens, instead of counting trees.")

@@ -123,7 +123,10 @@ def _new_folder() -> tuple[Path, int]:
     except OSError:  # a cache that others filled and that is read only
         made = Path(tempfile.mkdtemp(prefix="new-"))
     lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks: nobody could tell that the folder is in use, so nobody is to look at it
+        return made, lock
     folder = made.rename(made.with_name(made.name.replace("new-", "rows-")))  # which others look at from now on
     _remove_left_behind([path for path in folder.parent.glob("rows-*") if path != folder])
     return folder, lock

@@ -46,6 +46,8 @@ class TransformersEngine:
         Raises:
             AlignError: the model cannot be loaded.
         """
+        if prefix_cache_gib is not None and not (isinstance(prefix_cache_gib, int | float) and prefix_cache_gib >= 0):
+            raise AlignError(f"rollouts.options.prefix_cache_gib is {prefix_cache_gib!r}: expected a number of GiB, 0 or more")
         if reading not in READING:
             raise AlignError(f"rollouts.options.reading is '{reading}': {nearest(reading, READING)}")
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,12 +57,11 @@ class TransformersEngine:
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._sampler: PrefixSampler | None = None
         if reading == "prefixes":
-            budget = _cache_budget(device) if prefix_cache_gib is None else int(prefix_cache_gib * 2**30)
-            sampler = PrefixSampler(self.model, self.tokenizer, batch=batch, budget=budget)
+            sampler = PrefixSampler(self.model, self.tokenizer, batch=batch, budget=_cache_budget(device, prefix_cache_gib))
             reason = why_not(self.model, sampler)
             self._sampler = None if reason else sampler
             if reason:
-                logger.info("%s is sampled without prefix caches: %s", model, reason)
+                logger.warning("%s is sampled without prefix caches, which is slower: %s.", model, reason)
 
     def prompt_ids(self, prompt: str | list[Message] | tuple[int, ...]) -> tuple[int, ...]:
         """A prompt's token ids."""
@@ -126,8 +127,10 @@ class TransformersEngine:
         del self.model
 
 
-def _cache_budget(device: str) -> int:
-    """Bytes for keys and values of prefixes: an eighth of the main memory, or a quarter of what is free on the GPU."""
+def _cache_budget(device: str, gib: float | None) -> int:
+    """Bytes for keys and values of prefixes: if not set, an eighth of the main memory, or a quarter of what is free on the GPU."""
+    if gib is not None:
+        return int(gib * 2**30)
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) // 4
     return int(psutil.virtual_memory().total) // 8

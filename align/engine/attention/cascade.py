@@ -38,7 +38,7 @@ class _BySpan(torch.autograd.Function):
         for span in layout.spans:
             own = slice(span.start, span.end)
             out[:, :, own], lse[:, :, own] = kernels.forward(q[:, :, own], k[:, :, own], v[:, :, own], True, scale)
-        for segment in plans.descent(layout):
+        for segment in plans.spans_with_descendants(layout):
             below, above = slice(segment.query_start, segment.query_end), slice(segment.key_start, segment.key_end)
             part, part_lse = kernels.forward(q[:, :, below], k[:, :, above], v[:, :, above], False, scale)
             share = torch.sigmoid(part_lse - lse[:, :, below])  # e^part / (e^part + e^lse)
@@ -70,7 +70,7 @@ class _BySpan(torch.autograd.Function):
 
         for span in ctx.layout.spans:
             add(slice(span.start, span.end), slice(span.start, span.end), True)
-        for segment in plans.descent(ctx.layout):
+        for segment in plans.spans_with_descendants(ctx.layout):
             add(slice(segment.query_start, segment.query_end), slice(segment.key_start, segment.key_end), False)
         dq, dk, dv = (g.to(q.dtype) for g in grads)
         return dq, dk, dv, None, None

@@ -83,7 +83,7 @@ class Blocks(NamedTuple):
     full_q_indices: Tensor
 
 
-def descent(layout: Layout) -> list[Segment]:
+def spans_with_descendants(layout: Layout) -> list[Segment]:
     """Of each span that has descendants: these, one interval, and the span. Ancestors come before their descendants."""
     return [Segment(s.end, s.subtree_end, s.start, s.end) for s in layout.spans if s.subtree_end > s.end]
 
@@ -131,15 +131,15 @@ def blocks(layout: Layout, window: int | None) -> Blocks:
     index = np.arange(count)
     first, last = index[:, None] * BLOCK, np.minimum((index[:, None] + 1) * BLOCK, layout.length)
     below = index[None] < index[:, None]
-    some, whole = below & (most[None] > first), below & (least[None] >= last)
+    partly_allowed, fully_allowed = below & (most[None] > first), below & (least[None] >= last)
     if window is not None:
         positions = _padded(layout.position_ids.cpu().numpy(), count)
         low, high = positions.min(1, where=positions >= 0, initial=layout.length), positions.max(1)
-        some &= low[:, None] - high[None] < window
-        whole &= high[:, None] - low[None] < window
-    partly = (some & ~whole) | (index[None] == index[:, None])
-    whole &= some
-    return Blocks(*_ordered(partly), *_ordered(whole), *_ordered(partly.T), *_ordered(whole.T))
+        partly_allowed &= low[:, None] - high[None] < window
+        fully_allowed &= high[:, None] - low[None] < window
+    partly = (partly_allowed & ~fully_allowed) | (index[None] == index[:, None])
+    fully_allowed &= partly_allowed
+    return Blocks(*_ordered(partly), *_ordered(fully_allowed), *_ordered(partly.T), *_ordered(fully_allowed.T))
 
 
 def _padded(values: np.ndarray, count: int) -> np.ndarray:
