@@ -29,9 +29,11 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import torch
-from bench import RawDPOTrainer, as_pairs, cpo_tree, lognormal, tokenizer, tokens
+from bench import RawDPOTrainer, as_pairs, tokenizer, tokens
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from gpu_rows import ROWS, TRL_BATCHES, UF_LENGTHS, VOCAB, pairs, spread
+from torch._dynamo.utils import counters
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from trl import DPOConfig
 
 from align.engine import Layout, TokenTree, TreeBatch, fused, lm_head, pack
@@ -40,71 +42,11 @@ from align.engine.row_lengths import RowLengths
 from align.trainers import PreferenceConfig, PreferenceTrainer
 from align.trainers.collator import record_of
 
-VOCAB = 128_256
 SIZES = {
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8},
     "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1},
 }
 HEAD_DIM = 64
-UF_LENGTHS = ((120, 0.9), (220, 0.7), (180, 0.8))
-
-
-def _pair(prompt: int, chosen: int, rejected: int, rng: random.Random) -> TokenTree:
-    return TokenTree([tokens(n, rng, VOCAB) for n in (prompt, chosen, rejected)], [-1, 0, 0], [(1, 2)], [1.0], [0.0])
-
-
-def _spread(budget: int, sizes: tuple[tuple[int, float], ...], rng: random.Random) -> list[TokenTree]:
-    """Pairs of lognormal lengths (median, sigma of prompt, chosen, rejected), as many as fit in `budget` tokens."""
-    found: list[TokenTree] = []
-    while True:
-        pair = _pair(*(lognormal(median, sigma, 2048, rng) for median, sigma in sizes), rng)
-        budget -= sum(map(len, pair.tokens))
-        if budget < 0:
-            return found
-        found.append(pair)
-
-
-def pairs(rng: random.Random) -> list[TokenTree]:
-    """16 pairs, prompt 256, responses 128: 8,192 tokens."""
-    return [_pair(256, 128, 128, rng) for _ in range(16)]
-
-
-def long_pairs(rng: random.Random) -> list[TokenTree]:
-    """4 pairs, prompt 1,024, responses 512: 8,192 tokens."""
-    return [_pair(1024, 512, 512, rng) for _ in range(4)]
-
-
-def ultrafeedback(rng: random.Random) -> list[TokenTree]:
-    """A row of 8,192 tokens of pairs with lengths like UltraFeedback's."""
-    return _spread(8192, UF_LENGTHS, rng)
-
-
-def hh(rng: random.Random) -> list[TokenTree]:
-    """A row of 8,192 tokens of pairs with lengths like HH's."""
-    return _spread(8192, ((180, 0.9), (45, 0.8), (45, 0.8)), rng)
-
-
-def code(rng: random.Random) -> list[TokenTree]:
-    """8 problems of 8 programs, 7 edges each: prompt 256, programs 96."""
-    return [
-        TokenTree([tokens(n, rng, VOCAB) for n in (256, *[96] * 8)], [-1] + [0] * 8, [(1, i) for i in range(2, 9)], [1.0] * 7, [0.0] * 7)
-        for _ in range(8)
-    ]
-
-
-def cpo(rng: random.Random) -> list[TokenTree]:
-    """4 thought trees, 27 edges each: one few-shot prompt of 900 tokens, questions of 100, 3 steps of 10 thoughts of 30."""
-    prompt = tokens(900, rng, VOCAB)
-    return [cpo_tree(VOCAB, rng, prompt + tokens(100, rng, VOCAB))[0] for _ in range(4)]
-
-
-def twice_the_pairs(rng: random.Random) -> list[TokenTree]:
-    """32 pairs, prompt 256, responses 128: 16,384 tokens."""
-    return [_pair(256, 128, 128, rng) for _ in range(32)]
-
-
-ROWS = {f.__name__: f for f in (pairs, long_pairs, ultrafeedback, hh, code, cpo, twice_the_pairs)}
-TRL_BATCHES = {"pairs": [16], "ultrafeedback": [5, 10], "hh": [12, 24], "code": [14, 28], "cpo": [9, 18], "twice_the_pairs": [16]}  # pairs
 CONTENDERS: dict[str, dict[str, Any]] = {
     "align": {},
     "align, compiled": {"torch_compile": True},
@@ -296,7 +238,7 @@ class Bench:
         print(f"\nTraining: {steps} batches with lengths as in UltraFeedback, rows of 8,192, compiled")
         torch._dynamo.reset()
         rng = random.Random(1)
-        records = [record_of(tree) for tree in _spread(8192 * steps, UF_LENGTHS, rng)]
+        records = [record_of(tree) for tree in spread(8192 * steps, UF_LENGTHS, rng)]
         settings = self._settings(16) | {"max_steps": steps, "logging_steps": 1000, "save_strategy": "no"}
         args = PreferenceConfig(**settings, torch_compile=True, max_tokens_per_batch=8192, monitor_3d=False, cache_reference=False)
         trainer = PreferenceTrainer(
@@ -351,48 +293,37 @@ class Bench:
         for row in ("pairs", "ultrafeedback", "cpo"):
             trees = ROWS[row](random.Random(0))
             values = {}
-            for name, make in (("row", lambda layout: None), ("levels", plans.levels), ("paths", plans.paths), ("blocks", _blocks)):
-                batch = pack(trees, row_length=RowLengths(8192))
+            start = time.perf_counter()
+            layout = pack(trees, row_length=RowLengths(8192)).layout
+            values["row"] = time.perf_counter() - start
+            for name, arguments in (("levels", ()), ("paths", ()), ("blocks", (None,))):
                 start = time.perf_counter()
-                if name == "row":
-                    pack(trees, row_length=RowLengths(8192))
-                else:
-                    make(batch.layout)
+                getattr(plans, name)(layout, *arguments)
                 values[name] = time.perf_counter() - start
             print(f"{row:16s} " + "  ".join(f"{name} {value * 1e3:.1f}" for name, value in values.items()), flush=True)
 
 
-def _blocks(layout: Layout) -> Any:
-    return plans.blocks(layout, None)
-
-
-class _Watch:
+class _Watch(TrainerCallback):
     """A callback: seconds of each step, compilations so far, and a warning for each wait from the fourth step on."""
 
-    def __new__(cls) -> Any:
-        from torch._dynamo.utils import counters
-        from transformers import TrainerCallback
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.compilations: list[int] = []
 
-        class Watch(TrainerCallback):
-            def __init__(self) -> None:
-                self.seconds: list[float] = []
-                self.compilations: list[int] = []
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("warn" if state.global_step >= 3 else "default")
+        self._start = time.perf_counter()
 
-            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                torch.cuda.synchronize()
-                torch.cuda.set_sync_debug_mode("warn" if state.global_step >= 3 else "default")
-                self._start = time.perf_counter()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._start)
+        self.compilations.append(counters["stats"]["unique_graphs"])
 
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                torch.cuda.set_sync_debug_mode("default")
-                torch.cuda.synchronize()
-                self.seconds.append(time.perf_counter() - self._start)
-                self.compilations.append(counters["stats"]["unique_graphs"])
-
-            def compiled_after(self, step: int) -> int:
-                return self.compilations[step - 1]
-
-        return Watch()
+    def compiled_after(self, step: int) -> int:
+        """Graphs compiled up to the end of a step."""
+        return self.compilations[step - 1]
 
 
 def _line(figure: dict[str, Any] | None) -> str:

@@ -66,4 +66,4 @@ def test_a_prefix_that_is_read_apart_is_shared_and_comes_after_those_it_contains
         read |= set(prefixes)
     few_shots, rest = (7,) * 50, [(1, 2), (1, 3), (4,)]
     assert shared_prefixes([few_shots + end for end in rest], 3) == [[few_shots]]
-    assert shared_prefixes([few_shots + (1,) * 9 + end for end in rest] + [few_shots], 3)[0] in ([few_shots], [few_shots + (1,) * 9])
+    assert shared_prefixes([few_shots + (1,) * 9 + end for end in rest] + [few_shots], 3)[0] == [few_shots]
