@@ -171,7 +171,7 @@ def _training_value(key: str, value: Any, where: str) -> Any:
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
     hint = known[key]
-    if value is None or isinstance(value, (dict, list)) or not _is_plain(hint):
+    if value is None or not _is_plain(hint):
         return value
     try:
         return TypeAdapter(hint).validate_python(value)

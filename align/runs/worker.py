@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import io
 import logging
 import os
 import resource
@@ -39,6 +40,9 @@ def main(*arguments: str) -> int:
         The exit status.
     """
     *folders, shard = arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of what a terminal cannot show, the escape
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -102,6 +102,13 @@ class RankedTrainer(DPOTrainer):
             )
         return found
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer's; a training that goes on from its last checkpoint has no step left, where Trainer would do one more."""
+        if self.state.global_step >= self.state.max_steps > 0:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _distribution(self) -> Distribution:
         args = self.args
         batches = args.gradient_accumulation_steps * args.world_size

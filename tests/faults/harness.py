@@ -76,16 +76,16 @@ class Ended:
 class Zygote:
     """The process that carries commands out in forks of itself, with the layer loaded."""
 
-    def __init__(self, folder: Path) -> None:
-        """Args: folder for the built layer, and for caches."""
-        self._said = folder / "said.txt"
+    def __init__(self, folder: Path, kind: str) -> None:
+        """Args: folder for the built layer, and for caches; kind, "toy" or "training", which says what is imported before the forks."""
+        self.kind, self._said = kind, folder / "said.txt"
         layer = build(folder)
         environment = {
             **os.environ, "LD_PRELOAD": str(layer), "TOKENIZERS_PARALLELISM": "false", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         with open(folder / "zygote.txt", "w") as log:
-            command = [sys.executable, str(HERE / "zygote.py")]
+            command = [sys.executable, str(HERE / "zygote.py"), kind]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
             )
@@ -95,7 +95,7 @@ class Zygote:
         """`align run` up to a stage."""
         order = {
             "arguments": [str(run.recipe), *(["--until", until] if until else [])], "folder": f"{run.folder}/", "said": str(self._said),
-            "script": str(run.script) if run.script else None, "fault": asdict(fault) if fault else None, "count": str(count) if count else None,
+            "script": str(run.script) if run.script else None, "fault": asdict(fault) if fault else None, "count": str(count) if count else None, "is_toy": run.is_toy,
         }  # fmt: skip
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -132,7 +132,7 @@ class Undisturbed:
     def __init__(self, zygote: Zygote, run: SmallRun, scratch: Path) -> None:
         """Args: scratch, where the copies go."""
         self.run, self._zygote = run, zygote
-        stages = _stages(run)
+        stages = run.stages
         self.steps: list[Step] = []
         for number, stage in enumerate(stages):
             before, count = scratch / f"before-{number}", scratch / f"count-{number}"
@@ -145,6 +145,16 @@ class Undisturbed:
             operations = {file.name.replace("~", "/"): file.read_text().splitlines() for file in sorted(count.iterdir())}
             self.steps.append(Step(until, stage, before, operations))
         self.content = contents(run.folder)
+
+    def points(self) -> list[tuple[Step, Fault]]:
+        """Every operation with every fault that it can meet."""
+        return [
+            (step, fault)
+            for step in self.steps
+            for process, operations in step.operations.items()
+            for number, operation in enumerate(operations)
+            for fault in faults_at(process, number, operation)
+        ]
 
     def disturbed(self, step: Step, fault: Fault) -> str | None:
         """What goes wrong when a step meets a fault and the same command is given again; None where nothing does."""
@@ -164,13 +174,6 @@ class Undisturbed:
         """Put the run's folder back to what it was before a step."""
         shutil.rmtree(self.run.folder)
         shutil.copytree(step.before, self.run.folder)
-
-
-def _stages(run: SmallRun) -> list[str]:
-    from align import plans, recipes
-
-    (planned,) = plans.runs_of(recipes.load(run.recipe))
-    return [stage.name for stage in planned.stages]
 
 
 def faults_at(process: str, number: int, operation: str) -> Iterator[Fault]:

@@ -1,12 +1,14 @@
 """Recipes of the three methods on a random model, small enough that a whole run costs seconds."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import toy_plan
 import yaml
 from conftest import byte_level_tokenizer, random_model
 
+from align import plans, recipes
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.scripted_engine import Script
 
@@ -20,11 +22,21 @@ TRAINING = {
 
 @dataclass(frozen=True)
 class SmallRun:
-    """A recipe's file, its run's folder, and the script of its sampling, if it has one."""
+    """A run in small.
+
+    Attributes:
+        recipe: its file.
+        folder: the run's.
+        stages: by name, in order.
+        script: of its sampling, if it has one.
+        is_toy: whether its stages are those of `toy_stages` in the place of the recipe's.
+    """
 
     recipe: Path
     folder: Path
+    stages: tuple[str, ...]
     script: Path | None = None
+    is_toy: bool = False
 
 
 def write_models(folder: Path) -> Path:
@@ -95,12 +107,19 @@ def code(folder: Path, models: Path) -> SmallRun:
     return _written(folder, recipe, folder / "script.json")
 
 
-METHODS = {"dice": dice, "cpo": cpo, "code": code}
+def toy(folder: Path, models: Path) -> SmallRun:
+    """Numbers in a journal, their sum, a copy of it: what the runs package does, and nothing else."""
+    written = _written(folder, {"model": {"name_or_path": str(models / "policy")}, "data": {"train": str(models)}})
+    return replace(written, stages=tuple(stage.name for stage in toy_plan.stages()), is_toy=True)
+
+
+METHODS = {"dice": dice, "cpo": cpo, "code": code, "toy": toy}
 
 
 def _written(folder: Path, recipe: dict, script: Path | None = None) -> SmallRun:
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "training": {**TRAINING, "output_dir": str(folder / "run")}}))
-    return SmallRun(folder / "recipe.yaml", folder / "run", script)
+    (planned,) = plans.runs_of(recipes.load(folder / "recipe.yaml"))
+    return SmallRun(folder / "recipe.yaml", folder / "run", tuple(stage.name for stage in planned.stages), script)
 
 
 def _lines(path: Path, records: list) -> str:

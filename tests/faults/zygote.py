@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -17,27 +18,18 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-ANSWERS = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what libraries print when they are imported is no answer
+from align import checks, cli, plans
+from align.runs import RunFolder, driver, worker
 
-import deepspeed  # accelerate imports it where it is installed
-import torch
-
-import eval.chain_of_thought
-import eval.code
-import eval.report
-from align import cli, experiment, plans
-from align.runs import driver, worker
-from data_pipelines.code_execution import stages as code_stages
-from data_pipelines.implicit_rewards import data_responses, filtering, pairing, scoring
-from data_pipelines.rollouts import stages as rollout_stages
-from data_pipelines.rollouts import transformers_engine
-from data_pipelines.thought_trees import stages as thought_stages
-
-IMPORTED = (
-    deepspeed, eval.chain_of_thought, eval.code, eval.report, code_stages, thought_stages, rollout_stages, transformers_engine, filtering, pairing, scoring,
-    data_responses, experiment,
+sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("", "runs", "faults")]
+TRAINING = (
+    "deepspeed", "torch", "eval.chain_of_thought", "eval.code", "eval.report.tracking", "data_pipelines.code_execution.stages", "align.experiment",
+    "data_pipelines.implicit_rewards.data_responses", "data_pipelines.implicit_rewards.filtering", "data_pipelines.implicit_rewards.pairing",
+    "data_pipelines.implicit_rewards.scoring", "data_pipelines.rollouts.stages", "data_pipelines.rollouts.transformers_engine",
+    "data_pipelines.thought_trees.stages",
 )  # fmt: skip
+"""What the stages of trainings import, deepspeed among it, which accelerate imports where it is installed."""
+TOYS = ("toy_stages", "toy_plan", "eval.report.tracking", "data_pipelines.rollouts.stages")
 LAYER = ctypes.CDLL(os.environ["LD_PRELOAD"])
 COMMAND = "command"  # the process of the command itself, in the place of a stage's name
 
@@ -136,6 +128,11 @@ def carry_out(order) -> int:
     driver._start = start_by_fork(order)
     if order.get("script"):
         plans.runs_of = scripted(plans.runs_of, order["script"])
+    if order["is_toy"]:
+        import toy_plan
+
+        checks.check = lambda run: None
+        plans.runs_of = lambda recipe: [plans.Run("run", recipe, RunFolder(recipe.training["output_dir"]), toy_plan.stages())]
     out = os.open(order["said"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -144,10 +141,13 @@ def carry_out(order) -> int:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print when they are imported is no answer
+    for module in TOYS if sys.argv[1:] == ["toy"] else TRAINING:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()  # pages that forks share
-    print("ready", file=ANSWERS, flush=True)
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         process = Forked(lambda order=order: carry_out(order))
@@ -156,7 +156,7 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             status = "still running after two minutes"
-        print(json.dumps({"status": status, "said": Path(order["said"]).read_text(errors="replace")}), file=ANSWERS, flush=True)
+        print(json.dumps({"status": status, "said": Path(order["said"]).read_text(errors="replace")}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
