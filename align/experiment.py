@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,11 +17,12 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback
 from align import recipes
 from align.card import model_card
 from align.errors import AlignError
-from align.files import put
+from align.files import put, remove, write_text
 from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
+from align.secrets import masked
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
 from align.trainers.data import made_on_each_node
 from align.trees import PreferenceTree, Rejected, UnusableRecords, locate_trees, merged_dataset, tree_dataset, write_jsonl
@@ -43,8 +43,7 @@ def run(recipe: Recipe) -> list[Outcome]:
             outcomes.append(train(recipes.variant(recipe, name, seed), name or "run"))
     if _is_main_process():
         folder = Path(recipe.training.get("output_dir") or "runs/train")
-        with open(folder / "outcomes.jsonl", "w", encoding="utf-8") as out:
-            out.writelines(json.dumps(vars(outcome)) + "\n" for outcome in outcomes)
+        write_jsonl(map(vars, outcomes), folder / "outcomes.jsonl")
     return outcomes
 
 
@@ -93,6 +92,9 @@ def train_stage(task: Task) -> None:
 def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
     """Leave `model/`, whole or not at all, and with LoRA `adapter/` too: later stages and engines need no adapter's base."""
     name = "adapter" if recipe.model.lora else "model"
+    if trainer.accelerator.is_main_process:
+        remove(folder / f"{name}.tmp")  # of an attempt that was ended
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(folder / f"{name}.tmp"))
     _write_card(trainer, recipe, folder / f"{name}.tmp")
     if not trainer.accelerator.is_main_process:
@@ -108,7 +110,7 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
 def _write_card(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
     if trainer.accelerator.is_main_process:
         card = model_card(recipe, trainer.args, trainer.state.log_history, len(trainer.train_dataset))
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_text(folder / "README.md", masked(card))
 
 
 def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> PreferenceTrainer:

@@ -17,6 +17,7 @@ import yaml
 
 from align import recipes
 from align.errors import AlignError, InterruptedRunError
+from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
 from align.runs import External, Input, Output, RunFolder, Shard, Stage, execute
@@ -175,7 +176,7 @@ def load_run(path: Path) -> Run:
     source = path / "recipe.yaml"
     if not source.exists():
         raise AlignError(f"{path}: no run was begun here (there is no recipe.yaml)")
-    recipe = recipes.parse(yaml.safe_load(source.read_text(encoding="utf-8")), str(source))
+    recipe = recipes.load(source)
     return Run(path.name, recipe, RunFolder(path), stages_of(recipe))
 
 
@@ -231,7 +232,9 @@ def outcomes(runs: Sequence[Run]) -> list[Outcome]:
     for run in runs:
         numbers, training = before_and_after(run), run.folder.stage("train")
         watched = training / "three_d.jsonl"
-        last = json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]) if watched.exists() else {}
+        last: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, IndexError):  # not measured, or damaged
+            last = dict(json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]))
         if (training / "model").exists():
             three_d = {key: value for key, value in last.items() if key.startswith("3d/")}
             seed = int(run.recipe.training.get("seed", 42))
@@ -240,12 +243,16 @@ def outcomes(runs: Sequence[Run]) -> list[Outcome]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """A file's named numbers; none where it is not there, or damaged (the report names it)."""
+    content: dict[str, Any] | None = None
+    with contextlib.suppress(DamagedError):
+        content = read_json(path, lambda content: isinstance(content, dict))
+    return content or {}
 
 
 def _write_recipe(run: Run) -> None:
     content = run.recipe.model_dump(exclude_defaults=True)
-    (run.folder.path / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(run.folder.path / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
 def accelerate_config(name: str) -> str:

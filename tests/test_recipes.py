@@ -13,8 +13,8 @@ from conftest import ROOT
 
 from align import recipes
 from align.errors import AlignError
-from align.recipes.secrets import masked
 from align.recipes.training_keys import training_types
+from align.secrets import masked
 
 BASE = {"model": {"name_or_path": "m"}, "data": {"train": "d"}, "training": {"learning_rate": "5e-7", "output_dir": "out"}}
 

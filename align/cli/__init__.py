@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli import looking, measuring, running
+from align.cli.terminal import in_utf8
 from align.errors import AlignError, InterruptedRunError, in_words
+from align.secrets import masked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. A user's mistake is one sentence on stderr and status 2."""
+    if arguments is None:
+        in_utf8()
     options = parse(arguments)
     _quiet_libraries()
     try:
@@ -23,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AlignError as error:
         if options.traceback:
             raise
-        print(f"align: {error}", file=sys.stderr)
+        print(f"align: {masked(str(error))}", file=sys.stderr)
         return 128 + signal.SIGTERM if isinstance(error, InterruptedRunError) else 2
     except KeyboardInterrupt:
         print("align: interrupted", file=sys.stderr)
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a folder that cannot be made, a disk that is full or gone
         if options.traceback:
             raise
-        print(f"align: {in_words(error)}", file=sys.stderr)
+        print(f"align: {masked(in_words(error))}", file=sys.stderr)
         return 2
     return status or 0
 

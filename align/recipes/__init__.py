@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
-from align.recipes.secrets import check_no_secret
 from align.recipes.training_keys import training_types
+from align.secrets import check_no_secret, masked
 from align.validation import first_problem
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
@@ -36,18 +36,34 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         AlignError: no such file, not YAML, an unknown key (with the nearest one) or a value of the wrong type.
     """
     path = find(source)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise AlignError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise AlignError(f"{path}: expected keys such as `model` and `data`, found {type(raw).__name__}")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise AlignError(f"override '{override}': expected key.path=value")
-        _set(raw, key, yaml.safe_load(value), f"override '{override}'")
+            raise AlignError(f"override '{masked(override)}': expected key.path=value")
+        _set(raw, key, _yaml(value, f"override '{masked(override)}'"), f"override '{key}'")
     return parse(raw, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        AlignError: it is not valid YAML.
+    """
+    try:
+        return _yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start})") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:  # also dates and numbers that there are not
+        raise AlignError(f"{where}: not valid YAML: {masked(' '.join(str(error).split()))}") from error
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Recipe:
@@ -155,7 +171,7 @@ def _training_value(key: str, value: Any, where: str) -> Any:
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
     hint = known[key]
-    if value is None or isinstance(value, (dict, list)) or not _is_plain(hint):
+    if value is None or not _is_plain(hint):
         return value
     try:
         return TypeAdapter(hint).validate_python(value)

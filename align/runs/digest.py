@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from align.files import DamagedError, read_json, write_json
+from align.machine import usable_cpus
 from align.runs.stage import SPECIFICATION
 
 MANIFEST = "manifest.json"
+PIECE = 1 << 24  # bytes of a large file that one thread reads and hashes at a time
 _IGNORED = {MANIFEST, SPECIFICATION, "log.txt", "training_args.bin"}  # the last holds paths and times, and nothing that a model needs
 
 
@@ -25,19 +29,25 @@ def file_digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        skipped = path.name in _IGNORED or path.suffix in (".tmp", ".damaged") or path.name.startswith(("progress-", "usage-", "."))
+        skipped = path.name in _IGNORED or path.suffix in (".tmp", ".damaged") or path.name.startswith(("progress-", "usage-", "log-", "."))
         if path.is_file() and not skipped and relative.parts[0] != "scratch":
             found[relative.as_posix()] = file_digest(path)
     return found
 
 
 def file_digest(path: Path) -> str:
-    """The digest of one file's bytes."""
-    digest = hashlib.blake2b(digest_size=12)
+    """The digest of one file's bytes; of a large one the digest of its pieces' digests, which several threads compute."""
     with open(path, "rb") as data:
-        while block := data.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        size = os.fstat(data.fileno()).st_size
+        if size <= PIECE:
+            return hashlib.blake2b(data.read(), digest_size=12).hexdigest()
+
+        def piece(start: int) -> bytes:
+            return hashlib.blake2b(os.pread(data.fileno(), PIECE, start)).digest()
+
+        with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
+            pieces = b"".join(pool.map(piece, range(0, size, PIECE)))
+    return hashlib.blake2b(pieces, digest_size=12).hexdigest()
 
 
 def part_digest(outputs: dict[str, str], path: str) -> str | None:
@@ -55,7 +65,7 @@ class ExternalDigests:
         """Args: cache, the JSON file to remember them in; a damaged one is written anew."""
         self._cache = cache
         self._known: dict[str, Any] = {}
-        with contextlib.suppress(DamagedError):
+        with contextlib.suppress(DamagedError, OSError):
             self._known = read_json(cache, _are_digests) or {}
 
     def __call__(self, source: str) -> str:
@@ -69,7 +79,8 @@ class ExternalDigests:
         if known is None or known["stamp"] != stamp:
             content = [[p.relative_to(path).as_posix(), file_digest(p)] for p in files] if path.is_dir() else file_digest(path)
             self._known[source] = {"stamp": stamp, "digest": digest_of(content)}
-            write_json(self._cache, self._known)
+            with contextlib.suppress(OSError):  # a run that may only be looked at; the digest is computed again the next time
+                write_json(self._cache, self._known)
         return str(self._known[source]["digest"])
 
 

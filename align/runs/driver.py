@@ -16,10 +16,10 @@ from pathlib import Path
 
 from align.errors import AlignError, InterruptedRunError
 from align.runs import launch, watchdog
-from align.runs.folder import RunFolder
-from align.runs.journal import Shard
+from align.runs.folder import RunFolder, WrittenOutputs
+from align.runs.journal import Shard, mend
 from align.runs.plan import State, assess
-from align.runs.stage import FINISHED, External, Stage, Task, write_specification
+from align.runs.stage import FINISHED, External, Stage, Task, log_of, write_specification
 from align.runs.stop_file import asked_to_stop
 
 GRACE = 6.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
@@ -61,7 +61,10 @@ def execute(
         for known in assess(stages, folder):
             if known.kind == "done":
                 say(f"{known.stage.name:<20} done already")
-        while (state := _next(stages, folder)) is not None:
+        written = WrittenOutputs(folder)
+        while (state := _next(stages, folder, written)) is not None:
+            if state.altered:
+                say(f"{state.stage.name:<20} {state.reason}: it is made again")
             if state.kind == "restore":
                 _take_back(folder, state)
                 say(f"{state.stage.name:<20} done before with these settings: taken back")
@@ -70,7 +73,7 @@ def execute(
                 raise AlignError(f"--shard {shard}: the next stage, {state.stage.name}, is not shared out: run without --shard")
             if asked_to_stop():
                 raise _interrupted(state.stage.name)
-            states = _of_one_process(stages, state, folder)
+            states = _of_one_process(stages, state, folder, written)
             with folder.preparing():
                 for one in states:
                     _prepare(folder, one)
@@ -83,20 +86,21 @@ def execute(
                 seconds, started = time.monotonic() - started, time.monotonic()
                 assert finished.key is not None
                 folder.finish(finished.stage.name, finished.key, seconds)
+                written.note(finished.stage.name)
                 say(f"{finished.stage.name:<20} done in {seconds:.0f} s")
     return True
 
 
-def _next(stages: Sequence[Stage], folder: RunFolder) -> State | None:
-    return next((state for state in assess(stages, folder) if state.kind not in ("done", "wait")), None)
+def _next(stages: Sequence[Stage], folder: RunFolder, written: WrittenOutputs) -> State | None:
+    return next((state for state in assess(stages, folder, written.altered) if state.kind not in ("done", "wait")), None)
 
 
-def _of_one_process(stages: Sequence[Stage], first: State, folder: RunFolder) -> list[State]:
+def _of_one_process(stages: Sequence[Stage], first: State, folder: RunFolder, written: WrittenOutputs) -> list[State]:
     """A stage that is to be done, with those behind it that run in the same process (see `Stage.resources`)."""
     process = first.stage.resources.get("process")
     if process is None:
         return [first]
-    open_states = [state for state in assess(stages, folder) if state.kind in ("resume", "run")]
+    open_states = [state for state in assess(stages, folder, written.altered) if state.kind in ("resume", "run")]
     return [state for state in open_states if state.stage.resources.get("process") == process]
 
 
@@ -127,10 +131,12 @@ def _prepare(folder: RunFolder, state: State) -> None:
 
 
 def _remove(output: Path) -> None:
-    """Take away an output that is not what was written; journals stay, which are mended line by line."""
+    """Take away an output that is not what was written; of journals, the lines that are not."""
     if output.is_file():
         output.unlink()
-    elif output.is_dir() and not any(output.glob("part-*.jsonl")):
+    elif any(output.glob("part-*.jsonl")):
+        mend(output)
+    elif output.is_dir():
         shutil.rmtree(output)
 
 
@@ -164,7 +170,7 @@ def _run(
         if process.returncode not in (0, 2):
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
             part = f" (shard {shard})" if len(shards) > 1 else ""
-            raise AlignError(f"{name}{part}: its process {how}: see {here / 'log.txt'}, then run the same command to go on")
+            raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
     if any(process.returncode for process in started):
         raise AlignError(f"{name} failed: see above; what it finished is kept in {here}")
     yield from waiting
@@ -179,7 +185,7 @@ def _start(folders: Sequence[Path], stage: Stage, shard: Shard, lock: int, envir
     command = [sys.executable, "-m", worker, *arguments]
     if config := stage.resources.get("accelerate"):
         command = launch.over_nodes(str(config), worker, arguments, os.environ)
-    variables = {**os.environ, **(environment or {})}
+    variables = {**os.environ, "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files and names are UTF-8
     if shard.count > 1:
         variables |= _own_devices(shard, int(stage.resources.get("gpus_per_process", 1)))
         if shard.index:

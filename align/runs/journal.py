@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from align.errors import AlignError
+from align.files import sync, writing
 
 logger = logging.getLogger(__name__)
 Unit = TypeVar("Unit")
@@ -74,8 +76,9 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"part-{shard.index:05d}-of-{shard.count:05d}.jsonl"
         with _writing(self.path):
-            self._repair()
+            _repair(self.path)
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (closed by close())
+            sync(folder)
 
     def append(self, records: Iterable[tuple[str, Any]]) -> None:
         """Write finished units, (id, record) each, at once and through to the disk."""
@@ -89,22 +92,30 @@ class Journal:
         """Close the file."""
         self._file.close()
 
-    def _repair(self) -> None:
-        """Leave only whole lines with right checksums; move damaged ones to a file beside."""
-        if not self.path.exists():
-            return
-        good: list[bytes] = []
-        bad: list[bytes] = []
-        for line in self.path.read_bytes().splitlines(keepends=True):
+
+def mend(folder: Path) -> None:
+    """Put the damaged lines of all journals of a folder aside, so that their units are done again."""
+    for path in sorted(folder.glob("part-*.jsonl")):
+        with _writing(path):
+            _repair(path)
+
+
+def _repair(path: Path) -> None:
+    """Leave only whole lines with right checksums; move damaged ones to a file beside."""
+    if not path.exists():
+        return
+    good: list[bytes] = []
+    bad: list[bytes] = []
+    with open(path, "rb") as lines:
+        for line in lines:
             (good if _parse(line) else bad).append(line)
-        if not bad:
-            return
-        logger.warning("%s: %d damaged line(s) set aside; their units are done again.", self.path, len(bad))
-        with open(self.path.with_suffix(".damaged"), "ab") as aside:
-            aside.writelines(bad)
-        scratch = self.path.with_suffix(".tmp")
+    if not bad:
+        return
+    logger.warning("%s: %d damaged line(s) set aside; their units are done again.", path, len(bad))
+    with open(path.with_suffix(".damaged"), "ab") as aside:
+        aside.writelines(bad)
+    with writing(path) as scratch:
         scratch.write_bytes(b"".join(good))
-        os.replace(scratch, self.path)
 
 
 def read_journal(folder: Path) -> dict[str, Any]:
@@ -118,24 +129,26 @@ def read_journal(folder: Path) -> dict[str, Any]:
     return records
 
 
+_HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"), "checksum": "([0-9a-f]{8})", "record": ')
+
+
 def _line(id: str, record: Any) -> bytes:
-    body = json.dumps(record, ensure_ascii=False)
-    return f'{{"id": {json.dumps(id)}, "checksum": "{_checksum(id, body)}", "record": {body}}}\n'.encode(errors="backslashreplace")
+    name, body = json.dumps(id).encode(), json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace")
+    return b'{"id": %b, "checksum": "%08x", "record": %b}\n' % (name, zlib.crc32(name + b" " + body), body)
 
 
 def _parse(line: bytes) -> tuple[str, Any] | None:
-    if not line.endswith(b"\n"):
+    """The id and the record of a line; None where its bytes are not those that were written."""
+    head = _HEAD.match(line)
+    if head is None or not line.endswith(b"}\n"):
+        return None
+    name, body = head[1], line[head.end() : -2]
+    if int(head[2], 16) != zlib.crc32(name + b" " + body):
         return None
     try:
-        entry = json.loads(line)
-        id, checksum, record = entry["id"], entry["checksum"], entry["record"]
-    except (ValueError, KeyError, TypeError):
+        return json.loads(name), json.loads(body)
+    except (ValueError, RecursionError):
         return None
-    return (id, record) if checksum == _checksum(id, json.dumps(record, ensure_ascii=False)) else None
-
-
-def _checksum(id: str, body: str) -> str:
-    return f"{zlib.crc32(f'{id} {body}'.encode(errors='backslashreplace')):08x}"  # half a surrogate pair is its escape, as in the line
 
 
 @contextlib.contextmanager
@@ -145,5 +158,5 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AlignError(
-            f"{path}: {error.strerror or error}. What was finished before is kept: make room, then run the same command again"
+            f"{error.filename or path}: {error.strerror or error}. What was finished before is kept: make room, then run the same command again"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,8 +33,16 @@ class State:
     altered: str = ""
 
 
-def assess(stages: Sequence[Stage], folder: RunFolder) -> list[State]:
-    """Every stage's state, in order."""
+def assess(stages: Sequence[Stage], folder: RunFolder, altered: Callable[[str, str], str] | None = None) -> list[State]:
+    """Every stage's state, in order.
+
+    Args:
+        stages: in an order in which each follows its inputs.
+        folder: of the run.
+        altered: what is wrong with an output of a finished stage that another one needs, "" where nothing is; left out, its size is
+            looked at.
+    """
+    altered = altered or folder.altered
     externals = ExternalDigests(folder.path / "inputs.json")
     states: dict[str, State] = {}
     for stage in stages:
@@ -43,7 +51,7 @@ def assess(stages: Sequence[Stage], folder: RunFolder) -> list[State]:
         if states[stage.name].kind in ("resume", "run"):
             for source in stage.inputs.values():
                 if isinstance(source, Output) and (state := states[source.stage]).kind == "done":
-                    reason = folder.altered(source.stage, source.path)
+                    reason = altered(source.stage, source.path)
                     states[source.stage] = State(state.stage, "run", state.key, reason, source.path) if reason else state
     return [states[stage.name] for stage in stages]
 

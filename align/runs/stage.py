@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,17 @@ class Task:
         return Path(self.inputs[name])
 
 
+def log_of(folder: Path, shard: Shard, rank: str = "0") -> Path:
+    """The log of one of a stage's processes: `log.txt` where there is one process, else one for each shard and rank.
+
+    >>> log_of(Path("sample"), Shard(3, 16)).name, log_of(Path("train"), WHOLE, "1").name, log_of(Path("train"), WHOLE).name
+    ('log-3-of-16.txt', 'log-rank-1.txt', 'log.txt')
+    """
+    if shard.count > 1:
+        return folder / f"log-{shard.index}-of-{shard.count}.txt"
+    return folder / ("log.txt" if rank == "0" else f"log-rank-{rank}.txt")
+
+
 SPECIFICATION = "stage.json"
 FINISHED = "scratch/finished"  # left by a process of several stages when it is through with one of them
 
@@ -121,4 +133,5 @@ class Progress:
         self._state |= more
         if time.monotonic() - self._last > 1 or self._state["done"] == self._state["total"]:
             self._last = time.monotonic()
-            write_json(self._path, self._state)
+            with contextlib.suppress(OSError):  # what is shown of a run is no reason to end it
+                write_json(self._path, self._state)

@@ -6,23 +6,25 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import io
 import logging
 import os
 import resource
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from align.errors import TOLD, AlignError, InterruptedRunError, in_words
+from align.errors import AlignError, InterruptedRunError, in_words, of_the_system
 from align.files import write_json
 from align.imports import without_collection
 from align.runs.journal import Shard
 from align.runs.sharing import sharing
-from align.runs.stage import FINISHED, read_specification
+from align.runs.stage import FINISHED, log_of, read_specification
+from align.secrets import masked
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
 TERMINATED = 128 + signal.SIGTERM
@@ -38,61 +40,103 @@ def main(*arguments: str) -> int:
         The exit status.
     """
     *folders, shard = arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of what a terminal cannot show, the escape
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to print where
+    logging.getLogger().handlers[0].setFormatter(_Masked("%(message)s"))
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
     with sharing() if len(folders) > 1 else contextlib.nullcontext():
-        return _run_all(list(map(Path, folders)), shard)
+        return _run_all(list(map(Path, folders)), Shard.parse(shard))
 
 
-def _run_all(folders: Sequence[Path], shard: str) -> int:
+def _run_all(folders: Sequence[Path], shard: Shard) -> int:
     """Run stages until one fails, each with a log of its own; returns the last one's exit status."""
     for here in folders:
-        log = logging.FileHandler(here / "log.txt", encoding="utf-8")
-        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(log)
-        status = _run(here, shard)
-        logging.getLogger().removeHandler(log)
+        with _logging_to(log_of(here, shard, os.environ.get("RANK", "0"))) as log:
+            status = _run(here, shard, log, several=len(folders) > 1)
         if status:
             return status
-        if len(folders) > 1:
-            (here / FINISHED).parent.mkdir(exist_ok=True)
-            (here / FINISHED).touch()
     return 0
 
 
-def _run(here: Path, shard: str) -> int:
-    """Run one stage; returns the exit status that it would have."""
-    function, task = read_specification(here, Shard.parse(shard))
-    module, _, name = function.partition(":")
+class _Masked(logging.Formatter):
+    """Log lines with whatever looks like a secret masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[logging.Handler]:
+    """Have warnings go to a file, too; without it where it cannot be opened."""
     try:
+        log: logging.Handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        logging.getLogger("align").warning("there will be no log: %s", in_words(error))
+        log = logging.NullHandler()
+    log.setFormatter(_Masked("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(log)
+    yield log
+    logging.getLogger().removeHandler(log)
+    with contextlib.suppress(OSError):
+        log.close()
+
+
+def _run(here: Path, shard: Shard, log: logging.Handler, several: bool) -> int:
+    """Run one stage.
+
+    Args:
+        here: its folder.
+        shard: its part.
+        log: where a mistake's place in the code is told.
+        several: other stages follow in this process, and the driver is told that this one is finished.
+
+    Returns:
+        The exit status that a process of its own would have.
+    """
+    name = here.name
+    try:
+        function, task = read_specification(here, shard)
+        name = task.name
+        module, _, called = function.partition(":")
         with without_collection():
-            called = getattr(importlib.import_module(module), name)
-        called(task)
+            stage = getattr(importlib.import_module(module), called)
+        stage(task)
         _note_usage(here, task.shard)
+        if several:
+            (here / FINISHED).parent.mkdir(exist_ok=True)
+            (here / FINISHED).touch()
     except InterruptedRunError as error:
-        print(f"align: {task.name}: {error}", file=sys.stderr)
-        return TERMINATED
-    except AlignError as error:
-        logging.getLogger("align").debug("failed", exc_info=True)
-        if os.environ.get("ALIGN_TRACEBACK"):
-            raise
-        print(f"align: {task.name}: {error}", file=sys.stderr)
-        return 2
+        return _told(f"{name}: {error}", TERMINATED)
     except KeyboardInterrupt:
         return TERMINATED
     except Exception as error:
-        if _is_full_disk(error, here):
-            print(f"align: {task.name}: No space left on device: make room, then run the same command to go on", file=sys.stderr)
-            return 2
-        if isinstance(error, OSError) and error.filename is not None and error.errno in TOLD:
-            logging.getLogger("align").debug("failed", exc_info=True)
-            print(f"align: {task.name}: {in_words(error)}, then run the same command to go on", file=sys.stderr)
-            return 2
-        logging.getLogger("align").exception("%s failed in a way that align did not foresee", task.name)
-        return 1
+        if isinstance(error, AlignError) and os.environ.get("ALIGN_TRACEBACK"):
+            raise
+        sentence = str(error) if isinstance(error, AlignError) else _of_the_machine(error, here)
+        if sentence is None:
+            logging.getLogger("align").exception("%s failed in a way that align did not foresee", name)
+            return 1
+        log.handle(logging.LogRecord("align", logging.ERROR, __file__, 0, "%s failed", (name,), sys.exc_info()))
+        return _told(f"{name}: {sentence}", 2)
     return 0
+
+
+def _told(sentence: str, status: int) -> int:
+    print(f"align: {masked(sentence)}", file=sys.stderr)
+    return status
+
+
+def _of_the_machine(error: BaseException, folder: Path) -> str | None:
+    """What a user can do about a failing disk or machine; None where it is not that."""
+    if _is_full_disk(error, folder):
+        return "No space left on device: make room, then run the same command to go on"
+    system = of_the_system(error)
+    return f"{in_words(system)}, then run the same command to go on" if system is not None else None
 
 
 def _note_usage(folder: Path, shard: Shard) -> None:
@@ -101,12 +145,17 @@ def _note_usage(folder: Path, shard: Shard) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         usage["gpu_memory"] = torch.cuda.max_memory_allocated()
-    write_json(folder / f"usage-{shard.index}-{os.environ.get('RANK', '0')}.json", usage)
+    with contextlib.suppress(OSError):  # the report goes without; what the stage made is whole
+        write_json(folder / f"usage-{shard.index}-{os.environ.get('RANK', '0')}.json", usage)
 
 
 def _is_full_disk(error: BaseException, folder: Path) -> bool:
     """Whether an error comes from a full disk, which libraries tell in words of their own (torch.save: "unexpected pos")."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < NOTHING_LEFT
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < NOTHING_LEFT
+    return False
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

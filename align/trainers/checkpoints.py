@@ -8,8 +8,10 @@ import struct
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from align.errors import AlignError
+from align.files import DamagedError, read_json, write_json
 
 logger = logging.getLogger(__name__)
 RECORD = "distribution.json"
@@ -35,8 +37,7 @@ class Distribution:
 
 def begin(checkpoint: Path, now: Distribution) -> None:
     """Write down, before anything else is written, what the checkpoint is going to consist of."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    (checkpoint / RECORD).write_text(json.dumps(asdict(now)), encoding="utf-8")
+    write_json(checkpoint / RECORD, asdict(now))
 
 
 def fault(checkpoint: Path) -> str | None:
@@ -48,7 +49,10 @@ def fault(checkpoint: Path) -> str | None:
     for path in sorted(checkpoint.rglob("*")):
         if not _is_whole(path):
             return f"{path.relative_to(checkpoint)} is cut off"
-    then = read_record(checkpoint)
+    try:
+        then = read_record(checkpoint)
+    except DamagedError as error:
+        return str(error)
     if missing := _missing_optimizer(checkpoint, then):
         return missing
     if then is None:
@@ -75,6 +79,15 @@ def _missing_optimizer(checkpoint: Path, record: Distribution | None) -> str | N
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, so its optimizer would begin anew" if missing else None
 
 
+def _holds_the_model_alone(checkpoint: Path) -> bool:
+    """Whether a checkpoint lacks no more than the states of optimizer and schedule."""
+    try:
+        missing = _missing_optimizer(checkpoint, read_record(checkpoint))
+    except DamagedError:
+        return False
+    return missing is not None and missing == fault(checkpoint)
+
+
 def newest_to_resume(folder: Path) -> Path | None:
     """The newest whole checkpoint below a folder; None where there is nothing to go on from, so that a training begins anew.
 
@@ -84,7 +97,7 @@ def newest_to_resume(folder: Path) -> Path | None:
     if (path := last_whole(folder)) is not None:
         return path
     for path in _newest_first(folder):
-        if all(_is_whole(file) for file in path.rglob("*")) and (path / STATE).exists() and _missing_optimizer(path, read_record(path)):
+        if all(_is_whole(file) for file in path.rglob("*")) and (path / STATE).exists() and _holds_the_model_alone(path):
             raise AlignError(f"checkpoint '{path}': {fault(path)}. {_from_its_model(path)}; or move the checkpoints away to begin anew")
     return None
 
@@ -108,9 +121,18 @@ def last_whole(folder: Path) -> Path | None:
 
 
 def read_record(checkpoint: Path) -> Distribution | None:
-    """How the training was spread out that wrote a checkpoint; None where nobody wrote it down (trl's own checkpoints)."""
-    path = checkpoint / RECORD
-    return Distribution(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    """How the training was spread out that wrote a checkpoint; None where nobody wrote it down (trl's own checkpoints).
+
+    Raises:
+        DamagedError: the file does not hold what was written to it.
+    """
+    content = read_json(checkpoint / RECORD, _is_distribution)
+    return Distribution(**content) if content is not None else None
+
+
+def _is_distribution(content: Any) -> bool:
+    types: dict[str, Any] = {"processes": int, "sharding": str, "step_trees": (int, type(None)), "step_rows": (int, type(None))}
+    return isinstance(content, dict) and content.keys() == types.keys() and all(isinstance(content[name], types[name]) for name in types)
 
 
 def check_resume(checkpoint: Path, now: Distribution) -> None:
@@ -122,7 +144,7 @@ def check_resume(checkpoint: Path, now: Distribution) -> None:
     if why := fault(checkpoint):
         other = last_whole(checkpoint.parent)
         hint = f"the last whole one is {other}" if other else "there is no whole one beside it"
-        model_alone = checkpoint.is_dir() and why == _missing_optimizer(checkpoint, read_record(checkpoint))
+        model_alone = checkpoint.is_dir() and _holds_the_model_alone(checkpoint)
         raise AlignError(f"checkpoint '{checkpoint}': {why}; {hint}" + (f". {_from_its_model(checkpoint)}" if model_alone else ""))
     then = read_record(checkpoint)
     if then is None:

@@ -135,6 +135,10 @@ class PreferenceConfig(DPOConfig):
         if value not in options:
             raise ValueError(f"`{key}` is '{value}': {nearest(str(value), options)}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is saved with a model (`training_args.bin`) and goes to the hub: all settings but the token."""
+        return {name: None if name.endswith("hub_token") else value for name, value in vars(self).items()}
+
     def losses(self) -> list[tuple[Loss, float]]:
         """The losses of `loss_type` with their weights, and the SFT term as one of them."""
         losses = expand(self.loss_type, self.loss_weights)

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from align.engine import TokenTree
 from align.engine.tokenize import equal_edges, result_of, tokenize_trees, truncate, without_edges
 from align.errors import AlignError, in_words
+from align.files import naming
 from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, pair_record_of, record_of
 from align.trainers.config import PreferenceConfig
 from align.trees import (
@@ -37,7 +38,6 @@ from align.trees import (
     tree_dataset,
     tree_of,
 )
-from align.trees.arrow import naming
 from align.trees.files import LOOKED_AT, record_dataset
 
 logger = logging.getLogger(__name__)

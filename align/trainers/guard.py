@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from align.files import read_json, write_json
 
 RECORD = "reference.json"
 _LIMITS = {torch.float32: 1e-4, torch.float64: 1e-4}  # nats per token; what rounding does to equal models is a hundredth of it
@@ -35,14 +37,17 @@ class Sample:
 
     def write(self, checkpoint: Path) -> None:
         """Keep it in a checkpoint."""
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        (checkpoint / RECORD).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_json(checkpoint / RECORD, asdict(self))
 
     @classmethod
     def read(cls, checkpoint: Path) -> Sample | None:
-        """The one that a checkpoint holds, if it does."""
-        path = checkpoint / RECORD
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        """The one that a checkpoint holds, if it does.
+
+        Raises:
+            DamagedError: the file does not hold what was written to it.
+        """
+        content = read_json(checkpoint / RECORD, _is_sample)
+        return cls(**content) if content is not None else None
 
     def distance(self, other: Sample) -> float | None:
         """Mean absolute difference in nats per token over the records that both have; None where they have none in common."""
@@ -51,6 +56,16 @@ class Sample:
         for key, mine in zip(self.keys, self.logps, strict=True):
             gaps += [abs(a - b) for a, b in zip(mine, theirs.get(key, []), strict=False)]
         return sum(gaps) / len(gaps) if gaps else None
+
+
+def _is_sample(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and content.keys() == {"keys", "logps"}
+        and all(isinstance(value, list) for value in content.values())
+        and all(isinstance(numbers, list) for numbers in content["logps"])
+        and len(content["keys"]) == len(content["logps"])
+    )
 
 
 def limit(dtypes: Sequence[torch.dtype]) -> float:

@@ -31,6 +31,16 @@ class MetricSums:
         self._sums = {}
         return {name: total / count if count else 0.0 for name, (total, count) in zip(names, totals, strict=True)}
 
+    def state(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
+        """Sums and counts over all ranks, by name, as they are now; `reduce` sums a tensor over ranks."""
+        names = sorted(self._sums)
+        totals = reduce(torch.stack([self._sums[name] for name in names])).tolist() if names else []
+        return dict(zip(names, totals, strict=True))
+
+    def take_up(self, state: dict[str, list[float]], device: torch.device, share: float) -> None:
+        """Go on from what `state` gave; this rank counts a share of it."""
+        self._sums = {name: torch.tensor(pair, device=device) * share for name, pair in state.items()}
+
 
 def add_loss(metrics: MetricSums, sums: Tensor, counts: Tensor) -> None:
     """The loss of one batch, as sums and counts by what they are averaged over (`NORMALIZERS`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from align.diagnostics.three_d import NodeLogps, ThreeD, Thresholds, findings, measure
 from align.engine import TokenTree, TreeBatch
+from align.files import DamagedError, naming, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 START = "three_d_start.json"
@@ -50,10 +52,11 @@ class ThreeDMonitor(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Sample the unseen responses and take the log-probs of the start; a resumed training takes up its own start again."""
         start = Path(args.output_dir) / START if args.output_dir is not None else None
-        if state.global_step and start is not None and start.exists():
-            self._trees, self._start = _read_start(start)
+        kept = _read_start(start) if state.global_step and start is not None else None
+        if kept is not None and start is not None:
+            self._trees, self._start = kept
             if state.is_world_process_zero:
-                _forget_after(start.parent / "three_d.jsonl", state.global_step)
+                self._said = _forget_after(start.parent / "three_d.jsonl", state.global_step)
             return
         trees = self._watch()
         without = [i for i, tree in enumerate(trees) if not _free_leaves(tree)]
@@ -97,7 +100,8 @@ class ThreeDMonitor(TrainerCallback):
             return
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "three_d.jsonl", "a" if state.global_step else "w", encoding="utf-8") as out:
+        path = folder / "three_d.jsonl"
+        with naming(path), open(path, "a" if state.global_step else "w", encoding="utf-8") as out:
             out.write(json.dumps({"step": state.global_step, **three_d.as_metrics(), "findings": found}) + "\n")
 
 
@@ -109,17 +113,36 @@ def _free_leaves(tree: TokenTree) -> list[int]:
 def _write_start(path: Path, trees: list[TokenTree], start: NodeLogps) -> None:
     """Keep what is watched and how likely it was at the start, for a training that is resumed."""
     logps = {name: values.tolist() for name, values in vars(start).items()}
-    path.write_text(json.dumps({"trees": [vars(tree) for tree in trees], "logps": logps}), encoding="utf-8")
+    write_json(path, {"trees": [vars(tree) for tree in trees], "logps": logps})
 
 
-def _read_start(path: Path) -> tuple[list[TokenTree], NodeLogps]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    trees = [TokenTree(**{**tree, "edges": [(c, r) for c, r in tree["edges"]]}) for tree in content["trees"]]
-    return trees, NodeLogps(**{name: torch.tensor(values) for name, values in content["logps"].items()})
+def _read_start(path: Path) -> tuple[list[TokenTree], NodeLogps] | None:
+    """What `_write_start` left; None where nothing did, or it is damaged, which is said."""
+    try:
+        content = read_json(path, lambda content: isinstance(content, dict) and content.keys() == {"trees", "logps"})
+        if content is None:
+            return None
+        trees = [TokenTree(**{**tree, "edges": [(c, r) for c, r in tree["edges"]]}) for tree in content["trees"]]
+        return trees, NodeLogps(**{name: torch.tensor(values) for name, values in content["logps"].items()})
+    except (DamagedError, TypeError, KeyError, ValueError, AttributeError) as error:
+        logger.warning("%s cannot be read (%s): the 3D monitor measures from here on.", path, error)
+        return None
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop measurements of steps that an interrupted training had done beyond the checkpoint, and will do again."""
+def _forget_after(path: Path, step: int) -> set[str]:
+    """Drop measurements of steps that an interrupted training had done beyond the checkpoint, and will do again; a torn line, too.
+
+    Returns:
+        The properties that have set in before.
+    """
+    kept: list[str] = []
+    found: set[str] = set()
     if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                measured = json.loads(line)
+                if measured["step"] <= step:
+                    kept.append(line)
+                    found |= {finding.split(":")[0] for finding in measured["findings"]}
+        write_text(path, "".join(kept))
+    return found

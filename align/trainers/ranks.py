@@ -27,7 +27,7 @@ torch.serialization.register_package(11, lambda storage: None, lambda storage, p
 class RankedTrainer(DPOTrainer):
     """Deals trees so that ranks have about as many tokens, each tree once an epoch; saves and takes up checkpoints that are whole."""
 
-    _resumed_from: Path | None = None
+    resumed_from: Path | None = None
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, is_training: bool = False, dataloader_key: Any = None
@@ -87,7 +87,7 @@ class RankedTrainer(DPOTrainer):
             resume_from_checkpoint = str(found) if found else None
         if resume_from_checkpoint:
             check_resume(Path(resume_from_checkpoint), self._distribution())
-        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if not stop_file.watched():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         stopping = StopWhenAsked(self.accelerator)
@@ -101,6 +101,13 @@ class RankedTrainer(DPOTrainer):
                 "training.resume_from_checkpoint=true goes on"
             )
         return found
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer's; a training that goes on from its last checkpoint has no step left, where Trainer would do one more."""
+        if self.state.global_step >= self.state.max_steps > 0:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _distribution(self) -> Distribution:
         args = self.args

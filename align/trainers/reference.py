@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from align.engine import TreeBatch
 from align.files import put
+
+logger = logging.getLogger(__name__)
 
 
 class ReferenceStore:
@@ -56,9 +60,12 @@ class ReferenceStore:
         """Read a saved store, if there is one. The main process reads for all ranks: others may not see its file."""
         found: list[dict[bytes, np.ndarray]] = [{}]
         if PartialState().is_main_process and path.exists():
-            with np.load(path) as saved:
-                parts = np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
-                found = [dict(zip((bytes(k) for k in saved["keys"]), parts, strict=True))]
+            try:
+                with np.load(path) as saved:
+                    parts = np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+                    found = [dict(zip((bytes(k) for k in saved["keys"]), parts, strict=True))]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # computed and written again
+                logger.warning("%s cannot be read (%s): the reference's log-probs are computed again.", path, error)
         broadcast_object_list(found)
         self._known.update(found[0])
 

@@ -261,7 +261,7 @@ class ReferenceTrainer(RankedTrainer):
         Raises:
             AlignError: it is another model.
         """
-        if self._resumed_from is not None and self.args.sync_ref_model and sharding(self.args) != "none":
+        if self.resumed_from is not None and self.args.sync_ref_model and sharding(self.args) != "none":
             raise AlignError(
                 f"with sync_ref_model under {sharding(self.args)} no checkpoint holds the reference: such a training cannot go on"
             )
@@ -274,10 +274,10 @@ class ReferenceTrainer(RankedTrainer):
         logps = self._reference_logps(batch)
         self._reference_sample = guard.Sample.of(batch.keys, batch.token_slices, logps)
         _check_columns(records, batch, node_sums(logps, batch))
-        if self.args.sync_ref_model and self._resumed_from is not None:
+        if self.args.sync_ref_model and self.resumed_from is not None:
             return
-        if self._resumed_from is not None:
-            self._compare(guard.Sample.read(self._resumed_from), len(records))
+        if self.resumed_from is not None:
+            self._compare(guard.Sample.read(self.resumed_from), len(records))
         elif not self._reference_given:
             with self._quiet_model() as model, self.accelerator.autocast():
                 policy_logps = self._scores(model, batch).logps
@@ -294,8 +294,8 @@ class ReferenceTrainer(RankedTrainer):
         if not distances or (far := max(distances, key=lambda value: (value != value, value))) <= allowed:
             return
         words = self._reference_in_words()
-        if self._resumed_from is not None:
-            raise AlignError(guard.differs_from_before(far, allowed, self._resumed_from, words))
+        if self.resumed_from is not None:
+            raise AlignError(guard.differs_from_before(far, allowed, self.resumed_from, words))
         if is_peft_model(self.model) and self._reference_adapter is None and self.model.active_peft_config.is_prompt_learning:
             logger.warning(
                 "The virtual tokens put the policy %.3g nats per token away from its reference, the model without them, before step 1.",

@@ -16,6 +16,7 @@ from align.engine import TokenTree, TreeBatch, Wanted, node_sums, unshared
 from align.engine.generate import sample_responses
 from align.sampling import Sampling
 from align.trainers import metrics as metric_sums
+from align.trainers.between_logs import BetweenLogs, LogsGoOn
 from align.trainers.collator import (
     PAIR_COLUMNS,
     TREE_COLUMNS,
@@ -77,6 +78,7 @@ class PreferenceTrainer(EngineTrainer):
             logger.warning("`beta` is not set, the losses take their authors' (trl: %g): %s.", TRL_BETA, args.described_losses())
         self._install_engine()
         self.add_callback(StreamSummary(self._preparations))
+        self.add_callback(LogsGoOn(self))
         if args.monitor_3d and args.monitor_prompts > 0:
             self._monitor = ThreeDMonitor(self._watched_trees, self._sample, self._score_watched)
             self.add_callback(self._monitor)
@@ -181,6 +183,16 @@ class PreferenceTrainer(EngineTrainer):
         if self._monitor is not None and mode == "train":
             logs.update(self._monitor.take())
         super().log(logs, start_time)
+
+    def summed_metrics(self, mode: str) -> metric_sums.MetricSums:
+        """What has been added to the metrics of "train" or "eval" since the last log."""
+        return self._batch_metrics[mode]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        between = BetweenLogs.of(self)
+        if self.args.should_save:
+            between.write(self._checkpoint(trial))
+        super()._save_checkpoint(model, trial)
 
     def _exact_evaluation_loss(self, logs: dict[str, float], means: dict[str, float]) -> None:
         """Put the mean over all edges of the data set in the place of Trainer's mean over batches."""

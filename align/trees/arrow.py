@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import fcntl
 import functools
 import hashlib
@@ -17,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from align.files import naming
 from align.trees.model import PreferenceTree
 from align.trees.pairs import prompt_key, unite
 from align.trees.records import from_record, row_types, to_row
@@ -73,17 +73,6 @@ def on_disk(dataset: Any) -> Any:
 def scratch_file(name: str) -> str:
     """The path of a new file that is gone when this process has ended; `name` is a word for people who look."""
     return str(_scratch_folder() / f"{name}-{uuid.uuid4().hex[:8]}.arrow")
-
-
-@contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Have errors of the system say where it was written to, which Arrow's do not."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
 def _written(rows: Iterator[dict[str, Any]], features: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from align.errors import AlignError
-from align.files import put, scratch_of
+from align.files import naming, put, remove, scratch_of, writing
 from align.trees.arrow import tree_dataset
 from align.trees.columns import ColumnsError, check_sources, check_targets
 from align.trees.json_lists import NOT_JSON, is_list, items
@@ -233,7 +234,8 @@ class UnusableRecords:
             return
         if self._out is None:
             self._out = _text_file(scratch_of(self._target))
-        self._out.write(_line({"where": record.where, "reason": record.reason, "record": record.record}))
+        with naming(self._out.name):
+            self._out.write(_line({"where": record.where, "reason": record.reason, "record": record.record}))
 
     def check(self, usable: int, limit: float) -> None:
         """Put the file in its place, and stop when their share is above `limit`.
@@ -249,7 +251,8 @@ class UnusableRecords:
             return
         kept = ""
         if self._out is not None and self._target is not None:
-            self._out.close()
+            with naming(self._out.name):
+                self._out.close()
             put(Path(self._out.name), self._target)
             kept = f" They are kept in {self._target}."
         share = self.count / (self.count + usable)
@@ -264,8 +267,9 @@ class UnusableRecords:
 
     def __exit__(self, *error: object) -> None:
         if self._out is not None:
-            self._out.close()
-            Path(self._out.name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a disk that is full, which has been said
+                self._out.close()
+            remove(Path(self._out.name))
 
 
 def check_rejected(trees: int, rejected: Iterable[Rejected], keep_aside: str | os.PathLike[str] | None, limit: float) -> None:
@@ -340,10 +344,8 @@ def record_dataset(records: Sequence[Any]) -> Any:
 
 
 def _write_parquet(dataset: Any, path: str | os.PathLike[str]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    scratch = scratch_of(Path(path))
-    dataset.to_parquet(str(scratch))
-    put(scratch, Path(path))
+    with writing(Path(path)) as scratch:
+        dataset.to_parquet(str(scratch))
 
 
 def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -354,10 +356,8 @@ def _write_lines(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]
 
 def write_jsonl(records: Iterable[Any], path: str | os.PathLike[str]) -> None:
     """Write records to a JSONL file, whole or not at all. What JSON has no type for (dates, say) is written as text."""
-    target = Path(path)
-    with _text_file(scratch_of(target)) as out:
+    with writing(Path(path)) as scratch, _text_file(scratch) as out:
         out.writelines(map(_line, records))
-    put(Path(out.name), target)
 
 
 def _text_file(path: Path) -> TextIO:

@@ -111,7 +111,7 @@ def _without_nulls(value: Any) -> Any:
 def _message(turn: Any, where: str, default_role: str | None) -> Message:
     if not isinstance(turn, Mapping):
         raise AlignError(f"`{where}` is {described(turn)}: expected a message, an object with `role` and `content`")
-    if len(turn) == 2 and turn.get("role") in _COMMON and type(turn.get("content")) is str:
+    if len(turn) == 2 and type(turn.get("role")) is str and turn["role"] in _COMMON and type(turn.get("content")) is str:
         return turn if type(turn) is dict else dict(turn)  # as almost all are
     role = next((turn[key] for key in _ROLE_KEYS if turn.get(key) is not None), default_role)
     if not isinstance(role, str) or not role:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
-from align.recipes.secrets import masked
+from align.secrets import masked
 from align.trees import ROOT, PreferenceTree
 from eval.report import charts, frames
 from eval.report.gather import RunData

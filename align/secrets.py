@@ -10,14 +10,16 @@ from align.errors import AlignError
 
 VARIABLES = {"hub_token": "HF_TOKEN", "token": "HF_TOKEN", "wandb": "WANDB_API_KEY", "rollouts": "VLLM_API_KEY"}
 """Environment variables that are read in the place of a key's last name or of its section."""
-_KEY = re.compile(
-    r"(?:hub|hf|auth|access|api|bearer|private)_?(?:token|key)|api_?keys?|token|password|passwd|secret(?:_?key)?|credentials?"
+_NAMES = (
+    r"(?:\w+_)?(?:(?:hub|hf|auth|access|api|bearer|private|secret|wandb)_?(?:access_?)?(?:token|key)s?|password|passwd|secret|credentials?)"
 )
+_KEY = re.compile(rf"{_NAMES}|token")
 _VALUE = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[\w-]{20,}|\bgh[opsur]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}|\bwandb_v1_\w{20,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bxox[abps]-[\w-]{10,}|\bAIza[\w-]{35}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"
-    r"|(?i:\bbearer\s+[\w.~+/-]{16,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|(?i:\bbearer\s+[\w.~+/-]{16,})|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----)?"
 )
+_ASSIGNED = re.compile(rf"(?i:(\b{_NAMES}\b[\"']?\s*[=:]\s*[\"']?))(?!None\b|null\b|\*\*\*)[^\s\"',}}]{{4,}}")  # WANDB_API_KEY=…
 _LOGIN = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")  # https://name:password@host
 MASK = "***"
 
@@ -41,8 +43,10 @@ def masked(text: str) -> str:
 
     >>> masked("https://me:geheim@example.org and sk-abcdefghijklmnopqrstuvwx")
     'https://***@example.org and ***'
+    >>> masked("WANDB_API_KEY=0123456789abcdef hub_token: None")
+    'WANDB_API_KEY=*** hub_token: None'
     """
-    return _LOGIN.sub(MASK, _VALUE.sub(MASK, text))
+    return _ASSIGNED.sub(rf"\1{MASK}", _LOGIN.sub(MASK, _VALUE.sub(MASK, text)))
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
