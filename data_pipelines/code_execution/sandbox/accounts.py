@@ -17,12 +17,11 @@ from typing import Any
 
 import psutil
 
-from data_pipelines.code_execution.sandbox.inside.supervisor import empty
+from data_pipelines.code_execution.sandbox.inside.leftovers import Belongings
 
 _numbers = itertools.count()
 _HIGHEST = 0x70000000
 _FIRST = 20
-_EVERYONES = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 
 def needed(level: str) -> bool:
@@ -87,7 +86,7 @@ def _is_ours(process: psutil.Process) -> bool:
     return False
 
 
-def end_processes_of(user: int) -> None:
+def _end_processes_of(user: int) -> None:
     """Kill whatever still runs under a user id of our own."""
     for _ in range(100):
         found = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit() and _owner(entry) == user]
@@ -105,18 +104,10 @@ def _owner(entry: os.DirEntry[str]) -> int:
     return -1
 
 
-def remove_files_of(user: int) -> None:
-    """Remove what a user id of our own has left in the folders that everyone may write to."""
-    for folder in _EVERYONES:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_uid == user:
-                        if entry.is_dir(follow_symlinks=False):
-                            empty(entry.path)
-                            os.rmdir(entry.path)
-                        else:
-                            os.unlink(entry.path)
+def end_all_of(user: int) -> None:
+    """End and remove all that is left of a user id of our own."""
+    _end_processes_of(user)
+    Belongings(user).remove()
 
 
 def _high(handle: int) -> int:

@@ -28,6 +28,7 @@ _SYSCALL_NUMBER = {"x86_64": 317, "aarch64": 277}
 _TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x5401, 0x541B, 0x5421, 0x5451, 0x5450
 _SETTING_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: would send signals to others
 _NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+_PARENT_DEATH, _SIGKILL = 1, 9
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -131,7 +132,8 @@ def _by_arguments(name: str) -> list[bytes]:
     if name == "fcntl":
         return [load(1), *one_of(_SETTING_OWNERS, _NOTIFY, _ALLOW)]
     if name == "prctl":
-        return [load(0), *one_of(_NAMES, _ALLOW, _ERROR)]
+        dies = [load(1), *one_of((_SIGKILL,), _ALLOW, _ERROR)]  # with its parent, which it may ask for and not take back
+        return [load(0), _instruction(_JUMP_EQUAL, _PARENT_DEATH, 0, len(dies)), *dies, *one_of(_NAMES, _ALLOW, _ERROR)]
     if name == "prlimit64":
         return [load(0), *one_of((0,), _ALLOW, _ERROR)]
     if name == "socketpair":  # a pair of streams reaches nobody else; that of datagrams can send to any address

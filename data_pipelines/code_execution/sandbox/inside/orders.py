@@ -53,12 +53,6 @@ def source_of(data: bytes, order: Order) -> str:
     return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
 
 
-OUT_OF_MEMORY = 71
-"""The status of a program that had no memory left to say what became of it."""
-
-FORBIDDEN_FORK = 72
-"""The status of a program that wanted to start another process through `multiprocessing` (see processes.py)."""
-
 NOT_STARTED = ()
 """Said instead of how a program ended, where none was begun."""
 

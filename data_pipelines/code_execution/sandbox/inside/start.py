@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Any
 
-from . import confinement, landlock, namespaces, supervisor, tester, wire
+from . import confinement, landlock, lifelines, namespaces, supervisor, tester, wire
 from .filters import Filter
 
 _KEPT = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}  # numpy's libraries start a thread per core otherwise
@@ -19,8 +19,7 @@ _KEPT = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}  # numpy's libraries start a
 def main() -> None:
     """Begin. The command line carries the configuration that `../isolation.py` wrote; sockets are open descriptors."""
     config = json.loads(sys.argv[1])
-    if config["unshare"]:
-        namespaces.enter(config["readable"], config["scratch"], config["bytes"], (config["program"], config["seen"]))
+    _live_with(config["pool"], config)
     os.chdir(config["scratch"])
     os.sched_setaffinity(0, {config["core"]})
     sys.path += config["packages"]
@@ -35,6 +34,16 @@ def main() -> None:
     sys.argv[1:] = []
     report = {"landlock": applied, "pid": os.getpid(), "python": sys.version.split()[0]}
     (_test if config["role"] == "tester" else _serve)(config, report)
+
+
+def _live_with(pool: int, config: dict[str, Any]) -> None:
+    """Tie this process to the pool's, and enter the namespaces that the configuration wants."""
+    if config["lifeline"] == "keeper":
+        lifelines.keep(pool, confinement.hide)
+    elif config["lifeline"] == "kernel":
+        lifelines.die_with(pool)
+    if config["unshare"]:
+        namespaces.enter(config["readable"], config["scratch"], config["bytes"], (config["program"], config["seen"]))
 
 
 def _landlock(config: dict[str, Any]) -> int:
