@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from align.errors import AlignError, nearest
 from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
+from data_pipelines.code_execution.sandbox.inside.landlock import NEWEST
 from data_pipelines.code_execution.sandbox.results import Level
 
 Requirement = Literal["require-strong", "best-available", "limits-only"]
@@ -43,12 +44,14 @@ class Isolation:
         python: the interpreter.
         packages: folders of packages that programs may import besides the standard library.
         imports: modules to have ready.
+        newest_landlock: the version of Landlock to use at most, so that what older kernels lack can be tested.
     """
 
     mechanism: Mechanism
     python: str = ""
     packages: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    newest_landlock: int = NEWEST
 
     @property
     def level(self) -> Level:
@@ -79,6 +82,7 @@ class Isolation:
             "packages": list(self.packages), "imports": list(self.imports), "limits": TESTER_LIMITS, "home": 65535, "core": core,
             "processes": None if self.level != "limits" else accounts.processes_now(account) + MORE_PROCESSES,
             "pool": os.getpid(), "lifeline": self._lifeline(role), "own_user": account is not None,
+            "newest_landlock": self.newest_landlock,
         }  # fmt: skip
         place = SEEN if self.mechanism == "bubblewrap" else account.code if account else str(CODE)
         config["readable"] = self.readable() + ([] if self.mechanism == "unshare" else [f"{place}/inside"])

@@ -92,6 +92,7 @@ class Unit:
             StartError: this machine does not have what the isolation needs.
         """
         self.served = 0
+        self._kept = isolation.level == "limits"
         self._folder, self._lock = _make_folder()
         self._host, host = socket.socketpair()
         ours, theirs = socket.socketpair()
@@ -195,6 +196,7 @@ class Unit:
 
         Raises:
             TimeoutError: none has come within so many seconds.
+            BrokenError: the candidates' server is gone, which the tester has not noticed.
         """
         poll = select.poll()
         poll.register(self._host, select.POLLIN)
@@ -202,6 +204,9 @@ class Unit:
         while not poll.poll(1000 * min(_STOPPED, seconds)):
             if time.monotonic() > deadline:
                 raise TimeoutError
+            if self._processes[1].poll() is not None and not poll.poll(1000 * _STOPPED):
+                self.close()
+                raise BrokenError(started=True)
             for process in self._processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     for each in (top := psutil.Process(process.pid), *top.children()):  # not further down: a program may stop itself
@@ -225,6 +230,8 @@ class Unit:
         self._processes = []
         for user in self._users:
             accounts.end_all_of(user)
+        if self._kept:
+            accounts.end_escaped()
         _remove_folder(self._folder)
         os.close(self._lock)
         self._lock = -1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 _PARENT_DEATH, _SUBREAPER = 1, 36
+MARK = 10**12  # a hard limit of RLIMIT_RTTIME that no other process has: it can be lowered and never raised, and its children inherit it
 _PATIENCE = 5.0  # seconds until a process that does not go away after SIGKILL is given up: it waits in the kernel
 _LAST_WORDS = 2.0  # seconds for a supervisor to clean up by itself, once the pool is gone
 
@@ -62,15 +64,18 @@ def keep(pool: int, hide: Callable[[], None]) -> None:
     """Put a keeper between the pool and the calling process: whatever programs leave is ended also if the calling process is killed.
 
     Needed only where no namespace and no filter keeps programs from starting processes. Returns in a child; the calling process becomes
-    the keeper. It wakes its child when that is stopped, and ends with it.
+    the keeper. It wakes its child when that is stopped, and ends with it. Both are marked, so that the pool finds what has escaped from
+    both (see ../accounts.py).
 
     Args:
         pool: the process id of the parent.
         hide: called by the keeper, which programs are not to look into.
     """
     keeper = os.getpid()
+    _mark(MARK)
     child = os.fork()
     if child == 0:
+        _mark(MARK - 1)
         return notice_the_end_of(keeper)
     hide()
     adopt_orphans()
@@ -86,6 +91,11 @@ def keep(pool: int, hide: Callable[[], None]) -> None:
         _wait_for(child, _LAST_WORDS)
     end_descendants()
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def _mark(limit: int) -> None:
+    with contextlib.suppress(ValueError):  # this machine has a lower one
+        resource.setrlimit(resource.RLIMIT_RTTIME, (limit, limit))
 
 
 def _wait_for(child: int, seconds: float) -> None:

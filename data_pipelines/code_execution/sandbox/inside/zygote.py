@@ -33,13 +33,14 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     Args:
         supervisor: a job with four descriptors in (input, output, errors, channel), the program's status and CPU time out.
         pids: where each program's process says its id, once it is prepared and before the first line of the program.
-        config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
+        config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `keeps_files`, see filters.py; `home`, see
+            program.py.
     """
     for name in [*STANDARD, *config["imports"]]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    listeners = [Filter().install()] if config["filter"] else []
-    surroundings.prepare()
+    listeners = [Filter(config["keeps_files"]).install()] if config["filter"] else []
+    surroundings.prepare(config["keeps_files"])
     program.rehearse()
     gc.collect()
     gc.freeze()
