@@ -26,7 +26,7 @@ class Hostile:
     @property
     def seconds(self) -> float:
         """What it is given: time enough for its own verdict on a busy machine, or little where it would never end."""
-        return 1.0 if self.verdict[0] in "t*[" or self.unfiltered == "*" else 20.0
+        return 1.0 if self.verdict[0] in "t*[" or (self.unfiltered or "x")[0] in "t*[" else 20.0
 
 
 def _in_call(body: str) -> str:

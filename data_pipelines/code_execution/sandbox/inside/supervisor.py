@@ -232,7 +232,7 @@ class _Watched:
             if self.forker.pids in ready and self.begun():
                 self.clock = _Clock(time.monotonic(), self.order.seconds)
             if self.forker.listener in ready:
-                self._held()
+                self._answer_held()
             if self.forker.socket.fileno() in ready:
                 end = self.forker.status()
             elif control.fileno() in ready:  # the tester has enough, or is gone
@@ -291,6 +291,12 @@ class _Watched:
         if self.clock.is_over(now, self.pid):
             self.end(timeout=True, idle=self.clock.idle)
 
+    def _answer_held(self) -> None:
+        """Answer a call that the filter holds. What that takes of this process's time counts as the program's."""
+        begun = time.thread_time()
+        self._held()
+        self.clock.charged += time.thread_time() - begun
+
     def _held(self) -> None:
         """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
         with contextlib.suppress(FileNotFoundError, InterruptedError):  # the caller is gone
@@ -331,16 +337,18 @@ class _Clock:
     Attributes:
         next: when to look again, on the monotonic clock.
         idle: whether it was over without the CPU time being used up.
+        charged: seconds of CPU time that the program has used up in other processes.
     """
 
     def __init__(self, started: float, seconds: float) -> None:
         self._started, self._seconds = started, seconds
         self.next = started + seconds  # on one core, nobody uses up CPU time faster than time passes
         self.idle = False
+        self.charged = 0.0
 
     def is_over(self, now: float, pid: int) -> bool:
         """Whether the time of a process is over."""
-        used = _cpu_seconds(pid)
+        used = _cpu_seconds(pid) + self.charged
         if used >= self._seconds:
             return True
         passed = now - self._started
