@@ -33,6 +33,7 @@ RECYCLE = 20_000  # programs that a unit judges before another takes its place
 CONFIRMING_SEED = 1
 _ATTEMPTS = 5  # how often a program is tried whose server was gone before it began
 _SURPRISING = {"crashed", "memory", "timeout", "output_limit", "harness_error"}  # what a program before may be the reason for
+_ASLEEP = 2.0  # times the limit of CPU time after which a program is ended that sleeps
 _CONTENDED = 1.5  # programs that run side by side share caches and cores, and take so much more CPU time at most
 
 
@@ -132,19 +133,19 @@ class Sandbox:
         """Judge a program beside others. One whose time is over for their sake, perhaps, is judged again while nothing else runs."""
         allowed = limits if self.workers == 1 else replace(limits, seconds=_CONTENDED * limits.seconds)
         with self._turns.beside() as company:
-            answer = self._answer(program, tests, allowed, seed)
+            answer = self._answer(program, tests, (*vars(allowed).values(), _ASLEEP * limits.seconds), seed)
         doubtful = answer["idle"] if answer["verdict"][0] == "timeout" else answer["cpu"] > limits.seconds
         if doubtful and company.others:
             with self._turns.alone():
-                answer = self._answer(program, tests, limits, seed)
+                answer = self._answer(program, tests, (*vars(limits).values(), _ASLEEP * limits.seconds), seed)
         if answer["cpu"] > limits.seconds and answer["verdict"][0] not in ("timeout", "forbidden"):
             answer["verdict"] = ("timeout", "")
         return read_result(answer, self.isolation.level)
 
-    def _answer(self, program: str, tests: Tests, limits: Limits, seed: int) -> dict[str, Any]:
+    def _answer(self, program: str, tests: Tests, bounds: tuple[Any, ...], seed: int) -> dict[str, Any]:
         """What a unit says of a program. If the unit turns out to be broken, what a new one says."""
         runs = len(tests.cases) if isinstance(tests, Outputs) else 1
-        message, bounds = tests.as_message(), tuple(vars(limits).values())
+        message = tests.as_message()
         if not isinstance(tests, Assertions) and tests.tolerance is None:
             message["tolerance"] = self._tolerance
         answer, sound = self._judged(seed, RECYCLE, (program, message, bounds, runs))

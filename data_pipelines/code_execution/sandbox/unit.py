@@ -42,6 +42,7 @@ def f(x):
     thread.join()
     return squares[0] + len(bytes(1 << 24)) - (1 << 24)
 """
+_ITS_LIMITS = (*vars(Limits()).values(), 2 * Limits().seconds)
 _ITS_TESTS = Assertions("assert f(3) == 9", "f").as_message()
 _ITS_SECONDS = 5.0  # until it must have been judged
 _STOPPED = 2.0  # seconds without an answer after which a process may have been stopped
@@ -145,7 +146,7 @@ class Unit:
         Args:
             source: the program.
             tests: `Tests.as_message()`.
-            limits: in the order of `Limits`.
+            limits: in the order of `Order`.
             runs: how often the program is run at most.
 
         Raises:
@@ -157,7 +158,7 @@ class Unit:
     def is_sound(self) -> bool:
         """Whether a program that is known to be right passes; the unit is closed where it does not."""
         try:
-            sound = bool(self._judge((_KNOWN_GOOD, _ITS_TESTS, tuple(vars(Limits()).values())), _ITS_SECONDS)["verdict"][0] == "pass")
+            sound = bool(self._judge((_KNOWN_GOOD, _ITS_TESTS, _ITS_LIMITS), _ITS_SECONDS)["verdict"][0] == "pass")
         except BrokenError:
             return False
         if not sound:

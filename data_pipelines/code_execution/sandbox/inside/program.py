@@ -54,7 +54,7 @@ def rehearse() -> None:
     ours, theirs = socket.socketpair()
     peer = wire.Peer(theirs, wire.MAX_FRAME)
     for _ in range(64):
-        job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, False, -1), b"def f(x): return x")
+        job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, 1.0, False, -1), b"def f(x): return x")
         namespace = _load(orders.source_of(job, orders.head(job)), NAME)
         wire.send(ours, ("loaded", *_contents(namespace)))
         peer.receive()

@@ -207,7 +207,7 @@ class _Watched:
         self.output, self.errors = output, errors
         self.threads = 1
         self.killed = False
-        self.clock = _Clock(time.monotonic(), _PATIENCE)  # of the zygote, until the program has started
+        self.clock = _Clock(time.monotonic(), _PATIENCE, _PATIENCE)  # of the zygote, until the program has started
         self.ended = Ended("", False, False, 0, 0, 0.0, False, b"", b"")
         self.poll = select.poll()
         for descriptor in (output, errors):
@@ -230,7 +230,7 @@ class _Watched:
         while end is None:
             ready = dict(self.poll.poll(max(0.001, min(self.clock.next - time.monotonic(), tick)) * 1000))
             if self.forker.pids in ready and self.begun():
-                self.clock = _Clock(time.monotonic(), self.order.seconds)
+                self.clock = _Clock(time.monotonic(), self.order.seconds, self.order.asleep)
             if self.forker.listener in ready:
                 self._answer_held()
             if self.forker.socket.fileno() in ready:
@@ -336,12 +336,12 @@ class _Clock:
 
     Attributes:
         next: when to look again, on the monotonic clock.
-        idle: whether it was over without the CPU time being used up.
+        idle: whether it was over without the CPU time being used up, though the program had used some: others may be the reason.
         charged: seconds of CPU time that the program has used up in other processes.
     """
 
-    def __init__(self, started: float, seconds: float) -> None:
-        self._started, self._seconds = started, seconds
+    def __init__(self, started: float, seconds: float, asleep: float) -> None:
+        self._started, self._seconds, self._asleep = started, seconds, asleep
         self.next = started + seconds  # on one core, nobody uses up CPU time faster than time passes
         self.idle = False
         self.charged = 0.0
@@ -352,9 +352,10 @@ class _Clock:
         if used >= self._seconds:
             return True
         passed = now - self._started
-        asleep = passed >= 2 * self._seconds and used < _ASLEEP * passed  # later than tests end that compute for too long meanwhile
-        self.idle = asleep or passed >= wall_seconds(self._seconds)
-        ends = self._started + (2 * self._seconds if passed < 2 * self._seconds else wall_seconds(self._seconds))
+        if passed >= self._asleep and used < _ASLEEP * passed:
+            return True
+        self.idle = passed >= wall_seconds(self._seconds)
+        ends = self._started + (self._asleep if passed < self._asleep else wall_seconds(self._seconds))
         self.next = min(now + self._seconds - used, ends)
         return self.idle
 
