@@ -26,7 +26,7 @@ class Hostile:
     @property
     def seconds(self) -> float:
         """What it is given: time enough for its own verdict on a busy machine, or little where it would never end."""
-        return 1.0 if self.verdict[0] in "t*[" or self.unfiltered == "*" else 20.0
+        return 1.0 if self.verdict[0] in "t*[" or (self.unfiltered or "x")[0] in "t*[" else 20.0
 
 
 def _in_call(body: str) -> str:
@@ -322,8 +322,6 @@ STANDARD_VALUES = [
     Hostile("an iterator that counts", "import itertools\ndef f(x): return itertools.count(4)", "harness_error(*"),
     Hostile("exceptions named as built-ins", "class AssertionError(BaseException): pass\nclass TypeError(AssertionError): pass\ndef f(x): raise AssertionError", "exception(AssertionError)"),
     Hostile("a name that the tests' language has", "__builtins__ = 4\ntrue = True\nassert_ = 4\ndef f(x): return 0", "*"),
-    Hostile("the status of a program that may not fork", "import os\nos._exit(72)", "forbidden(fork)"),
-    Hostile("a status in the place of memory", "import os\ndef f(x): os._exit(71)", "memory"),
 ]  # fmt: skip
 
 WITH_NUMPY = [

@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 from hostile import CANARY, HOSTILE, TESTS, WITH_NUMPY
+from hostile_system import OPEN, SYSTEM
 
 from data_pipelines.code_execution.sandbox import Limits
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sandbox")]
 LIMITS = Limits(seconds=1.0, memory=512 << 20)
+PROGRAMS = [*HOSTILE, *SYSTEM]
 SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 
@@ -33,18 +35,22 @@ def environment():
     del os.environ["ALIGN_CANARY"]
 
 
+def aimed(program, canary) -> str:
+    """A program's text with the files of this machine that it is after."""
+    return program.source.replace("@home@", str(Path.home())).replace("@canary@", str(canary)).replace(OPEN, str(canary))
+
+
 def needs_own_user(program) -> bool:
     """Without filters only a user id of its own, which root alone can give, keeps a program's signals from this user's processes."""
     return "kill the siblings" in program.name or "kill everybody" in program.name or "kill the parent" in program.name
 
 
 @pytest.mark.levels_in_turn
-@pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_hostile_program_gets_its_verdict(program, sandbox, mechanism, canary):
     if mechanism == "limits" and os.geteuid() != 0 and needs_own_user(program):
         pytest.skip("limits alone do not keep an ordinary user's processes from each other's signals")
-    source = program.source.replace("@home@", str(Path.home())).replace("@canary@", str(canary))
-    result = sandbox.run(source, TESTS, Limits(seconds=program.seconds, memory=LIMITS.memory))
+    result = sandbox.run(aimed(program, canary), TESTS, Limits(seconds=program.seconds, memory=LIMITS.memory))
     wanted = program.unfiltered if mechanism == "limits" and program.unfiltered else program.verdict
     assert fnmatch.fnmatchcase(str(result.verdict), wanted)
     assert not result.passed
@@ -109,9 +115,8 @@ def test_nothing_is_left_of_the_hostile_programs(mechanism, reasons, canary, scr
     processes = {process.pid for process in psutil.process_iter()}
     seen = []
     with Sandbox(Isolation(mechanism), workers=2) as box:
-        programs = [p for p in HOSTILE if not (mechanism == "limits" and os.geteuid() != 0 and needs_own_user(p))]
-        sources = [p.source.replace("@home@", str(Path.home())).replace("@canary@", str(canary)) for p in programs]
-        results = list(box.run_batch(((source, TESTS) for source in sources), LIMITS))
+        programs = [p for p in PROGRAMS if not (mechanism == "limits" and os.geteuid() != 0 and needs_own_user(p))]
+        results = list(box.run_batch(((aimed(program, canary), TESTS) for program in programs), LIMITS))
         users = {process.uids().real for process in set(psutil.Process().children(recursive=True)) - children}
     assert not any(result.passed for result in results)
     assert set(psutil.Process().children(recursive=True)) <= children

@@ -9,20 +9,23 @@ import contextlib
 import fcntl
 import itertools
 import os
+import resource
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from data_pipelines.code_execution.sandbox.inside.supervisor import empty
+from data_pipelines.code_execution.sandbox.inside.leftovers import Belongings
+from data_pipelines.code_execution.sandbox.inside.lifelines import MARK
 
 _numbers = itertools.count()
 _HIGHEST = 0x70000000
 _FIRST = 20
-_EVERYONES = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 
 def needed(level: str) -> bool:
@@ -87,7 +90,7 @@ def _is_ours(process: psutil.Process) -> bool:
     return False
 
 
-def end_processes_of(user: int) -> None:
+def _end_processes_of(user: int) -> None:
     """Kill whatever still runs under a user id of our own."""
     for _ in range(100):
         found = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit() and _owner(entry) == user]
@@ -99,24 +102,48 @@ def end_processes_of(user: int) -> None:
         time.sleep(0.01)
 
 
+def end_escaped() -> None:
+    """Kill programs, of whatever pool of this user, that have outlived their supervisor and its keeper, where there is a keeper."""
+    while escaped := list(_escaped()):
+        for pid in escaped:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _escaped() -> Iterator[int]:
+    parents = {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid", "status"]) if _runs(process)}
+    marks = {pid: _mark(pid) for pid in parents}
+    for pid, mark in marks.items():
+        top = pid
+        while marks.get(top, 0) < MARK and parents.get(top) in marks and marks[parents[top]] <= MARK:
+            top = parents[top]
+        if mark < MARK and marks[top] != MARK:  # neither a keeper nor below one
+            yield pid
+
+
+def _runs(process: psutil.Process) -> bool:
+    return bool(process.info["status"] != psutil.STATUS_ZOMBIE)
+
+
+def _mark(pid: int) -> int:
+    """The mark of a process of this user: `MARK` for a keeper, less for what it keeps, more for every other process."""
+    with contextlib.suppress(OSError):
+        hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)[1]
+        return hard if hard >= 0 else sys.maxsize
+    return sys.maxsize
+
+
 def _owner(entry: os.DirEntry[str]) -> int:
     with contextlib.suppress(OSError):
         return entry.stat().st_uid
     return -1
 
 
-def remove_files_of(user: int) -> None:
-    """Remove what a user id of our own has left in the folders that everyone may write to."""
-    for folder in _EVERYONES:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_uid == user:
-                        if entry.is_dir(follow_symlinks=False):
-                            empty(entry.path)
-                            os.rmdir(entry.path)
-                        else:
-                            os.unlink(entry.path)
+def end_all_of(user: int) -> None:
+    """End and remove all that is left of a user id of our own."""
+    _end_processes_of(user)
+    Belongings(user).remove()
 
 
 def _high(handle: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from align.errors import AlignError, nearest
 from data_pipelines.code_execution.sandbox import accounts
 from data_pipelines.code_execution.sandbox.accounts import Account
+from data_pipelines.code_execution.sandbox.inside.landlock import NEWEST
 from data_pipelines.code_execution.sandbox.results import Level
 
 Requirement = Literal["require-strong", "best-available", "limits-only"]
@@ -43,12 +44,14 @@ class Isolation:
         python: the interpreter.
         packages: folders of packages that programs may import besides the standard library.
         imports: modules to have ready.
+        newest_landlock: the version of Landlock to use at most, so that what older kernels lack can be tested.
     """
 
     mechanism: Mechanism
     python: str = ""
     packages: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    newest_landlock: int = NEWEST
 
     @property
     def level(self) -> Level:
@@ -78,6 +81,8 @@ class Isolation:
             "scratch": SCRATCH if strong else scratch, "bytes": SCRATCH_BYTES, "program": str(_INSIDE), "seen": f"{SEEN}/inside",
             "packages": list(self.packages), "imports": list(self.imports), "limits": TESTER_LIMITS, "home": 65535, "core": core,
             "processes": None if self.level != "limits" else accounts.processes_now(account) + MORE_PROCESSES,
+            "pool": os.getpid(), "lifeline": self._lifeline(role), "own_user": account is not None,
+            "newest_landlock": self.newest_landlock,
         }  # fmt: skip
         place = SEEN if self.mechanism == "bubblewrap" else account.code if account else str(CODE)
         config["readable"] = self.readable() + ([] if self.mechanism == "unshare" else [f"{place}/inside"])
@@ -87,8 +92,15 @@ class Isolation:
         python = [os.path.realpath(self.python), "-S", "-s", "-P", "-B", "-c", _START.format(place), json.dumps(config)]
         return [*self._bubblewrap(), *python] if self.mechanism == "bubblewrap" else python
 
+    def _lifeline(self, role: Role) -> str:
+        """What ends a process with the pool's: bubblewrap, the kernel, or a keeper, who also ends what programs have started."""
+        if self.mechanism == "bubblewrap":
+            return "bubblewrap"
+        return "keeper" if self.level == "limits" and role == "candidate" else "kernel"
+
     def _bubblewrap(self) -> list[str]:
-        command = ["bwrap", "--unshare-all", "--as-pid-1", "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
+        command = ["bwrap", "--unshare-all", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
+        command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
         for path in self.readable():
             if os.path.islink(path):
                 command += ["--symlink", os.readlink(path), path]

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 RECYCLE = 20_000  # programs that a unit judges before another takes its place
 CONFIRMING_SEED = 1
 _ATTEMPTS = 5  # how often a program is tried whose server was gone before it began
+_SURPRISING = {"crashed", "memory", "timeout", "output_limit", "harness_error"}  # what a program before may be the reason for
+_ASLEEP = 2.0  # times the limit of CPU time after which a program is ended that sleeps
 _CONTENDED = 1.5  # programs that run side by side share caches and cores, and take so much more CPU time at most
 
 
@@ -131,37 +133,47 @@ class Sandbox:
         """Judge a program beside others. One whose time is over for their sake, perhaps, is judged again while nothing else runs."""
         allowed = limits if self.workers == 1 else replace(limits, seconds=_CONTENDED * limits.seconds)
         with self._turns.beside() as company:
-            answer = self._answer(program, tests, allowed, seed)
+            answer = self._answer(program, tests, (*vars(allowed).values(), _ASLEEP * limits.seconds), seed)
         doubtful = answer["idle"] if answer["verdict"][0] == "timeout" else answer["cpu"] > limits.seconds
         if doubtful and company.others:
             with self._turns.alone():
-                answer = self._answer(program, tests, limits, seed)
+                answer = self._answer(program, tests, (*vars(limits).values(), _ASLEEP * limits.seconds), seed)
         if answer["cpu"] > limits.seconds and answer["verdict"][0] not in ("timeout", "forbidden"):
             answer["verdict"] = ("timeout", "")
         return read_result(answer, self.isolation.level)
 
-    def _answer(self, program: str, tests: Tests, limits: Limits, seed: int) -> dict[str, Any]:
-        """What a unit says of a program."""
+    def _answer(self, program: str, tests: Tests, bounds: tuple[Any, ...], seed: int) -> dict[str, Any]:
+        """What a unit says of a program. If the unit turns out to be broken, what a new one says."""
         runs = len(tests.cases) if isinstance(tests, Outputs) else 1
-        message, bounds = tests.as_message(), tuple(vars(limits).values())
+        message = tests.as_message()
         if not isinstance(tests, Assertions) and tests.tolerance is None:
             message["tolerance"] = self._tolerance
+        answer, sound = self._judged(seed, RECYCLE, (program, message, bounds, runs))
+        if not sound:
+            answer, _ = self._judged(seed, 1, (program, message, bounds, runs))
+        return answer
+
+    def _judged(self, seed: int, served: int, job: tuple[Any, ...]) -> tuple[dict[str, Any], bool]:
+        """What a unit that has judged fewer than `served` programs says of one, and whether the unit was in order.
+
+        A unit that gives a verdict which its own condition might be the reason for has to judge a program that is known to be right.
+        """
         for _ in range(_ATTEMPTS):
-            unit = self._take(seed)
+            unit = self._take(seed, served)
             try:
-                return unit.judge(program, message, bounds, runs)
+                answer = unit.judge(*job)
+                return answer, unit.closed or answer["verdict"][0] not in _SURPRISING or unit.is_sound()
             except BrokenError as error:
-                unit.close()
                 if error.started:
-                    break
+                    return unanswered(error.verdict), False
             finally:
                 self._free[seed].put(None if unit.closed else unit)
-        return unanswered(("crashed", "server"))
+        return unanswered(("harness_error", "no process for the program could be prepared")), False
 
-    def _take(self, seed: int) -> Unit:
-        """A unit for the calling thread alone; a new one in the place of one that is gone or has served its time."""
+    def _take(self, seed: int, served: int) -> Unit:
+        """A unit for the calling thread alone; a new one in the place of one that is gone or has judged so many programs."""
         unit = self._free[seed].get()
-        if unit is not None and unit.served < RECYCLE:
+        if unit is not None and unit.served < served:
             return unit
         if unit is not None:
             unit.close()

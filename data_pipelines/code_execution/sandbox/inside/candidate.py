@@ -14,8 +14,9 @@ from typing import Any
 from . import wire
 from .codec import MAX_BYTES, MalformedError, Token, decode, encode
 from .opaque import Opaque
-from .orders import FORBIDDEN_FORK, NOT_STARTED, OUT_OF_MEMORY, Ended, Order, pack
+from .orders import NOT_STARTED, Ended, Order, pack
 from .standard import OpaqueError, exception
+from .stopping import REASONS
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
@@ -24,7 +25,7 @@ _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
 _FORMS: dict[str, tuple[type, ...]] = {
     "loaded": (list, list, list, list), "failed": (str, str, str, tuple), "ended": (), "returned": (int, object, object, object),
-    "raised": (int, str, str, str, tuple), "too_large": (int, str),
+    "raised": (int, str, str, str, tuple), "too_large": (int, str), "stopped": (str,),
 }  # fmt: skip
 """What a program's process may say, and of which types the parts are."""
 
@@ -223,8 +224,10 @@ class Candidate:
             self._stop(None)
         except MalformedError:
             self._stop(_FORGED)
-        if type(message) is not tuple or not message or message[0] not in kinds or not _has_form(message):
+        if type(message) is not tuple or not message or message[0] not in (*kinds, "stopped") or not _has_form(message):
             self._stop(_FORGED)
+        if message[0] == "stopped":
+            self._stop(REASONS.get(message[1], _FORGED))
         return message
 
     def _stop(self, why: Verdict | None) -> Any:
@@ -293,10 +296,6 @@ def _ending(how: Ended) -> Verdict:
         return "output_limit", "file"
     if how.signal:
         return "crashed", signal.Signals(how.signal).name
-    if how.exit == OUT_OF_MEMORY:
-        return "memory", ""
-    if how.exit == FORBIDDEN_FORK:
-        return "forbidden", "fork"
     return "crashed", f"exit {how.exit}"
 
 

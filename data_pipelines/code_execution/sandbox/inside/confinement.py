@@ -8,7 +8,7 @@ import resource
 import signal
 import struct
 
-_NO_NEW_PRIVILEGES, _DROP_BOUNDING, _SUBREAPER, _DUMPABLE = 38, 24, 36, 4
+_NO_NEW_PRIVILEGES, _DROP_BOUNDING, _DUMPABLE = 38, 24, 4
 _CAPABILITY_VERSION = 0x20080522
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
@@ -26,11 +26,6 @@ def give_up_privileges() -> None:
     for what in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
         resource.setrlimit(what, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ends, so that none gets away."""
-    _libc.prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
 def hide() -> None:

@@ -10,14 +10,16 @@ import ctypes
 import errno
 import fcntl
 import functools
+import os
 import platform
 import struct
 from typing import NamedTuple
 
-from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, forbidden
+from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, emptying, forbidden, objects
 
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15, 0x35, 0x06, 0x54
 _ALLOW, _NOTIFY, _ERROR, _KILL = 0x7FFF0000, 0x7FC00000, 0x00050000 | errno.ENOSYS, 0x80000000
+_DENIED = 0x00050000 | errno.EACCES  # what Landlock says
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _NO_NEW_PRIVILEGES = 38
@@ -28,6 +30,7 @@ _SYSCALL_NUMBER = {"x86_64": 317, "aarch64": 277}
 _TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x5401, 0x541B, 0x5421, 0x5451, 0x5450
 _SETTING_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: would send signals to others
 _NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+_PARENT_DEATH, _SIGKILL = 1, 9
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,12 +46,17 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 class Filter:
     """A filter ready to be installed."""
 
-    def __init__(self) -> None:
-        """Raises OSError where the machine's architecture has no table here."""
+    def __init__(self, keeps_files: bool = True) -> None:
+        """Args: whether something else keeps files that may only be read from being emptied. Where nothing does, no call may do that
+        by a file's name, but for opening it to write.
+
+        Raises:
+            OSError: there is no table for the machine's architecture here.
+        """
         self._machine = platform.machine()
         if self._machine not in AUDIT_ARCHITECTURE:
             raise OSError(errno.ENOSYS, f"no table of system calls for {self._machine}")
-        self._code = _assemble(self._machine)
+        self._code = _assemble(self._machine, keeps_files)
 
     def install(self) -> int:
         """Filter the calling process and all that it forks, for good. Returns the listener on which held calls arrive.
@@ -56,14 +64,33 @@ class Filter:
         Raises:
             OSError: the kernel has no seccomp filters with notification, or forbids them.
         """
-        buffer = ctypes.create_string_buffer(self._code, len(self._code))
-        program = _Program(len(self._code) // 8, ctypes.addressof(buffer))
-        if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "no_new_privs")
-        listener = _libc.syscall(_SYSCALL_NUMBER[self._machine], _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(program))
-        if listener < 0:
-            raise OSError(ctypes.get_errno(), "seccomp")
-        return int(listener)
+        return _install(self._code, self._machine, _NEW_LISTENER)
+
+
+def make_no_objects() -> None:
+    """Let the calling process, and all that it forks, make no shared memory, semaphores and queues of System V, for good.
+
+    Raises:
+        OSError: the kernel has no seccomp filters, or forbids them, or there is no table for the machine's architecture here.
+    """
+    machine = platform.machine()
+    if machine not in AUDIT_ARCHITECTURE:
+        raise OSError(errno.ENOSYS, f"no table of system calls for {machine}")
+    code = _prologue(machine)
+    for number in objects(machine).values():
+        code += [_instruction(_JUMP_EQUAL, number, 0, 1), _instruction(_RETURN, _ERROR)]
+    _install(b"".join([*code, _instruction(_RETURN, _ALLOW)]), machine, 0)
+
+
+def _install(code: bytes, machine: str, flags: int) -> int:
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(code) // 8, ctypes.addressof(buffer))
+    if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    result = _libc.syscall(_SYSCALL_NUMBER[machine], _SET_MODE_FILTER, flags, ctypes.byref(program))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+    return int(result)
 
 
 class Held(NamedTuple):
@@ -102,16 +129,22 @@ def let_run(listener: int, held: Held) -> None:
     fcntl.ioctl(listener, _SEND, struct.pack("=QqiI", held.number, 0, 0, _CONTINUE))
 
 
-def _assemble(machine: str) -> bytes:
+def _assemble(machine: str, keeps_files: bool) -> bytes:
     """The filter's instructions."""
     answers = dict.fromkeys(allowed(machine).values(), _ALLOW)
     answers |= dict.fromkeys(forbidden(machine).values(), _NOTIFY)
-    code = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_JUMP_EQUAL, AUDIT_ARCHITECTURE[machine], 1, 0), _instruction(_RETURN, _KILL)]
-    code.append(_instruction(_LOAD, _NUMBER))
-    for name, number in by_arguments(machine).items():
+    code = _prologue(machine)
+    names = by_arguments(machine) | ({} if keeps_files else emptying(machine))
+    for name, number in names.items():
         body = _by_arguments(name)
         code += [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
     return b"".join([*code, *_tree(_ranges(answers))])
+
+
+def _prologue(machine: str) -> list[bytes]:
+    """Instructions that end a process whose call is of another architecture, and load the number of the call."""
+    known = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_JUMP_EQUAL, AUDIT_ARCHITECTURE[machine], 1, 0)]
+    return [*known, _instruction(_RETURN, _KILL), _instruction(_LOAD, _NUMBER)]
 
 
 def _by_arguments(name: str) -> list[bytes]:
@@ -126,12 +159,18 @@ def _by_arguments(name: str) -> list[bytes]:
 
     if name in ("clone", "kill", "tgkill"):  # a thread or a process, a signal to itself or to others: the supervisor looks
         return [_instruction(_RETURN, _NOTIFY)]
+    if name in ("open", "openat"):  # Landlock sees to it that a file is opened to write only where that is allowed, and not to the rest
+        flags = [load(1 if name == "open" else 2), _instruction(_AND, os.O_TRUNC | os.O_ACCMODE)]
+        return [*flags, *one_of((os.O_TRUNC | os.O_RDONLY, os.O_TRUNC | os.O_ACCMODE), _DENIED, _ALLOW)]
+    if name == "truncate":
+        return [_instruction(_RETURN, _DENIED)]
     if name == "ioctl":
         return [load(1), *one_of((_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), _ALLOW, _ERROR)]
     if name == "fcntl":
         return [load(1), *one_of(_SETTING_OWNERS, _NOTIFY, _ALLOW)]
     if name == "prctl":
-        return [load(0), *one_of(_NAMES, _ALLOW, _ERROR)]
+        dies = [load(1), *one_of((_SIGKILL,), _ALLOW, _ERROR)]  # with its parent, which it may ask for and not take back
+        return [load(0), _instruction(_JUMP_EQUAL, _PARENT_DEATH, 0, len(dies)), *dies, *one_of(_NAMES, _ALLOW, _ERROR)]
     if name == "prlimit64":
         return [load(0), *one_of((0,), _ALLOW, _ERROR)]
     if name == "socketpair":  # a pair of streams reaches nobody else; that of datagrams can send to any address

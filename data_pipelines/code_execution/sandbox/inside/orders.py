@@ -6,7 +6,7 @@ import struct
 from typing import Literal, NamedTuple
 
 Mode = Literal["calls", "script"]
-_HEAD = struct.Struct("=dqqqii?q")
+_HEAD = struct.Struct("=dqqqiid?q")
 
 
 class Order(NamedTuple):
@@ -14,6 +14,7 @@ class Order(NamedTuple):
 
     Attributes:
         seconds, memory, output, file, files, threads: see ../results.py; seconds are of CPU time.
+        asleep: seconds of wall clock after which the program is ended if it has hardly used the CPU.
         script: run as a whole program, not to answer calls.
         stdin: what it reads, -1: nothing; else the number of bytes.
     """
@@ -24,6 +25,7 @@ class Order(NamedTuple):
     file: int
     files: int
     threads: int
+    asleep: float
     script: bool
     stdin: int
 
@@ -53,12 +55,6 @@ def source_of(data: bytes, order: Order) -> str:
     return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
 
 
-OUT_OF_MEMORY = 71
-"""The status of a program that had no memory left to say what became of it."""
-
-FORBIDDEN_FORK = 72
-"""The status of a program that wanted to start another process through `multiprocessing` (see processes.py)."""
-
 NOT_STARTED = ()
 """Said instead of how a program ended, where none was begun."""
 
@@ -73,7 +69,7 @@ class Ended(NamedTuple):
         signal: that killed it, 0 where none did.
         exit: its status.
         cpu: seconds of CPU time that it took.
-        idle: whether its time was over before it had used it up: it slept, waited, or did not get the CPU.
+        idle: whether its time was over before it had used it up, though it did not sleep: others kept the CPU from it, perhaps.
         output, errors: what it wrote.
     """
 

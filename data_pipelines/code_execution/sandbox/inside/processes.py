@@ -5,12 +5,11 @@ The C library's own locks need a shared folder (/dev/shm) that programs do not h
 
 from __future__ import annotations
 
-import os
 import threading
 import types
 from typing import Any
 
-from . import orders
+from .stopping import stop
 
 _MOST = 2**31 - 1
 
@@ -77,7 +76,7 @@ class _Popen:
     """Stands for every way in which `multiprocessing` starts a process."""
 
     def __init__(self, process: Any) -> None:
-        os._exit(orders.FORBIDDEN_FORK)
+        stop("fork")
 
 
 def modules() -> dict[str, types.ModuleType]:

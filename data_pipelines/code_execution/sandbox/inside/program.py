@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import socket
+import struct
 import sys
 import threading
 import types
@@ -14,32 +15,37 @@ from typing import Any
 
 from . import confinement, orders, standard, surroundings, wire
 from .codec import MalformedError, Token, TooLargeError, decode, encode
+from .stopping import CHANNEL, stop
 
-CHANNEL = 3  # the descriptor of the way to the tester; 0 to 2 are input and output
 NAME = "program"
+WORD = struct.Struct("=q")
 
 
-def become(job: bytes, descriptors: list[int], home: int) -> None:
+def become(job: bytes, descriptors: list[int], home: int, started: int) -> None:
     """Turn the freshly forked process into the program's. Never returns.
 
     Args:
         job: the order.
         descriptors: input, output, errors, channel to the tester.
         home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
+        started: where this process says its id, once nothing is left to do but to run the program: one that ends without having said so
+            has not been prepared, and no program can claim that.
     """
+    said = WORD.pack(os.getpid())
     try:
         for target, source in enumerate(descriptors):
             os.dup2(source, target)
-        os.closerange(CHANNEL + 1, home)
-        os.closerange(home + 1, 65536)
         order = orders.head(job)
         confinement.limit(order.seconds, order.memory, order.file, order.files)
+        os.write(started, said)
+        os.closerange(CHANNEL + 1, home)
+        os.closerange(home + 1, 65536)
         channel = wire.Peer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), wire.MAX_FRAME)
         (_run_script if order.script else _answer_calls)(orders.source_of(job, order), channel)
-    except MemoryError:  # there is not even enough left to say so
-        os._exit(orders.OUT_OF_MEMORY)
+    except MemoryError:
+        stop("memory")
     except BaseException:
-        os._exit(70)
+        os._exit(1)
     os._exit(0)
 
 
@@ -48,7 +54,7 @@ def rehearse() -> None:
     ours, theirs = socket.socketpair()
     peer = wire.Peer(theirs, wire.MAX_FRAME)
     for _ in range(64):
-        job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, False, -1), b"def f(x): return x")
+        job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, 1.0, False, -1), b"def f(x): return x")
         namespace = _load(orders.source_of(job, orders.head(job)), NAME)
         wire.send(ours, ("loaded", *_contents(namespace)))
         peer.receive()

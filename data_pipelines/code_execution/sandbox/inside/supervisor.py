@@ -12,15 +12,17 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from . import confinement, orders, wire, zygote
+from . import confinement, lifelines, orders, program, wire, zygote
 from .filters import held_call, let_run
+from .leftovers import Belongings, empty, written
 from .orders import Ended, Order, wall_seconds
+from .tampering import Watch
 
 _TICK = 0.02  # seconds between two looks at processes and files, where no kernel filter holds them back
 _SIZE_TICK = 0.25  # seconds between two looks at how much a program has written
+_PATIENCE = 10.0  # seconds for the zygote to start a program, and to say that one has ended
 _ASLEEP = 0.05  # share of a CPU below which a program is not being kept from it by others, but sleeps or waits
 
 
@@ -29,25 +31,29 @@ def serve(control: socket.socket, config: dict[str, Any], report: dict[str, Any]
 
     Args:
         control: a job with the channel's descriptor in; how the program ended out. A frame without a descriptor ends the program.
-        config: `scratch`, the folder that programs may write to; the rest is the zygote's.
+        config: `scratch`, the folder that programs may write to; `own_user`, whether programs have a user id that nobody else has; the
+            rest is the zygote's.
         report: sent first, once all is ready.
 
     Raises:
         OSError: the filter that is asked for cannot be had.
     """
-    confinement.adopt_orphans()
+    lifelines.adopt_orphans()
     confinement.hide()
     forker = _Forker(config)
+    cleaner = _Cleaner(forker, config)
     wire.send(control, report)
     try:
-        _serve(control, forker, config["scratch"])
-    except wire.ClosedError:
+        _serve(control, forker, cleaner)
+    except (wire.ClosedError, lifelines.ParentGoneError):
         pass
     finally:
         forker.close()
+        cleaner.clean()
 
 
-def _serve(control: socket.socket, forker: _Forker, scratch: str) -> None:
+def _serve(control: socket.socket, forker: _Forker, cleaner: _Cleaner) -> None:
+    """Run programs until the tester or the zygote is gone, or a program has changed how the next ones would run."""
     idle = select.poll()
     idle.register(control, select.POLLIN)
     idle.register(forker.socket, select.POLLIN)
@@ -56,7 +62,11 @@ def _serve(control: socket.socket, forker: _Forker, scratch: str) -> None:
             return _say(control, orders.NOT_STARTED)  # the zygote says nothing without being asked: it is gone
         data, descriptors = wire.receive_with_descriptors(control, 1)
         if descriptors:  # otherwise a program is told to end that has ended by itself
-            wire.send(control, tuple(_run(data, descriptors[0], control, forker, scratch)))
+            ended = _run(data, descriptors[0], control, forker, cleaner)
+            spoilt = cleaner.finds_tampering()
+            wire.send(control, tuple(ended))
+            if spoilt:
+                return None
 
 
 class _Forker:
@@ -65,15 +75,18 @@ class _Forker:
     Attributes:
         pid: its process id.
         socket: programs go in; their statuses come out.
-        pids: the process ids of programs, to be read only when one is needed: most programs need no signal.
+        pids: the process ids of programs come out, of each one before its first line runs.
         listener: where calls arrive that the filter holds; -1 where there is no filter.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.socket, theirs = socket.socketpair()
         self.pids, tells = os.pipe()
+        os.set_blocking(self.pids, False)
+        supervisor = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
+            lifelines.die_with(supervisor)
             self.socket.close()
             os.close(self.pids)
             zygote.serve(theirs, tells, config)
@@ -97,6 +110,18 @@ class _Forker:
         except ConnectionError as error:
             raise wire.ClosedError(str(error)) from error
 
+    def started(self) -> int:
+        """The process id of the program that has been started; 0 as long as none has been."""
+        with contextlib.suppress(BlockingIOError):
+            (pid,) = _unpacked(program.WORD, os.read(self.pids, program.WORD.size))
+            return int(pid)
+        return 0
+
+    def wake(self) -> None:
+        """Let the zygote go on if something has stopped it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End the zygote."""
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -104,7 +129,36 @@ class _Forker:
             os.waitpid(self.pid, 0)
 
 
-def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scratch: str) -> Ended:
+class _Cleaner:
+    """Ends and removes what a program has left, and sees whether it has changed the processes that the next one needs."""
+
+    def __init__(self, forker: _Forker, config: dict[str, Any]) -> None:
+        self._forker = forker
+        self.scratch: str = config["scratch"]
+        self._folder = os.stat(self.scratch).st_ino
+        self._folder_is_gone = False
+        unfiltered = not config["filter"]
+        self._watch = Watch(os.getpid(), forker.pid) if unfiltered else None
+        self._belongings = Belongings(os.getuid()) if unfiltered and config["own_user"] else None
+
+    def clean(self) -> None:
+        """Leave no process, no file and no object of a program."""
+        if self._watch:
+            lifelines.end_descendants(spared=self._forker.pid)
+        if self._belongings:
+            self._belongings.remove()
+        try:
+            self._folder_is_gone = os.lstat(self.scratch).st_ino != self._folder
+            empty(self.scratch)
+        except OSError:
+            self._folder_is_gone = True
+
+    def finds_tampering(self) -> bool:
+        """Whether the next program would not run as this one did."""
+        return self._folder_is_gone or (self._watch is not None and self._watch.finds_changes())
+
+
+def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, cleaner: _Cleaner) -> Ended:
     """Have a program started, watch it, clean up; says how it ended."""
     order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
@@ -114,7 +168,7 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
         wire.send_bytes(forker.socket, data, theirs)
         for descriptor in theirs:
             os.close(descriptor)
-        watched.watch(control, scratch)
+        watched.watch(control, cleaner.scratch)
     except wire.ClosedError:
         if not watched.begun():
             _say(control, orders.NOT_STARTED)
@@ -122,9 +176,7 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
     finally:
         os.close(output[0])
         os.close(errors[0])
-        if forker.listener < 0:
-            _end_all(forker.pid)
-        empty(scratch)
+        cleaner.clean()
     return watched.ended
 
 
@@ -150,33 +202,37 @@ class _Watched:
 
     def __init__(self, forker: _Forker, output: int, errors: int, order: Order) -> None:
         self.forker, self.order = forker, order
-        self.pid = 0  # as long as it is not there
+        self.pid = 0  # as long as it has not started
         self.texts = {output: bytearray(), errors: bytearray()}
         self.output, self.errors = output, errors
         self.threads = 1
+        self.killed = False
+        self.clock = _Clock(time.monotonic(), _PATIENCE, _PATIENCE)  # of the zygote, until the program has started
         self.ended = Ended("", False, False, 0, 0, 0.0, False, b"", b"")
         self.poll = select.poll()
-        for descriptor in (forker.socket.fileno(), output, errors):
-            os.set_blocking(descriptor, descriptor == forker.socket.fileno())
+        for descriptor in (output, errors):
+            os.set_blocking(descriptor, False)
+        for descriptor in (forker.socket.fileno(), forker.pids, output, errors):
             self.poll.register(descriptor, select.POLLIN)
         if forker.listener >= 0:
             self.poll.register(forker.listener, select.POLLIN)
 
     def watch(self, control: socket.socket, scratch: str) -> None:
-        """Until the program has ended, by itself or because it was time to.
+        """Until the program has ended, by itself or because it was time to. Its time begins when it has started.
 
         Raises:
-            ClosedError: the zygote is gone.
+            ClosedError: the zygote is gone, or does not do its work.
         """
         self.poll.register(control, select.POLLIN)
         looked = time.monotonic()
-        clock = _Clock(looked, self.order.seconds)
         tick = _TICK if self.forker.listener < 0 else _SIZE_TICK
         end: tuple[int, float] | None = None
         while end is None:
-            ready = dict(self.poll.poll(max(0.001, min(clock.next - time.monotonic(), tick)) * 1000))
+            ready = dict(self.poll.poll(max(0.001, min(self.clock.next - time.monotonic(), tick)) * 1000))
+            if self.forker.pids in ready and self.begun():
+                self.clock = _Clock(time.monotonic(), self.order.seconds, self.order.asleep)
             if self.forker.listener in ready:
-                self._held()
+                self._answer_held()
             if self.forker.socket.fileno() in ready:
                 end = self.forker.status()
             elif control.fileno() in ready:  # the tester has enough, or is gone
@@ -185,12 +241,14 @@ class _Watched:
             for descriptor in self.texts.keys() & ready.keys():
                 self._read(descriptor)
             now = time.monotonic()
-            if end is None and now > clock.next and clock.is_over(now, self._process()):
-                self.end(timeout=True, idle=clock.idle)
+            if end is None and now > self.clock.next:
+                self._check(now)
             if now - looked > tick:
                 looked = now
+                self.forker.wake()
                 self._look(scratch)
-        self._process()  # which leaves nothing unread for the next program
+        if not self.begun():
+            raise wire.ClosedError("the process of the program could not be prepared")
         for descriptor in list(self.texts):
             self._read(descriptor)
         status, seconds = end
@@ -204,30 +262,48 @@ class _Watched:
         )
 
     def end(self, **why: Any) -> None:
-        """Kill the program, and remember why."""
+        """Kill the program, and remember why.
+
+        Raises:
+            ClosedError: it has not started.
+        """
+        if not self.begun():
+            raise wire.ClosedError("nobody waits any more for the program to start")
         self.ended = self.ended._replace(**why)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process(), signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
+        self.killed = True
+        self.clock.next = time.monotonic() + _PATIENCE
 
     def begun(self) -> bool:
-        """Whether the zygote has forked the program."""
-        poll = select.poll()
-        poll.register(self.forker.pids, select.POLLIN)
-        return bool(self.pid) or any(event & select.POLLIN for _, event in poll.poll(0))
+        """Whether the program has started: its process is prepared, and its first line may have run."""
+        self.pid = self.pid or self.forker.started()
+        return self.pid > 0
 
-    def _process(self) -> int:
-        """The program's process id; waits until the zygote has forked."""
-        if not self.pid:
-            (self.pid,) = _unpacked(zygote.WORD, os.read(self.forker.pids, zygote.WORD.size))
-        return self.pid
+    def _check(self, now: float) -> None:
+        """See whether the program's time is over, or the zygote's.
+
+        Raises:
+            ClosedError: the zygote has not started the program, or has not noticed its end.
+        """
+        if self.killed or not self.begun():
+            raise wire.ClosedError("the zygote does not answer")
+        if self.clock.is_over(now, self.pid):
+            self.end(timeout=True, idle=self.clock.idle)
+
+    def _answer_held(self) -> None:
+        """Answer a call that the filter holds. What that takes of this process's time counts as the program's."""
+        begun = time.thread_time()
+        self._held()
+        self.clock.charged += time.thread_time() - begun
 
     def _held(self) -> None:
         """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, InterruptedError):  # the caller is gone
             held = held_call(self.forker.listener)
             self.threads += held.thread
             starts = held.name == "fork" and held.pid == self.forker.pid and not held.thread
-            itself = held.name == "kill" and held.argument == self._process()
+            itself = held.name == "kill" and self.begun() and held.argument == self.pid
             if starts or itself or (held.thread and self.threads <= self.order.threads):
                 let_run(self.forker.listener, held)
             else:
@@ -248,10 +324,10 @@ class _Watched:
 
     def _look(self, scratch: str) -> None:
         """See how many processes there are and how much was written, where the kernel does not see to it."""
-        if self.forker.listener < 0 and sum(1 for _ in _descendants(self.forker.pid)) > self.order.threads:
+        if self.forker.listener < 0 and sum(1 for _ in lifelines.descendants(self.forker.pid)) > self.order.threads:
             self.end(forbidden="fork")
-            _end_all(self.forker.pid)
-        if _written(scratch, self.order.file) > self.order.file:
+            lifelines.end_descendants(spared=self.forker.pid)
+        if written(scratch, self.order.file) > self.order.file:
             self.end(overflow=True)
 
 
@@ -260,23 +336,26 @@ class _Clock:
 
     Attributes:
         next: when to look again, on the monotonic clock.
-        idle: whether it was over without the CPU time being used up.
+        idle: whether it was over without the CPU time being used up, though the program had used some: others may be the reason.
+        charged: seconds of CPU time that the program has used up in other processes.
     """
 
-    def __init__(self, started: float, seconds: float) -> None:
-        self._started, self._seconds = started, seconds
+    def __init__(self, started: float, seconds: float, asleep: float) -> None:
+        self._started, self._seconds, self._asleep = started, seconds, asleep
         self.next = started + seconds  # on one core, nobody uses up CPU time faster than time passes
         self.idle = False
+        self.charged = 0.0
 
     def is_over(self, now: float, pid: int) -> bool:
         """Whether the time of a process is over."""
-        used = _cpu_seconds(pid)
+        used = _cpu_seconds(pid) + self.charged
         if used >= self._seconds:
             return True
         passed = now - self._started
-        asleep = passed >= 2 * self._seconds and used < _ASLEEP * passed  # later than tests end that compute for too long meanwhile
-        self.idle = asleep or passed >= wall_seconds(self._seconds)
-        ends = self._started + (2 * self._seconds if passed < 2 * self._seconds else wall_seconds(self._seconds))
+        if passed >= self._asleep and used < _ASLEEP * passed:
+            return True
+        self.idle = passed >= wall_seconds(self._seconds)
+        ends = self._started + (self._asleep if passed < self._asleep else wall_seconds(self._seconds))
         self.next = min(now + self._seconds - used, ends)
         return self.idle
 
@@ -293,65 +372,3 @@ def _unpacked(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
     if len(data) < form.size:
         raise wire.ClosedError("the zygote is gone")
     return form.unpack(data)
-
-
-def _written(folder: str, enough: int) -> int:
-    """Bytes of the files in a folder and below; stops counting at `enough`."""
-    total, folders = 0, [folder]
-    while folders and total <= enough:
-        folder = folders.pop()
-        if len(folder) > 4000:  # deeper than a path may be long: what lies there cannot be counted, and takes long to remove
-            return enough + 1
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                total += 4096  # a file's or a folder's own
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total
-
-
-def _end_all(zygote_pid: int) -> None:
-    """End whatever a program has left, and wait until it is gone. Needed only where no filter keeps programs from forking."""
-    while remaining := list(_descendants(zygote_pid)):
-        for pid in remaining:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        time.sleep(0.001)
-
-
-def _descendants(zygote_pid: int) -> Iterator[int]:
-    """Every process below this one but the zygote."""
-    waiting = [os.getpid()]
-    while waiting:
-        parent = waiting.pop()
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{task}/children") as file:
-                    found = [int(word) for word in file.read().split()]
-                waiting += found
-                yield from (pid for pid in found if pid != zygote_pid)
-
-
-def empty(folder: str) -> None:
-    """Remove all that lies in a folder, however deep and however protected."""
-    spare = 0
-    os.chmod(folder, 0o700)
-    while entries := list(os.scandir(folder)):
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                continue
-            os.chmod(entry.path, 0o700)
-            for inner in list(os.scandir(entry.path)):  # folders within move up, so that no path ever gets long
-                if inner.is_dir(follow_symlinks=False):
-                    os.chmod(inner.path, 0o700)
-                    spare += 1
-                    os.rename(inner.path, f"{folder}/.{spare}.{time.monotonic_ns()}")
-                else:
-                    os.unlink(inner.path)
-            os.rmdir(entry.path)

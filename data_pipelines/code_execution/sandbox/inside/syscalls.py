@@ -47,6 +47,9 @@ clone:56:220 clone3:435:435 kill:62:129 tgkill:234:131 ioctl:16:29 fcntl:72:25 p
 seccomp:317:277
 """
 
+_EMPTYING = "open:2:- openat:257:56 truncate:76:45"
+_OBJECTS = "shmget:29:194 semget:64:190 msgget:68:186 mq_open:240:180"
+
 COLUMN = {"x86_64": 0, "aarch64": 1}
 AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -69,3 +72,13 @@ def forbidden(machine: str) -> dict[str, int]:
 def by_arguments(machine: str) -> dict[str, int]:
     """Calls that are one or the other by their arguments (see filters.py)."""
     return _table(_BY_ARGUMENTS, machine)
+
+
+def emptying(machine: str) -> dict[str, int]:
+    """Calls that can empty a file which the process may only read."""
+    return _table(_EMPTYING, machine)
+
+
+def objects(machine: str) -> dict[str, int]:
+    """Calls that make what outlives its process and is no file."""
+    return _table(_OBJECTS, machine)

@@ -23,7 +23,7 @@ from .opaque import Proxy
 from .orders import wall_seconds
 from .standard import OpaqueError
 
-Limits = tuple[float, int, int, int, int, int]
+Limits = tuple[float, int, int, int, int, int, float]
 """As in `Order`: seconds first."""
 
 PASS: Verdict = ("pass", "")

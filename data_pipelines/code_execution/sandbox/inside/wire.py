@@ -25,6 +25,12 @@ def send(sock: socket.socket, value: Any, descriptors: list[int] | None = None) 
     send_bytes(sock, encode(value, max_bytes=MAX_FRAME), descriptors)
 
 
+def frame(value: Any) -> bytes:
+    """A value as the bytes that are sent."""
+    data = encode(value)
+    return _LENGTH.pack(len(data)) + data
+
+
 def send_bytes(sock: socket.socket, data: bytes, descriptors: list[int] | None = None) -> None:
     """Send what was encoded before."""
     frame = _LENGTH.pack(len(data)) + data

@@ -11,10 +11,9 @@ import socket
 import struct
 from typing import Any
 
-from . import program, surroundings, wire
+from . import lifelines, program, surroundings, wire
 from .filters import Filter
 
-WORD = struct.Struct("=q")
 STATUS = struct.Struct("=qd")  # as waitpid gives it, and the seconds of CPU time that the program took
 
 STANDARD = (
@@ -33,22 +32,22 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
 
     Args:
         supervisor: a job with four descriptors in (input, output, errors, channel), the program's status and CPU time out.
-        pids: where process ids are written to.
-        config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
+        pids: where each program's process says its id, once it is prepared and before the first line of the program.
+        config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `keeps_files`, see filters.py; `home`, see
+            program.py.
     """
     for name in [*STANDARD, *config["imports"]]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    if config["filter"]:
-        listener = Filter().install()
-        socket.send_fds(supervisor, [b"."], [listener])
-        os.close(listener)
-    else:
-        supervisor.send(b".")
-    surroundings.prepare()
+    listeners = [Filter(config["keeps_files"]).install()] if config["filter"] else []
+    surroundings.prepare(config["keeps_files"])
     program.rehearse()
     gc.collect()
     gc.freeze()
+    socket.send_fds(supervisor, [b"."], listeners)
+    for listener in listeners:
+        os.close(listener)
+    zygote = os.getpid()
     while True:
         try:
             job, descriptors = wire.receive_with_descriptors(supervisor, 4)
@@ -56,8 +55,10 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
             return
         pid = _fork()
         if pid == 0:
-            program.become(job, descriptors, config["home"])
-        os.write(pids, WORD.pack(pid))
+            lifelines.die_with(zygote)
+            program.become(job, descriptors, config["home"], pids)
+        if pid < 0:  # there are too many processes
+            return
         for descriptor in descriptors:
             os.close(descriptor)
         _, status, usage = os.wait4(pid, 0)
