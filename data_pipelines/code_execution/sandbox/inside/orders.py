@@ -1,4 +1,8 @@
-"""A program with what it needs, kept as bytes so that the forked child does not copy pages by parsing them."""
+"""A program with what it needs, as bytes.
+
+The supervisor puts the bytes into a file in memory that the program's own process reads. The zygote hands its descriptor on and never
+reads it: what the zygote has once held stays in the memory of every program that is forked off it later, also after it was freed.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,8 @@ def wall_seconds(cpu_seconds: float) -> float:
 
 
 def pack(order: Order, source: bytes, text: bytes = b"") -> bytes:
-    """An order, its input and its program."""
-    return _HEAD.pack(*order) + text + source
+    """An order, its program and its input."""
+    return _HEAD.pack(*order) + source + text
 
 
 def head(data: bytes) -> Order:
@@ -45,12 +49,17 @@ def head(data: bytes) -> Order:
 
 def text_of(data: bytes, order: Order) -> bytes | None:
     """What the program reads from its standard input."""
-    return None if order.stdin < 0 else data[_HEAD.size : _HEAD.size + order.stdin]
+    return None if order.stdin < 0 else data[len(data) - order.stdin :]
 
 
-def source_of(data: bytes, order: Order) -> str:
-    """The program."""
-    return data[_HEAD.size + max(0, order.stdin) :].decode("utf-8", "surrogatepass")
+def without_text(data: bytes, order: Order) -> memoryview:
+    """The order and its program: what the program's process reads before it runs."""
+    return memoryview(data)[: len(data) - max(0, order.stdin)]
+
+
+def source_of(data: bytes) -> str:
+    """The program, of what `without_text` gives."""
+    return data[_HEAD.size :].decode("utf-8", "surrogatepass")
 
 
 OUT_OF_MEMORY = 71

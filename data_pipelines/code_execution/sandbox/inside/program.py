@@ -19,23 +19,23 @@ CHANNEL = 3  # the descriptor of the way to the tester; 0 to 2 are input and out
 NAME = "program"
 
 
-def become(job: bytes, descriptors: list[int], home: int) -> None:
+def become(descriptors: list[int], home: int) -> None:
     """Turn the freshly forked process into the program's. Never returns.
 
     Args:
-        job: the order.
-        descriptors: input, output, errors, channel to the tester.
+        descriptors: the order, which nobody has read yet (see orders.py), input, output, errors, channel to the tester.
         home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
     """
     try:
-        for target, source in enumerate(descriptors):
+        job = os.read(descriptors[0], os.fstat(descriptors[0]).st_size)
+        for target, source in enumerate(descriptors[1:]):
             os.dup2(source, target)
         os.closerange(CHANNEL + 1, home)
         os.closerange(home + 1, 65536)
         order = orders.head(job)
         confinement.limit(order.seconds, order.memory, order.file, order.files)
         channel = wire.Peer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), wire.MAX_FRAME)
-        (_run_script if order.script else _answer_calls)(orders.source_of(job, order), channel)
+        (_run_script if order.script else _answer_calls)(orders.source_of(job), channel)
     except MemoryError:  # there is not even enough left to say so
         os._exit(orders.OUT_OF_MEMORY)
     except BaseException:
@@ -49,7 +49,7 @@ def rehearse() -> None:
     peer = wire.Peer(theirs, wire.MAX_FRAME)
     for _ in range(64):
         job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, False, -1), b"def f(x): return x")
-        namespace = _load(orders.source_of(job, orders.head(job)), NAME)
+        namespace = _load(orders.source_of(job), NAME)
         wire.send(ours, ("loaded", *_contents(namespace)))
         peer.receive()
         for value in (1, 1.5, "text", [1, 2], (1, "a"), {"a": 1}, True, None):

@@ -108,10 +108,12 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, scr
     """Have a program started, watch it, clean up; says how it ended."""
     order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
-    theirs = [_input(orders.text_of(data, order)), output[1], errors[1], channel]
+    text = orders.text_of(data, order)
+    given = os.open(os.devnull, os.O_RDONLY) if text is None else _file_in_memory(text)
+    theirs = [_file_in_memory(orders.without_text(data, order)), given, output[1], errors[1], channel]
     watched = _Watched(forker, output[0], errors[0], order)
     try:
-        wire.send_bytes(forker.socket, data, theirs)
+        wire.send_bytes(forker.socket, b"", theirs)
         for descriptor in theirs:
             os.close(descriptor)
         watched.watch(control, scratch)
@@ -133,12 +135,10 @@ def _say(control: socket.socket, what: Any) -> None:
         wire.send(control, what)
 
 
-def _input(text: bytes | None) -> int:
-    """A descriptor from which the program reads its input."""
-    if text is None:
-        return os.open(os.devnull, os.O_RDONLY)
-    descriptor = os.memfd_create("input")
-    data = memoryview(text)
+def _file_in_memory(content: bytes | memoryview) -> int:
+    """A descriptor from which this is read. The file is gone with the last descriptor of it."""
+    descriptor = os.memfd_create("program")
+    data = memoryview(content)
     while data:
         data = data[os.write(descriptor, data) :]
     os.lseek(descriptor, 0, os.SEEK_SET)

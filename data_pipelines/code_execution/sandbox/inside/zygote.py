@@ -32,7 +32,7 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     """Start programs, one at a time, until the supervisor is gone.
 
     Args:
-        supervisor: a job with four descriptors in (input, output, errors, channel), the program's status and CPU time out.
+        supervisor: five descriptors in (job, input, output, errors, channel), the program's status and CPU time out.
         pids: where process ids are written to.
         config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `home`, see program.py.
     """
@@ -51,12 +51,12 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     gc.freeze()
     while True:
         try:
-            job, descriptors = wire.receive_with_descriptors(supervisor, 4)
+            _, descriptors = wire.receive_with_descriptors(supervisor, 5)
         except wire.ClosedError:
             return
         pid = _fork()
         if pid == 0:
-            program.become(job, descriptors, config["home"])
+            program.become(descriptors, config["home"])
         os.write(pids, WORD.pack(pid))
         for descriptor in descriptors:
             os.close(descriptor)
