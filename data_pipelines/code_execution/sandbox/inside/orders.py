@@ -7,7 +7,7 @@ reads it: what the zygote has once held stays in the memory of every program tha
 from __future__ import annotations
 
 import struct
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Mode = Literal["calls", "script"]
 _HEAD = struct.Struct("=dqqqii?q")
@@ -60,6 +60,27 @@ def without_text(data: bytes, order: Order) -> memoryview:
 def source_of(data: bytes) -> str:
     """The program, of what `without_text` gives."""
     return data[_HEAD.size :].decode("utf-8", "surrogatepass")
+
+
+LONGEST = 500  # characters of an exception's message, and of each of its arguments that is text
+LONGEST_NAME = 200  # characters of the name of a program's exception
+MOST_ARGUMENTS = 10  # of an exception
+_MOST_BITS = 4 * LONGEST  # of an argument that is an integer: it has no more digits than a text may have
+_PLAIN = frozenset((int, str, float, bool, type(None), bytes, complex))
+
+
+def is_short(name: str, message: str, *arguments: Any) -> bool:
+    """Whether an exception may be told of as it is: short texts, few arguments, each plain."""
+    return (
+        len(name) <= LONGEST_NAME
+        and len(message) <= LONGEST
+        and len(arguments) <= MOST_ARGUMENTS
+        and all(type(part) in _PLAIN and _is_short(part) for part in arguments)
+    )
+
+
+def _is_short(part: Any) -> bool:
+    return len(part) <= LONGEST if isinstance(part, str | bytes) else not isinstance(part, int) or part.bit_length() <= _MOST_BITS
 
 
 OUT_OF_MEMORY = 71
