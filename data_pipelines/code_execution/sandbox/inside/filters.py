@@ -1,7 +1,8 @@
 """A seccomp filter for a program: what may be called, what ends the program, what is said not to exist.
 
 Three answers: calls of `syscalls.allowed` run; those of `syscalls.forbidden` are held and told to the supervisor, which ends the
-program and names the call in the verdict; all others fail with ENOSYS. A new thread is held too, so that the supervisor counts threads.
+program and names the call in the verdict; all others fail with ENOSYS. The beginning and the end of a thread are held too, so that the
+supervisor counts those there are.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _by_arguments(name: str) -> list[bytes]:
         tests = [_instruction(_JUMP_EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
         return [*tests, _instruction(_RETURN, otherwise), _instruction(_RETURN, then)]
 
-    if name in ("clone", "kill", "tgkill"):  # a thread or a process, a signal to itself or to others: the supervisor looks
+    if name in ("clone", "exit", "kill", "tgkill"):  # a thread or a process, a signal to itself or to others: the supervisor looks
         return [_instruction(_RETURN, _NOTIFY)]
     if name == "ioctl":
         return [load(1), *one_of((_TCGETS, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), _ALLOW, _ERROR)]

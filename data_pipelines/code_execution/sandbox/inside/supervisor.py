@@ -12,11 +12,12 @@ import signal
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from . import confinement, orders, wire, zygote
-from .filters import held_call, let_run
+from .filters import Held, held_call, let_run
 from .orders import Ended, Order, wall_seconds
 
 _TICK = 0.02  # seconds between two looks at processes and files, where no kernel filter holds them back
@@ -154,6 +155,8 @@ class _Watched:
         self.texts = {output: bytearray(), errors: bytearray()}
         self.output, self.errors = output, errors
         self.threads = 1
+        self.waiting: deque[Held] = deque()  # threads that must not begin before another has ended
+        self.waiting_since = 0.0
         self.ended = Ended("", False, False, 0, 0, 0.0, False, b"", b"")
         self.poll = select.poll()
         for descriptor in (forker.socket.fileno(), output, errors):
@@ -225,13 +228,24 @@ class _Watched:
         """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
         with contextlib.suppress(OSError):
             held = held_call(self.forker.listener)
-            self.threads += held.thread
             starts = held.name == "fork" and held.pid == self.forker.pid and not held.thread
             itself = held.name == "kill" and held.argument == self._process()
-            if starts or itself or (held.thread and self.threads <= self.order.threads):
+            if held.thread:
+                self.waiting_since = self.waiting_since if self.waiting else time.monotonic()
+                self.waiting.append(held)
+            elif held.name == "exit":
+                self.threads -= 1
+            elif not starts and not itself:
+                return self.end(forbidden=held.name)
+            if not held.thread:
                 let_run(self.forker.listener, held)
-            else:
-                self.end(forbidden="thread" if held.thread else held.name)
+        self._let_threads_begin()
+
+    def _let_threads_begin(self) -> None:
+        while self.waiting and self.threads < self.order.threads:
+            with contextlib.suppress(OSError):  # a signal came in between: the call is held once more, as another one
+                let_run(self.forker.listener, self.waiting.popleft())
+                self.threads += 1
 
     def _read(self, descriptor: int) -> None:
         text = self.texts[descriptor]
@@ -247,7 +261,9 @@ class _Watched:
             self.poll.unregister(descriptor)
 
     def _look(self, scratch: str) -> None:
-        """See how many processes there are and how much was written, where the kernel does not see to it."""
+        """See how many processes and threads there are and how much was written, where the kernel does not see to it."""
+        if self.waiting and time.monotonic() - self.waiting_since > _SIZE_TICK:  # time enough for one that is about to end
+            self.end(forbidden="thread")
         if self.forker.listener < 0 and sum(1 for _ in _descendants(self.forker.pid)) > self.order.threads:
             self.end(forbidden="fork")
             _end_all(self.forker.pid)

@@ -18,7 +18,7 @@ getsid:124:156 uname:63:160 getcwd:79:17 chdir:80:49 fchdir:81:50 fsync:74:82 fd
 getdents:78:- getdents64:217:61 mkdir:83:- mkdirat:258:34 rmdir:84:- unlink:87:- unlinkat:263:35 rename:82:- renameat:264:38
 renameat2:316:276 readlink:89:- readlinkat:267:78 symlink:88:- symlinkat:266:36 link:86:- linkat:265:37 umask:95:166 getrlimit:97:163
 getrusage:98:165 sysinfo:99:179 times:100:153 futex:202:98 futex_waitv:449:449 set_robust_list:273:99 get_robust_list:274:100
-rseq:334:293 set_tid_address:218:96 exit:60:93 exit_group:231:94 sched_getaffinity:204:123 sched_getparam:143:121
+rseq:334:293 set_tid_address:218:96 exit_group:231:94 sched_getaffinity:204:123 sched_getparam:143:121
 sched_getscheduler:145:120 sched_get_priority_max:146:125 sched_get_priority_min:147:126 getrandom:318:278 getcpu:309:168
 membarrier:324:283 arch_prctl:158:- wait4:61:260 waitid:247:95 eventfd:284:- eventfd2:290:19 epoll_create:213:- epoll_create1:291:20
 epoll_ctl:233:21 epoll_wait:232:- epoll_pwait:281:22 epoll_pwait2:441:441 timerfd_create:283:85 timerfd_settime:286:86
@@ -44,7 +44,7 @@ mount_setattr:442:442 acct:163:89 syslog:103:116 vhangup:153:58 iopl:172:- ioper
 
 _BY_ARGUMENTS = """
 clone:56:220 clone3:435:435 kill:62:129 tgkill:234:131 ioctl:16:29 fcntl:72:25 prctl:157:167 prlimit64:302:261 socketpair:53:199
-seccomp:317:277
+seccomp:317:277 exit:60:93
 """
 
 COLUMN = {"x86_64": 0, "aarch64": 1}
