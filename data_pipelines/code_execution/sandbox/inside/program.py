@@ -64,7 +64,8 @@ def _load(source: str, name: str) -> dict[str, Any]:
     """Run a program's text as a module."""
     module = surroundings.script_of(source, name)
     sys.modules[name] = module
-    code = compile(source.removeprefix("\ufeff"), f"<{name}>", "exec", dont_inherit=True)  # this file's `from __future__` is none of the program's
+    file = sys.argv[0] if surroundings.shows_source(source) else f"<{name}>"
+    code = compile(source.removeprefix("\ufeff"), file, "exec", dont_inherit=True)  # this file's `from __future__` is none of the program's
     exec(code, module.__dict__)
     return module.__dict__
 

@@ -221,7 +221,7 @@ def _compiled(code: str) -> Any:
     if len(_supports) > 256:
         _supports.clear()
     if code not in _supports:
-        _supports[code] = compile(code, "<support>", "exec", dont_inherit=True)
+        _supports[code] = compile(code.removeprefix("\ufeff"), "<support>", "exec", dont_inherit=True)
     return _supports[code]
 
 
