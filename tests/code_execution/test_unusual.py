@@ -9,7 +9,7 @@ import pytest
 from honest import Honest
 from unusual import BEYOND_THE_SANDBOX, STARTS_PROCESSES, UNUSUAL
 
-from data_pipelines.code_execution.sandbox import Assertions, Outputs, Sandbox
+from data_pipelines.code_execution.sandbox import Assertions, Outputs
 from data_pipelines.code_execution.sandbox.inside.comparison import same_output
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sandbox")]

@@ -12,9 +12,9 @@ import socket
 from typing import Any
 
 from . import wire
-from .codec import MAX_BYTES, MAX_DEPTH, MalformedError, Token, TooLargeError, decode, encode
+from .codec import MAX_BYTES, MAX_DEPTH, Token, TooLargeError, decode, encode
 from .opaque import Opaque
-from .orders import FORBIDDEN_FORK, LONGEST, LONGEST_NAME, NOT_STARTED, OUT_OF_MEMORY, Ended, Order, is_short, pack
+from .orders import FORBIDDEN_FORK, LONGEST_NAME, NOT_STARTED, OUT_OF_MEMORY, Ended, Order, is_short, pack
 from .standard import OpaqueError, exception
 
 Verdict = tuple[str, str]
@@ -262,12 +262,13 @@ class Candidate:
     def stand_in(self, name: str) -> type[BaseException]:
         """The class that stands for an exception of the program here, with the bases that it has as far as they are known."""
         if name not in self._stand_ins:
-            bases = self.exceptions[name]
-            ours = (self.stand_in(base) for base in bases if len(self.exceptions.get(base, bases)) < len(bases))  # shorter: it comes to an end
-            base = next(ours, None) or next(filter(None, map(exception, bases)), Exception)
-            self._stand_ins[name] = type("E", (base,), {"__getattr__": _unknown})  # type: ignore[arg-type]
-            with contextlib.suppress(ValueError):  # not every text can be the name of a class
-                self._stand_ins[name].__name__ = name[:LONGEST_NAME]
+            known: list[type[BaseException]] = []
+            for base in self.exceptions[name]:
+                ours = len(self.exceptions.get(base, ())) in range(1, len(self.exceptions[name]))  # fewer: so this comes to an end
+                kind = self.stand_in(base) if ours else exception(base)
+                if kind is not None and not any(issubclass(each, kind) for each in known):
+                    known.append(kind)
+            self._stand_ins[name] = _derived(name, known or [Exception])
         return self._stand_ins[name]
 
     def _exception(self, nearest: str, own: str, message: str, arguments: tuple[Any, ...]) -> BaseException:
@@ -285,6 +286,17 @@ def _text(error: BaseException) -> str | None:
     with contextlib.suppress(Exception):
         return str(error)
     return None
+
+
+def _derived(name: str, bases: list[type[BaseException]]) -> type[BaseException]:
+    """A class with these bases; with the first alone where they do not go together."""
+    try:
+        made = type("E", tuple(bases), {"__getattr__": _unknown})
+    except TypeError:
+        made = type("E", (bases[0],), {"__getattr__": _unknown})
+    with contextlib.suppress(ValueError):  # not every text can be the name of a class
+        made.__name__ = name[:LONGEST_NAME]
+    return made
 
 
 def _unknown(error: BaseException, name: str) -> Any:

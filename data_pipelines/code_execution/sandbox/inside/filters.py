@@ -1,8 +1,8 @@
 """A seccomp filter for a program: what may be called, what ends the program, what is said not to exist.
 
 Four answers: calls of `syscalls.allowed` run; those of `syscalls.ignored` do nothing; those of `syscalls.forbidden` are held and told to
-the supervisor, which ends the program and names the call in the verdict; all others fail with ENOSYS. The beginning and the end of a thread are held too, so that the
-supervisor counts those there are.
+the supervisor, which ends the program and names the call in the verdict; all others fail with ENOSYS. The beginning and the end of a
+thread are held too, so that the supervisor counts those there are.
 """
 
 from __future__ import annotations

@@ -62,7 +62,10 @@ def _refuse(self: Any, *operands: Any) -> Any:
     raise OpaqueError(self.reason)
 
 
-_OF_FUNCTIONS = frozenset(f"__{name}__" for name in "annotations closure code defaults doc globals kwdefaults module".split())
+_OF_FUNCTIONS = frozenset(
+    ("__annotations__", "__closure__", "__code__", "__defaults__", "__doc__", "__globals__", "__kwdefaults__", "__module__")
+)
+"""What tests may ask of a function, and what this side does not know."""
 
 
 class Proxy:

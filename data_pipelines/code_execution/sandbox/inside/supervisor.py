@@ -233,12 +233,11 @@ class _Watched:
             if held.thread:
                 self.waiting_since = self.waiting_since if self.waiting else time.monotonic()
                 self.waiting.append(held)
-            elif held.name == "exit":
-                self.threads -= 1
-            elif not starts and not itself:
-                return self.end(forbidden=held.name)
-            if not held.thread:
+            elif starts or itself or held.name == "exit":
+                self.threads -= held.name == "exit"
                 let_run(self.forker.listener, held)
+            else:
+                self.end(forbidden=held.name)
         self._let_threads_begin()
 
     def _let_threads_begin(self) -> None:
