@@ -113,7 +113,8 @@ class Isolation:
 def environment(hash_seed: int, account: Account | None) -> dict[str, str]:
     """All that a process inherits of an environment."""
     home = {"PYTHONHOME": account.home, "LD_LIBRARY_PATH": f"{account.home}/lib"} if account else {}
-    return home | {"PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    one = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")  # each costs a thread address space otherwise
+    return home | {"PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1"} | one
 
 
 def candidates(requirement: Requirement) -> list[Mechanism]:

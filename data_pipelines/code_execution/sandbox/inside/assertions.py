@@ -36,7 +36,7 @@ def prepare(code: str) -> tuple[CodeType, list[int], frozenset[str], str]:
         tree = parse(code)
         changed = _changed_attribute(tree)
         tree.body = _guarded(tree.body, lines)
-        compiled = compile(tree, "<tests>", "exec", dont_inherit=True)
+        compiled = compile(tree, "<tests>", "exec", dont_inherit=True, optimize=0)  # with its assertions, also under `python -O`
     names = frozenset(_names(compiled))
     return compiled, lines, names, changed or next(iter(sorted(names & _REACHING)), "")
 
@@ -101,7 +101,7 @@ def parse(code: str) -> ast.Module:
     """
     with warnings.catch_warnings(), _LONG_INTEGERS:
         warnings.simplefilter("ignore")
-        return ast.parse(code)
+        return ast.parse(code.removeprefix("\ufeff"))
 
 
 class _LongIntegers:

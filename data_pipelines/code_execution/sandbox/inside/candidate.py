@@ -12,20 +12,23 @@ import socket
 from typing import Any
 
 from . import wire
-from .codec import MAX_BYTES, MalformedError, Token, decode, encode
+from .codec import MAX_BYTES, MAX_DEPTH, Token, TooLargeError, decode, encode
 from .opaque import Opaque
-from .orders import NOT_STARTED, Ended, Order, pack
+from .orders import LONGEST_NAME, NOT_STARTED, Ended, Order, is_short, pack
 from .standard import OpaqueError, exception
 from .stopping import REASONS
 
 Verdict = tuple[str, str]
 """Kind and detail, as ../results.py names them."""
 
+IN_THE_TESTS = "in the tests"  # where time or memory ran out that the program's answers have cost
 _PATIENCE = 50  # milliseconds
 _FORGED: Verdict = ("forbidden", "channel")
+_SILENT: Verdict = ("crashed", "")  # it said nothing more
+_DEPTH_OF_ARGUMENTS = 2 * MAX_DEPTH  # the tests may wrap what came out of the program before they hand it back
 _FORMS: dict[str, tuple[type, ...]] = {
     "loaded": (list, list, list, list), "failed": (str, str, str, tuple), "ended": (), "returned": (int, object, object, object),
-    "raised": (int, str, str, str, tuple), "too_large": (int, str), "stopped": (str,),
+    "raised": (int, str, str, str, tuple), "too_large": (int,), "stopped": (str,),
 }  # fmt: skip
 """What a program's process may say, and of which types the parts are."""
 
@@ -39,11 +42,11 @@ class NotStartedError(wire.ClosedError):
 
 
 class Candidate:
-    """One program in its process.
+    """One program in its process. As a context it is ended when the block ends: see `finish`.
 
     Attributes:
         functions, modules, values: names that the program defines, after `load`.
-        exceptions: classes that stand for the program's own exceptions here, by name.
+        exceptions: names of the program's own exceptions and of the classes that each is derived from, nearest first.
         fatal: why nothing more can be asked of it; None as long as it can.
         raised: the last exception that came out of the program, and its verdict.
         output: what it wrote, after `finish`.
@@ -73,7 +76,9 @@ class Candidate:
         self.functions: frozenset[str] = frozenset()
         self.modules: frozenset[str] = frozenset()
         self.values: frozenset[str] = frozenset()
-        self.exceptions: dict[str, type[BaseException]] = {}
+        self.exceptions: dict[str, list[str]] = {}
+        self._stand_ins: dict[str, type[BaseException]] = {}
+        self._received = 0
         self.in_doubt: dict[int, Opaque] = {}
         self.cpu, self.idle = 0.0, False
         self.fatal: Verdict | None = None
@@ -81,6 +86,7 @@ class Candidate:
         self.output = b""
         self.errors = b""
         self.answered = 0
+        self._is_script = stdin is not None
         text = b"" if stdin is None else stdin.encode("utf-8", "surrogatepass")
         order = Order._make((*limits, stdin is not None, -1 if stdin is None else len(text)))
         try:
@@ -95,18 +101,13 @@ class Candidate:
         Raises:
             StopError: it has not come that far.
         """
-        kind, *rest = self._receive("loaded", "failed")
-        if kind == "failed":
-            nearest, own, message, _ = rest
-            self._stop(verdict_of(nearest, own, message, loading=True))
-        *names, exceptions = rest
-        if not all(type(name) is str for part in (*names, *(e for e in exceptions if type(e) is list)) for name in part):
+        *names, exceptions = self._loaded("loaded")
+        if not all(type(classes) is list and classes for classes in exceptions):
             self._stop(_FORGED)
-        if not all(type(exception) is list and exception for exception in exceptions):
+        if not all(type(name) is str for part in (*names, *exceptions) for name in part):
             self._stop(_FORGED)
         self.functions, self.modules, self.values = map(frozenset, names)
-        for name, *bases in sorted(exceptions, key=len):  # a base before what is derived from it
-            self.exceptions[name] = self._stand_in(name, bases)
+        self.exceptions = {name: bases for name, *bases in exceptions}
 
     def ended(self) -> None:
         """Wait until a script has come to its end.
@@ -114,10 +115,19 @@ class Candidate:
         Raises:
             StopError: it failed, or was ended.
         """
-        kind, *rest = self._receive("ended", "failed")
-        if kind == "failed":
+        self._loaded("ended")
+
+    def _loaded(self, kind: str) -> list[Any]:
+        """What a program says once its text has been run, unless that failed."""
+        said, *rest = self._receive(kind, "failed", "too_large")
+        if said == "too_large":
+            self._stop(("output_limit", "names"))
+        if said == "failed":
             nearest, own, message, _ = rest
+            if not is_short(own, message):
+                self._stop(_FORGED)
             self._stop(verdict_of(nearest, own, message, loading=True))
+        return rest
 
     def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a function of the program. What the call changes in its arguments is changed in them here too.
@@ -148,7 +158,7 @@ class Candidate:
         """What an order gives, what became of its arguments, None where nothing did, and which of them it is. The frame: see program.py."""
         self._numbers += 1
         try:
-            data = encode((self._numbers, name, arguments, named), self._uncrossable)
+            data = encode((self._numbers, name, arguments, named), self._uncrossable, depth=_DEPTH_OF_ARGUMENTS)
         except RecursionError as error:
             raise OpaqueError("an argument is nested too deep") from error
         if self.fatal:
@@ -168,6 +178,12 @@ class Candidate:
         if kind == "raised":
             raise self._exception(*rest)
         return rest
+
+    def verdict_of_arguments(self, error: TooLargeError) -> Verdict:
+        """What it says that arguments are too large: they are so by themselves, or by what the program has answered before."""
+        if self._received > MAX_BYTES // 2:
+            return "output_limit", "result"
+        return "harness_error", f"an argument is too large: {error}"
 
     def _uncrossable(self, value: Any) -> Token:
         raise OpaqueError(f"a {type(value).__name__} of the tests cannot be handed to the program")
@@ -192,14 +208,22 @@ class Candidate:
         """End the program and see how it ended. Returns why nothing may be believed of it, None where nothing was wrong."""
         self._channel.socket.close()
         how = self._status()
-        self.output, self.errors, self.cpu, self.idle = how.output, how.errors, how.cpu, how.idle
+        self.output, self.errors, self.cpu, self.idle = how.output, how.errors, how.cpu, self.idle or how.idle
         if how.forbidden:
             self.fatal = ("forbidden", how.forbidden)
         elif how.overflow:
             self.fatal = ("output_limit", "")
-        elif self.fatal == ("crashed", "") or self.fatal is None:
+        elif self.fatal == _SILENT and self._is_script and (how.signal, how.exit, how.timeout) == (0, 0, False):
+            self.fatal = None  # os._exit(0): what counts is what it has written
+        elif self.fatal == _SILENT or self.fatal is None:
             self.fatal = _ending(how) if self.fatal or how.timeout else None
         return self.fatal
+
+    def __enter__(self) -> Candidate:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finish()
 
     def _status(self) -> Ended:
         """How the program ended. It usually ends by itself, now that nobody asks it any more; if not, it is told to."""
@@ -219,10 +243,14 @@ class Candidate:
         if self.fatal:
             raise StopError
         try:
-            message = decode(self._channel.receive(), self._opaque)
+            data = self._channel.receive()
+            self._received += len(data)
+            message = decode(data, self._opaque)
         except wire.ClosedError:
             self._stop(None)
-        except MalformedError:
+        except MemoryError:  # also where the tests catch it: what was to be received next would be taken for something else
+            self._stop(("memory", IN_THE_TESTS))
+        except Exception:  # MalformedError, or whatever else a value brings about that `encode` does not write
             self._stop(_FORGED)
         if type(message) is not tuple or not message or message[0] not in (*kinds, "stopped") or not _has_form(message):
             self._stop(_FORGED)
@@ -231,25 +259,47 @@ class Candidate:
         return message
 
     def _stop(self, why: Verdict | None) -> Any:
-        self.fatal = why or ("crashed", "")  # the server knows how it ended
+        self.fatal = why or _SILENT  # the server knows how it ended
         raise StopError
 
-    def _stand_in(self, name: str, bases: list[str]) -> type[BaseException]:
-        """A class with the bases that an exception of the program has, as far as they are known here."""
-        base = next(
-            (self.exceptions.get(base) or exception(base) for base in bases if base in self.exceptions or exception(base)), Exception
-        )
-        return type(name, (base,), {"__getattr__": _unknown})  # type: ignore[arg-type]
+    def stand_in(self, name: str) -> type[BaseException]:
+        """The class that stands for an exception of the program here, with the bases that it has as far as they are known."""
+        if name not in self._stand_ins:
+            known: list[type[BaseException]] = []
+            for base in self.exceptions[name]:
+                ours = len(self.exceptions.get(base, ())) in range(1, len(self.exceptions[name]))  # fewer: so this comes to an end
+                kind = self.stand_in(base) if ours else exception(base)
+                if kind is not None and not any(issubclass(each, kind) for each in known):
+                    known.append(kind)
+            self._stand_ins[name] = _derived(name, known or [Exception])
+        return self._stand_ins[name]
 
     def _exception(self, nearest: str, own: str, message: str, arguments: tuple[Any, ...]) -> BaseException:
-        if not all(type(part) in (str, int, float, bool, type(None), bytes, complex) for part in arguments):
+        if not is_short(own, message, *arguments):
             self._stop(_FORGED)
-        kind = self.exceptions.get(own) or exception(nearest) or Exception
+        kind = self.stand_in(own) if own in self.exceptions else exception(nearest) or Exception
         error = _made(kind, arguments)
-        if str(error) != message:
+        if _text(error) != message:
             error = _made(type(kind.__name__, (kind,), {"__str__": lambda self: message}), arguments)
         self.raised = error, verdict_of(nearest, own, message)
         return error
+
+
+def _text(error: BaseException) -> str | None:
+    with contextlib.suppress(Exception):
+        return str(error)
+    return None
+
+
+def _derived(name: str, bases: list[type[BaseException]]) -> type[BaseException]:
+    """A class with these bases; with the first alone where they do not go together."""
+    try:
+        made = type("E", tuple(bases), {"__getattr__": _unknown})
+    except TypeError:
+        made = type("E", (bases[0],), {"__getattr__": _unknown})
+    with contextlib.suppress(ValueError):  # not every text can be the name of a class
+        made.__name__ = name[:LONGEST_NAME]
+    return made
 
 
 def _unknown(error: BaseException, name: str) -> Any:
@@ -295,7 +345,8 @@ def _ending(how: Ended) -> Verdict:
     if how.signal == signal.SIGXFSZ:
         return "output_limit", "file"
     if how.signal:
-        return "crashed", signal.Signals(how.signal).name
+        named = how.signal in set(signal.Signals)  # those for real time have no name
+        return "crashed", signal.Signals(how.signal).name if named else f"signal {how.signal}"
     return "crashed", f"exit {how.exit}"
 
 

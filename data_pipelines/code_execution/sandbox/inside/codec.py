@@ -7,9 +7,10 @@ which may give it a token.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import standard
@@ -50,20 +51,21 @@ class Token:
         return f"<{self.type_name} in the program>"
 
 
-def encode(value: Any, opaque: Callable[[Any], Token] | None = None, max_bytes: int = MAX_BYTES) -> bytes:
+def encode(value: Any, opaque: Callable[[Any], Token] | None = None, max_bytes: int = MAX_BYTES, depth: int = MAX_DEPTH) -> bytes:
     """A value as bytes.
 
     Args:
         value: to be written.
         opaque: gives what is not plain a token; left out, it is an error.
         max_bytes: a larger result is an error; noticed before much memory is used.
+        depth: of containers within each other, at most.
 
     Raises:
         TooLargeError: nested too deep, too many bytes.
         TypeError: not plain.
     """
     out = bytearray()
-    _write(out, value, opaque, max_bytes, MAX_DEPTH)
+    _write(out, value, opaque, max_bytes, depth)
     return bytes(out)
 
 
@@ -73,7 +75,7 @@ def _write(out: bytearray, value: Any, opaque: Callable[[Any], Token] | None, ro
     if len(out) > room:
         raise TooLargeError(f"more than {room} bytes")
     if depth == 0:
-        raise TooLargeError(f"nested deeper than {MAX_DEPTH}")
+        raise TooLargeError("nested too deep")
     if write is None:
         if (parts := standard.reduced(value, room)) is not None:
             _write_items(b"x", out, parts, opaque, room, depth - 1)
@@ -138,7 +140,14 @@ def _write_raw(out: bytearray, value: bytes, opaque: Any, room: int, depth: int)
 
 
 def _write_dict(out: bytearray, value: dict[Any, Any], opaque: Any, room: int, depth: int) -> None:
-    _write_items(b"d", out, (part for pair in dict.items(value) for part in pair), opaque, room, depth)
+    keys = _hashable(dict.keys(value), opaque)
+    _write_items(b"d", out, itertools.chain.from_iterable(zip(keys, dict.values(value), strict=True)), opaque, room, depth)
+
+
+def _hashable(keys: Iterable[Any], opaque: Callable[[Any], Token] | None) -> Iterator[Any]:
+    """Keys, those with a token in their place that cannot be keys as their plain bases: lists that can be hashed, for instance."""
+    for key in keys:
+        yield opaque(key) if opaque is not None and issubclass(type(key), _UNHASHABLE) else key
 
 
 def _write_range(out: bytearray, value: range, opaque: Any, room: int, depth: int) -> None:
@@ -149,6 +158,7 @@ def _write_token(out: bytearray, value: Token, opaque: Any, room: int, depth: in
     _write_items(b"o", out, (value.number, bool(value.truth), value.type_name[:200]), opaque, room, depth)
 
 
+_UNHASHABLE = (list, dict, set, bytearray, collections.deque)
 _CONSTANTS = {ord("N"): None, ord("T"): True, ord("F"): False}
 _SMALL_INT, _REAL, _IMAGINARY, _TOKEN = b"ifco"
 _RAW: dict[int, Callable[[bytes], Any]] = {
@@ -166,8 +176,8 @@ _WRITERS: dict[type, Callable[..., None]] = {
     bytes: _write_raw,
     list: lambda out, value, *rest: _write_items(b"l", out, list.__iter__(value), *rest),
     tuple: lambda out, value, *rest: _write_items(b"t", out, tuple.__iter__(value), *rest),
-    set: lambda out, value, *rest: _write_items(b"e", out, set.__iter__(value), *rest),
-    frozenset: lambda out, value, *rest: _write_items(b"z", out, frozenset.__iter__(value), *rest),
+    set: lambda out, value, opaque, *rest: _write_items(b"e", out, _hashable(set.__iter__(value), opaque), opaque, *rest),
+    frozenset: lambda out, value, opaque, *rest: _write_items(b"z", out, _hashable(frozenset.__iter__(value), opaque), opaque, *rest),
     dict: _write_dict,
     range: _write_range,
     type({}.keys()): lambda out, value, *rest: _write_items(b"k", out, value, *rest),
@@ -177,19 +187,21 @@ _WRITERS: dict[type, Callable[..., None]] = {
 }
 
 
-def decode(data: bytes | memoryview, token: Callable[[Token], Any] | None = None) -> Any:
+def decode(data: bytes | memoryview, token: Callable[[Token], Any] | None = None, depth: int = MAX_DEPTH) -> Any:
     """The value that `encode` wrote.
 
     Args:
         data: bytes from anyone.
         token: what stands for a token: the value behind it, at the process that holds that; left out, the token.
+        depth: of containers within each other, at most.
 
     Raises:
         MalformedError: anything that `encode` does not write.
+        MemoryError: the value does not fit into memory.
     """
     try:
-        value, end = _read(bytes(data), 0, token, MAX_DEPTH + 1)
-    except (struct.error, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ImportError, MemoryError) as error:
+        value, end = _read(bytes(data), 0, token, depth + 1)
+    except (struct.error, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ImportError) as error:
         raise MalformedError(f"not a value: {type(error).__name__}") from error
     if end != len(data):
         raise MalformedError("bytes after the value")

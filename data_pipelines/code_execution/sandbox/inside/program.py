@@ -14,26 +14,26 @@ from collections.abc import Callable
 from typing import Any
 
 from . import confinement, orders, standard, surroundings, wire
-from .codec import MalformedError, Token, TooLargeError, decode, encode
+from .codec import MAX_DEPTH, MalformedError, Token, TooLargeError, decode, encode
 from .stopping import CHANNEL, stop
 
 NAME = "program"
 WORD = struct.Struct("=q")
 
 
-def become(job: bytes, descriptors: list[int], home: int, started: int) -> None:
+def become(descriptors: list[int], home: int, started: int) -> None:
     """Turn the freshly forked process into the program's. Never returns.
 
     Args:
-        job: the order.
-        descriptors: input, output, errors, channel to the tester.
+        descriptors: the order, which nobody has read yet (see orders.py), input, output, errors, channel to the tester.
         home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
         started: where this process says its id, once nothing is left to do but to run the program: one that ends without having said so
             has not been prepared, and no program can claim that.
     """
     said = WORD.pack(os.getpid())
     try:
-        for target, source in enumerate(descriptors):
+        job = os.read(descriptors[0], os.fstat(descriptors[0]).st_size)
+        for target, source in enumerate(descriptors[1:]):
             os.dup2(source, target)
         order = orders.head(job)
         confinement.limit(order.seconds, order.memory, order.file, order.files)
@@ -41,7 +41,7 @@ def become(job: bytes, descriptors: list[int], home: int, started: int) -> None:
         os.closerange(CHANNEL + 1, home)
         os.closerange(home + 1, 65536)
         channel = wire.Peer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), wire.MAX_FRAME)
-        (_run_script if order.script else _answer_calls)(orders.source_of(job, order), channel)
+        (_run_script if order.script else _answer_calls)(orders.source_of(job), channel)
     except MemoryError:
         stop("memory")
     except BaseException:
@@ -55,7 +55,7 @@ def rehearse() -> None:
     peer = wire.Peer(theirs, wire.MAX_FRAME)
     for _ in range(64):
         job = orders.pack(orders.Order(1.0, 1, 1, 1, 1, 1, 1.0, False, -1), b"def f(x): return x")
-        namespace = _load(orders.source_of(job, orders.head(job)), NAME)
+        namespace = _load(orders.source_of(job), NAME)
         wire.send(ours, ("loaded", *_contents(namespace)))
         peer.receive()
         for value in (1, 1.5, "text", [1, 2], (1, "a"), {"a": 1}, True, None):
@@ -70,7 +70,8 @@ def _load(source: str, name: str) -> dict[str, Any]:
     """Run a program's text as a module."""
     module = surroundings.script_of(source, name)
     sys.modules[name] = module
-    code = compile(source, f"<{name}>", "exec", dont_inherit=True)  # this file's `from __future__` is none of the program's
+    file = sys.argv[0] if surroundings.shows_source(source) else f"<{name}>"
+    code = compile(source.removeprefix("\ufeff"), file, "exec", dont_inherit=True)  # this file's `from __future__` is none of the program's
     exec(code, module.__dict__)
     return module.__dict__
 
@@ -94,7 +95,10 @@ def _run_script(source: str, channel: wire.Peer) -> None:
     for stream in (sys.stdout, sys.__stdout__):
         with contextlib.suppress(BaseException):
             print(end="", file=stream, flush=True)
-    channel.send(encode(ended))
+    try:
+        channel.send(encode(ended))
+    except wire.ClosedError:  # it has closed all descriptors: its status says as much
+        os._exit(0 if ended == ("ended",) else 1)
 
 
 def _answer_calls(source: str, channel: wire.Peer) -> None:
@@ -104,7 +108,11 @@ def _answer_calls(source: str, channel: wire.Peer) -> None:
     except BaseException as error:
         channel.send(encode(("failed", *_description(error))))
         return
-    channel.send(encode(("loaded", *_contents(namespace))))
+    try:
+        contents = encode(("loaded", *_contents(namespace)))
+    except TooLargeError:
+        contents = encode(("too_large", 0))
+    channel.send(contents)
     held = _Held()
     while True:
         try:
@@ -120,16 +128,26 @@ def _contents(namespace: dict[str, Any]) -> tuple[list[str], list[str], list[str
     modules: list[str] = []
     values: list[str] = []
     exceptions: list[list[str]] = []
-    for name, value in namespace.items():
-        if name.startswith("__"):
-            continue
-        if isinstance(value, types.ModuleType):
+    for name, value in list(namespace.items()):
+        if type(name) is not str or not name.isidentifier() or name.startswith("__"):
+            continue  # no test can name it
+        if issubclass(type(value), types.ModuleType):  # by its type: whatever a program makes of `__class__` and `__mro__`
             modules.append(name)
-        elif isinstance(value, type) and issubclass(value, BaseException):
-            exceptions.append([name, *(base.__name__ for base in value.__mro__[1:])])
+        elif issubclass(type(value), type) and issubclass(value, BaseException):
+            exceptions.append([name, *map(_name, _mro(value)[1:])])
         else:
             (functions if callable(value) else values).append(name)
     return functions, modules, values, exceptions
+
+
+_mro: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+_module_of: Callable[[type], Any] = vars(type)["__module__"].__get__
+_name_of: Callable[[type], str] = vars(type)["__name__"].__get__
+"""What a class really is called and derived from: its own class may say something else, or raise an exception."""
+
+
+def _name(kind: type) -> str:
+    return str.__getitem__(_name_of(kind), slice(orders.LONGEST_NAME))
 
 
 class _Held:
@@ -148,7 +166,7 @@ class _Held:
             truth = bool(value)
         except Exception:
             truth = True
-        return Token(number, truth, type(value).__name__)
+        return Token(number, truth, _name(type(value)))
 
     def value(self, token: Token) -> Any:
         """The value behind a token."""
@@ -160,7 +178,7 @@ def _answer(data: bytes, namespace: dict[str, Any], held: _Held) -> bytes:
 
     A frame is (number, function, arguments, named arguments); without arguments, a value's name; without a name, an iterator.
     """
-    number, name, given, named = decode(data, held.value)
+    number, name, given, named = decode(data, held.value, 2 * MAX_DEPTH)
     hold = held.token
     try:
         if given is None:
@@ -169,16 +187,14 @@ def _answer(data: bytes, namespace: dict[str, Any], held: _Held) -> bytes:
         result = _find(name, namespace)(*given, **named)
         place = next((place for place, value in enumerate(given) if value is result and type(value) not in _FIXED), None)
         unchanged = not named and all(type(value) in _FIXED for value in given)
-        unchanged = unchanged or encode((number, name, given, named), hold) == data
+        unchanged = unchanged or encode((number, name, given, named), hold, depth=2 * MAX_DEPTH) == data
         return encode(("returned", number, result, None if unchanged else (given, named), place), hold)
-    except (TooLargeError, MalformedError) as error:
-        return encode(("too_large", number, str(error)))
+    except (TooLargeError, MalformedError):
+        return encode(("too_large", number))
     except BaseException as error:
         return encode(("raised", number, *_description(error)))
 
 
-_LONGEST = 500  # characters of an exception's message, and of each of its arguments
-_MOST_ARGUMENTS = 10  # of an exception
 _FIXED = frozenset((int, str, float, bool, type(None), bytes, complex))  # nothing that a call could change
 
 
@@ -196,12 +212,17 @@ def _description(error: BaseException) -> tuple[str, str, str, tuple[Any, ...]]:
     What its frames hold is let go: saying so takes memory.
     """
     BaseException.with_traceback(error, None)
-    known = {f"{kind.__module__}.{kind.__name__}".removeprefix("builtins."): kind for kind in type(error).__mro__}
-    nearest = next(name for name, kind in known.items() if standard.exception(name) is kind)
+    nearest = next(name for kind in _mro(type(error)) if standard.exception(name := _qualified(kind)) is kind)
     try:
-        message = str(error)[:_LONGEST]
+        message = str.__getitem__(str(error), slice(orders.LONGEST))
     except BaseException:
         message = ""
+    name = _name(type(error))
     arguments = vars(BaseException)["args"].__get__(error)  # whatever a subclass calls so
-    plain = len(arguments) <= _MOST_ARGUMENTS and all(type(part) in _FIXED and len(str(part)) <= _LONGEST for part in arguments)
-    return nearest, type(error).__name__, message, arguments if plain else (message,)
+    return nearest, name, message, arguments if orders.is_short(name, message, *arguments) else (message,)
+
+
+def _qualified(kind: type) -> str:
+    """A class as `standard.exception` names it."""
+    module = _module_of(kind)
+    return _name(kind) if module == "builtins" else f"{module}.{_name(kind)}" if type(module) is str else ""

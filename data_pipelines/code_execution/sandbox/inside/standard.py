@@ -57,7 +57,7 @@ def reduced(value: Any, room: int) -> tuple[str, Parts] | None:
             name, parts = base.__name__, reduce(value)
             return None if parts is None else (name, parts)
     fields = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
-    if type(fields) is tuple and len(fields) == len(value) <= _MOST_FIELDS:
+    if type(fields) is tuple and len(fields) == tuple.__len__(value) <= _MOST_FIELDS and all(map(_is_field, fields)):
         return "namedtuple", (kind.__name__, fields, tuple(tuple.__iter__(value)))
     return None
 
@@ -199,13 +199,20 @@ def _build_named(name: str, fields: Parts, values: Parts) -> Any:
     """A tuple with these fields. `collections.namedtuple` would compile code with the names in it."""
     if len(fields) != len(values) or len(set(fields)) != len(fields):
         raise ValueError("not a named tuple")
-    if not all(type(field) is str and field.isidentifier() and field[0] != "_" and not keyword.iskeyword(field) for field in fields):
+    if not all(map(_is_field, fields)):
         raise ValueError("not the fields of a named tuple")
     if len(_named) > 256:
         _named.clear()
     if (name, fields) not in _named:
         _named[name, fields] = _tuple_type(name, fields)
     return _named[name, fields](values)
+
+
+def _is_field(name: Any) -> bool:
+    """Whether a named tuple may call a field so: as a variable, or "_1" where what it was to be called is none."""
+    if type(name) is not str or not name.isidentifier() or keyword.iskeyword(name):
+        return False
+    return name[0] != "_" or name[1:].isdecimal()
 
 
 def _tuple_type(name: str, fields: Parts) -> type[tuple[Any, ...]]:

@@ -12,10 +12,11 @@ import signal
 import socket
 import struct
 import time
+from collections import deque
 from typing import Any
 
 from . import confinement, lifelines, orders, program, wire, zygote
-from .filters import held_call, let_run
+from .filters import Held, held_call, let_run
 from .leftovers import Belongings, empty, written
 from .orders import Ended, Order, wall_seconds
 from .tampering import Watch
@@ -162,10 +163,12 @@ def _run(data: bytes, channel: int, control: socket.socket, forker: _Forker, cle
     """Have a program started, watch it, clean up; says how it ended."""
     order = orders.head(data)
     output, errors = os.pipe(), os.pipe()
-    theirs = [_input(orders.text_of(data, order)), output[1], errors[1], channel]
+    text = orders.text_of(data, order)
+    given = os.open(os.devnull, os.O_RDONLY) if text is None else _file_in_memory(text)
+    theirs = [_file_in_memory(orders.without_text(data, order)), given, output[1], errors[1], channel]
     watched = _Watched(forker, output[0], errors[0], order)
     try:
-        wire.send_bytes(forker.socket, data, theirs)
+        wire.send_bytes(forker.socket, b"", theirs)
         for descriptor in theirs:
             os.close(descriptor)
         watched.watch(control, cleaner.scratch)
@@ -185,12 +188,10 @@ def _say(control: socket.socket, what: Any) -> None:
         wire.send(control, what)
 
 
-def _input(text: bytes | None) -> int:
-    """A descriptor from which the program reads its input."""
-    if text is None:
-        return os.open(os.devnull, os.O_RDONLY)
-    descriptor = os.memfd_create("input")
-    data = memoryview(text)
+def _file_in_memory(content: bytes | memoryview) -> int:
+    """A descriptor from which this is read. The file is gone with the last descriptor of it."""
+    descriptor = os.memfd_create("program")
+    data = memoryview(content)
     while data:
         data = data[os.write(descriptor, data) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -208,6 +209,8 @@ class _Watched:
         self.threads = 1
         self.killed = False
         self.clock = _Clock(time.monotonic(), _PATIENCE, _PATIENCE)  # of the zygote, until the program has started
+        self.waiting: deque[Held] = deque()  # threads that must not begin before another has ended
+        self.waiting_since = 0.0
         self.ended = Ended("", False, False, 0, 0, 0.0, False, b"", b"")
         self.poll = select.poll()
         for descriptor in (output, errors):
@@ -301,13 +304,23 @@ class _Watched:
         """A call that the filter holds: the zygote's own fork, a signal to itself, a thread; anything else is the program's end."""
         with contextlib.suppress(FileNotFoundError, InterruptedError):  # the caller is gone
             held = held_call(self.forker.listener)
-            self.threads += held.thread
             starts = held.name == "fork" and held.pid == self.forker.pid and not held.thread
             itself = held.name == "kill" and self.begun() and held.argument == self.pid
-            if starts or itself or (held.thread and self.threads <= self.order.threads):
+            if held.thread:
+                self.waiting_since = self.waiting_since if self.waiting else time.monotonic()
+                self.waiting.append(held)
+            elif starts or itself or held.name == "exit":
+                self.threads -= held.name == "exit"
                 let_run(self.forker.listener, held)
             else:
-                self.end(forbidden="thread" if held.thread else held.name)
+                self.end(forbidden=held.name)
+        self._let_threads_begin()
+
+    def _let_threads_begin(self) -> None:
+        while self.waiting and self.threads < self.order.threads:
+            with contextlib.suppress(OSError):  # a signal came in between: the call is held once more, as another one
+                let_run(self.forker.listener, self.waiting.popleft())
+                self.threads += 1
 
     def _read(self, descriptor: int) -> None:
         text = self.texts[descriptor]
@@ -323,7 +336,9 @@ class _Watched:
             self.poll.unregister(descriptor)
 
     def _look(self, scratch: str) -> None:
-        """See how many processes there are and how much was written, where the kernel does not see to it."""
+        """See how many processes and threads there are and how much was written, where the kernel does not see to it."""
+        if self.waiting and time.monotonic() - self.waiting_since > _SIZE_TICK:  # time enough for one that is about to end
+            self.end(forbidden="thread")
         if self.forker.listener < 0 and sum(1 for _ in lifelines.descendants(self.forker.pid)) > self.order.threads:
             self.end(forbidden="fork")
             lifelines.end_descendants(spared=self.forker.pid)

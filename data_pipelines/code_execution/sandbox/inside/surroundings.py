@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import resource
+import signal
 import sys
 import threading
 import types
@@ -41,6 +42,7 @@ def prepare(keeps_files: bool) -> None:
     builtins.help = _sitebuiltins._Helper()
     sys.set_int_max_str_digits(0)  # a program's time bounds what long integers cost
     sys.modules.update(processes.modules())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[:] = [os.path.join(os.getcwd(), "program.py")]
     most = resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (most, most))  # deep recursion through C may fill all memory that a program has
@@ -83,7 +85,7 @@ def script_of(source: str, name: str) -> types.ModuleType:
     """
     module = types.ModuleType(name)
     module.__file__ = sys.argv[0]
-    if "__file__" in source or "getsource" in source:
+    if "__file__" in source or shows_source(source):
         with contextlib.suppress(OSError, ValueError), open(sys.argv[0], "w", encoding="utf-8") as file:
             file.write(source)
     if "/dev/" in source or "/proc/" in source:
@@ -93,6 +95,11 @@ def script_of(source: str, name: str) -> types.ModuleType:
     if "RLIMIT_STACK" in source:
         _let_stack_be_set()
     return module
+
+
+def shows_source(source: str) -> bool:
+    """Whether a program looks at its own text through `inspect`, which reads the file that code names as its own."""
+    return "getsource" in source
 
 
 def _open_streams_by_path() -> None:

@@ -6,21 +6,19 @@ import builtins
 import contextlib
 import gc
 import importlib
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
-from . import wire
+from . import bounds, wire
 from .assertions import UNIT, prepare
-from .candidate import Candidate, NotStartedError, StopError, Verdict
+from .candidate import IN_THE_TESTS, Candidate, NotStartedError, StopError, Verdict
 from .codec import TooLargeError
 from .comparison import same_output, same_value
 from .opaque import Proxy
-from .orders import wall_seconds
 from .standard import OpaqueError
 
 Limits = tuple[float, int, int, int, int, int, float]
@@ -28,9 +26,7 @@ Limits = tuple[float, int, int, int, int, int, float]
 
 PASS: Verdict = ("pass", "")
 WRONG: Verdict = ("wrong_answer", "")
-_ALARM_AGAIN = 0.05  # seconds: tests may catch the first alarm
-_GRACE = 0.25  # seconds after the program's own deadline, which is to strike first
-_HARD_STOP = 2.0  # seconds of computing beyond that after which this process ends itself: one call into C that no alarm interrupts
+_LONGEST_DETAIL = 500  # characters of a verdict: what a program calls its exceptions must not fill this process or the host's
 
 
 def serve(host: socket.socket, control: socket.socket, imports: list[str]) -> None:
@@ -46,11 +42,9 @@ def serve(host: socket.socket, control: socket.socket, imports: list[str]) -> No
     for name in imports:  # the tests need them at once, and importing them must not count as the tests' own time
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    signal.signal(signal.SIGALRM, _alarm)
-    signal.signal(signal.SIGVTALRM, _alarm)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     gc.collect()
     gc.freeze()
+    bounds.prepare()
     while True:
         try:
             source, tests, limits = wire.receive(host)
@@ -63,59 +57,44 @@ def serve(host: socket.socket, control: socket.socket, imports: list[str]) -> No
             with contextlib.suppress(wire.ClosedError):
                 wire.send(host, {"broken": True, "started": not isinstance(error, NotStartedError)})
             return
+        except Exception as error:  # a fault of ours, or of the tests before they came to the program
+            found = _unjudged(error)
         wire.send(host, found | {"seconds": time.monotonic() - started})
 
 
-class _TooSlowError(BaseException):
-    """The tests themselves take too long with what the program answered.
+def _stopped(candidate: Candidate, limits: Limits, judge: Callable[[], None]) -> Verdict | None:
+    """Judge within what the program may use of time and memory. Returns what came in between that is the program's doing, if anything.
 
-    Attributes:
-        idle: whether they took long without computing.
+    Raises:
+        Exception: whatever else came in between.
     """
-
-    def __init__(self, idle: bool) -> None:
-        super().__init__()
-        self.idle = idle
-
-
-_armed = False
-
-
-def _alarm(number: int, frame: FrameType | None) -> None:
-    if _armed:
-        raise _TooSlowError(idle=number == signal.SIGALRM)
-
-
-@contextlib.contextmanager
-def _alarm_at(seconds: float) -> Iterator[None]:
-    """Raise _TooSlowError once the tests' CPU time is over, or much more time has passed, again and again; end the process if that is to
-    no avail."""
-    global _armed
-    _armed = True
-    signal.setitimer(signal.ITIMER_REAL, wall_seconds(seconds), _ALARM_AGAIN)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _ALARM_AGAIN)
-    signal.setitimer(signal.ITIMER_PROF, seconds + _HARD_STOP)
     try:
-        yield
-    finally:
-        _disarm()
-
-
-def _disarm() -> None:
-    global _armed
-    _armed = False
-    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
-        signal.setitimer(timer, 0)
+        with bounds.bounded(limits[0], limits[1]):
+            judge()
+    except StopError:
+        return None  # the candidate knows why
+    except bounds.TooSlowError as error:
+        candidate.idle = error.idle
+        return "timeout", IN_THE_TESTS
+    except MemoryError:
+        return "memory", IN_THE_TESTS
+    return None
 
 
 class _Assertions:
-    """What became of each guarded statement."""
+    """What became of each guarded statement.
 
-    def __init__(self, candidate: Candidate, lines: list[int], reaches: str) -> None:
+    Attributes:
+        broken_off: why the tests went no further, from outside of these statements.
+    """
+
+    def __init__(self, candidate: Candidate, lines: list[int], names: frozenset[str], reaches: str) -> None:
         self._candidate = candidate
         self._lines = lines
+        self._names = names
         self._reaches = reaches
         self._found: dict[int, Verdict] = {}
+        self.broken_off: Verdict | None = None
         self._current = 0
         self._answered = 0
 
@@ -132,7 +111,7 @@ class _Assertions:
         if error is None:
             self._found.setdefault(self._current, PASS)
             return False
-        if isinstance(error, (_TooSlowError, StopError)):
+        if isinstance(error, (bounds.TooSlowError, StopError)):
             return False
         if self._found.get(self._current, PASS) == PASS:
             self._found[self._current] = self.verdict(error)
@@ -151,19 +130,23 @@ class _Assertions:
             return "harness_error", next(iter(self._candidate.in_doubt.values())).reason
         if isinstance(error, AssertionError):
             return WRONG
-        if isinstance(error, ImportError):
+        if isinstance(error, ImportError) and self._imports(error.name):
             return "harness_error", f"import_error: {error.name or error}"
         if isinstance(error, TooLargeError):
-            return "harness_error", f"an argument is too large: {error}"
+            return self._candidate.verdict_of_arguments(error)
         if isinstance(error, MemoryError):
-            return "memory", "in the tests"
+            return "memory", IN_THE_TESTS
         if isinstance(error, TypeError) and str(error).startswith("catching classes"):
-            return "harness_error", "the tests catch a class of the program that is no exception"
-        if self._candidate.answered > self._answered:
-            return "wrong_answer", type(error).__name__
-        if isinstance(error, NameError) and error.name is not None:
+            return raised[1] if raised else ("harness_error", "the tests catch a class of the program that is no exception")
+        if isinstance(error, NameError) and error.name is not None and self._candidate.answered == self._answered:
             return "exception", "NameError"
+        if self._candidate.answered:  # the tests could not do with its answers what they do with right ones
+            return "wrong_answer", type(error).__name__
         return "harness_error", f"{type(error).__name__}: {error}"
+
+    def _imports(self, module: str | None) -> bool:
+        """Whether the tests' own text imports a module; otherwise they were made to by what the program answered."""
+        return module is None or any(name.partition(".")[0] == module.partition(".")[0] for name in self._names)
 
     def results(self) -> list[tuple[int, Verdict]]:
         """(line, verdict) of the statements that were reached."""
@@ -176,24 +159,22 @@ def _assertions(control: socket.socket, source: str, tests: dict[str, Any], limi
     if "seed" in names and "random" in source:
         reaches = reaches or "seed"
     candidate = Candidate(control, source, limits)
-    found = _Assertions(candidate, lines, reaches)
-    stopped: Verdict | None = None
-    idle = False
-    try:
-        with _alarm_at(limits[0] + _GRACE):
-            candidate.load()
+    found = _Assertions(candidate, lines, names, reaches)
+
+    def judge() -> None:
+        candidate.load()
+        try:
             namespace = _namespace(candidate, tests, names)
             namespace[UNIT] = found
             exec(code, namespace)
-    except StopError:
-        pass
-    except _TooSlowError as error:
-        _disarm()  # once more: the alarm may have struck while it was being disarmed
-        stopped, idle = ("timeout", "in the tests"), error.idle
-    except BaseException as error:
-        stopped = found.verdict(error)
-    fatal = candidate.finish() or stopped
-    return _outcome(fatal, found.results(), len(lines), candidate) | {"idle": idle or candidate.idle}
+        except (StopError, bounds.TooSlowError):
+            raise
+        except BaseException as error:
+            found.broken_off = found.verdict(error)
+
+    with candidate:
+        stopped = _stopped(candidate, limits, judge)
+    return _outcome(candidate.fatal or stopped or found.broken_off, found.results(), len(lines), candidate)
 
 
 def _namespace(candidate: Candidate, tests: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
@@ -211,7 +192,7 @@ def _namespace(candidate: Candidate, tests: dict[str, Any], names: frozenset[str
             namespace[name] = Proxy(name, candidate.call)
     for name in names & candidate.exceptions.keys():
         if not (hasattr(builtins, name) or name in namespace):
-            namespace[name] = candidate.exceptions[name]
+            namespace[name] = candidate.stand_in(name)
     for name in names & candidate.modules:
         if name in sys.stdlib_module_names and name not in namespace:
             namespace[name] = importlib.import_module(name)
@@ -240,7 +221,7 @@ def _compiled(code: str) -> Any:
     if len(_supports) > 256:
         _supports.clear()
     if code not in _supports:
-        _supports[code] = compile(code, "<support>", "exec", dont_inherit=True)
+        _supports[code] = compile(code.removeprefix("\ufeff"), "<support>", "exec", dont_inherit=True)
     return _supports[code]
 
 
@@ -256,27 +237,34 @@ def _outcome(fatal: Verdict | None, results: list[tuple[int, Verdict]], count: i
         verdict = ("harness_error", "no test was reached")
     if first[0] == "harness_error" and verdict[0] != "forbidden":  # what comes after may follow from it
         verdict = first
-    output = candidate.output[-4000:]
-    return {"verdict": verdict, "tests": results, "count": count, "output": output, "errors": candidate.errors, "cpu": candidate.cpu}
+    return {
+        "verdict": _cut(verdict), "tests": [(where, _cut(each)) for where, each in results], "count": count,
+        "output": candidate.output[-4000:], "errors": candidate.errors, "cpu": candidate.cpu, "idle": candidate.idle,
+    }  # fmt: skip
+
+
+def _unjudged(error: Exception) -> dict[str, Any]:
+    verdict = _cut(("harness_error", f"{type(error).__name__}: {error}"))
+    return {"verdict": verdict, "tests": [], "count": 0, "output": b"", "errors": b"", "cpu": 0.0, "idle": False}
+
+
+def _cut(verdict: Verdict) -> Verdict:
+    return verdict[0], verdict[1][:_LONGEST_DETAIL]
 
 
 def _calls(control: socket.socket, source: str, tests: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Call the entry point with each case's arguments, and compare what it returns."""
     candidate = Candidate(control, source, limits)
     results: list[tuple[int, Verdict]] = []
-    stopped: Verdict | None = None
-    idle = False
-    try:
-        with _alarm_at(limits[0] + _GRACE):
-            candidate.load()
-            for number, (arguments, expected) in enumerate(tests["cases"]):
-                results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected, tests)))
-    except StopError:
-        pass
-    except _TooSlowError as error:
-        _disarm()  # once more: the alarm may have struck while it was being disarmed
-        stopped, idle = ("timeout", "in the tests"), error.idle
-    return _outcome(candidate.finish() or stopped, results, len(tests["cases"]), candidate) | {"idle": idle or candidate.idle}
+
+    def judge() -> None:
+        candidate.load()
+        for number, (arguments, expected) in enumerate(tests["cases"]):
+            results.append((number, _call(candidate, tests["entry_point"], tuple(arguments), expected, tests)))
+
+    with candidate:
+        stopped = _stopped(candidate, limits, judge)
+    return _outcome(candidate.fatal or stopped, results, len(tests["cases"]), candidate)
 
 
 def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected: Any, tests: dict[str, Any]) -> Verdict:
@@ -288,13 +276,17 @@ def _call(candidate: Candidate, name: str, arguments: tuple[Any, ...], expected:
         wrapped = tests["rule"] == "apps" and isinstance(expected, list) and len(expected) == 1
         if wrapped and same_value(value, expected[0], tests["tolerance"]):
             return PASS
-    except (StopError, _TooSlowError):
+    except (StopError, bounds.TooSlowError):
         raise
     except OpaqueError as error:
         return "harness_error", str(error)
+    except TooLargeError as error:
+        return candidate.verdict_of_arguments(error)
     except BaseException as error:
         if candidate.raised is not None and candidate.raised[0] is error:
             return candidate.raised[1]
+        if isinstance(error, MemoryError):
+            raise
         return "wrong_answer", type(error).__name__
     return ("harness_error", next(iter(candidate.in_doubt.values())).reason) if candidate.in_doubt else WRONG
 
@@ -308,20 +300,27 @@ def _outputs(control: socket.socket, source: str, tests: dict[str, Any], limits:
     for number, (given, expected) in enumerate(tests["cases"]):
         enough = max(limits[2], 2 * len(expected.encode("utf-8", "surrogatepass")))
         candidate = Candidate(control, source, (*limits[:2], enough, *limits[3:]), given.replace("\r\n", "\n"))
-        with contextlib.suppress(StopError, _TooSlowError), _alarm_at(limits[0] + _GRACE):
-            candidate.ended()
-        _disarm()
-        verdict = candidate.finish()
+        verdict = _written(candidate, expected, tests["tolerance"], limits)
         cpu, idle = max(cpu, candidate.cpu), idle or candidate.idle
-        if verdict is None:
-            same = same_output(candidate.output.decode("utf-8", "replace"), expected, tests["tolerance"])
-            verdict = PASS if same else WRONG
         results.append((number, verdict))
         if verdict[0] in ("timeout", "forbidden", "syntax_error"):
             fatal = verdict
             break
     assert candidate is not None
     return _outcome(fatal, results, len(tests["cases"]), candidate) | {"cpu": cpu, "idle": idle}
+
+
+def _written(candidate: Candidate, expected: str, tolerance: float, limits: Limits) -> Verdict:
+    """Wait until a program has come to its end, and compare what it wrote."""
+    same = False
+
+    def compare() -> None:
+        nonlocal same
+        same = same_output(candidate.output.decode("utf-8", "replace"), expected, tolerance)
+
+    with candidate:
+        stopped = _stopped(candidate, limits, candidate.ended)
+    return candidate.fatal or stopped or _stopped(candidate, limits, compare) or (PASS if same else WRONG)
 
 
 _KINDS: dict[str, Callable[..., dict[str, Any]]] = {"assertions": _assertions, "calls": _calls, "outputs": _outputs}

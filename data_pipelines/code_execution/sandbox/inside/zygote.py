@@ -31,7 +31,7 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     """Start programs, one at a time, until the supervisor is gone.
 
     Args:
-        supervisor: a job with four descriptors in (input, output, errors, channel), the program's status and CPU time out.
+        supervisor: five descriptors in (job, input, output, errors, channel), the program's status and CPU time out.
         pids: where each program's process says its id, once it is prepared and before the first line of the program.
         config: `imports`, modules to have ready; `filter`, whether seccomp is to be used; `keeps_files`, see filters.py; `home`, see
             program.py.
@@ -50,13 +50,13 @@ def serve(supervisor: socket.socket, pids: int, config: dict[str, Any]) -> None:
     zygote = os.getpid()
     while True:
         try:
-            job, descriptors = wire.receive_with_descriptors(supervisor, 4)
+            _, descriptors = wire.receive_with_descriptors(supervisor, 5)
         except wire.ClosedError:
             return
         pid = _fork()
         if pid == 0:
             lifelines.die_with(zygote)
-            program.become(job, descriptors, config["home"], pids)
+            program.become(descriptors, config["home"], pids)
         if pid < 0:  # there are too many processes
             return
         for descriptor in descriptors:
