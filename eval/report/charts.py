@@ -99,9 +99,5 @@ def _svg(title: str, x: str, y: str, draw: Callable[[Axes], None], legend: bool,
     text = out.getvalue()
     svg = text[text.index("<svg") :]
     label = escape(" ".join(writable(title).split()))
-    return re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
-        lambda found: f'<svg class="chart" role="img" aria-label="{label}" viewBox="{found[1]}">',
-        svg,
-        count=1,
-    )
+    opening = f'<svg class="chart" role="img" aria-label="{label}" viewBox="'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda found: f'{opening}{found[1]}">', svg, count=1)
