@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import json
 import os
 import shutil
@@ -61,6 +62,32 @@ def remove(path: Path) -> None:
     """Delete a file or folder as far as that can be done."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; none where there is no such folder. Unlike `Path.rglob` it passes over no folder in silence.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    return sorted(Path(parent) / name for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True) for name in names)
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """The files and folders in a folder whose names match a pattern, sorted; none where there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    try:
+        return sorted(folder / name for name in fnmatch.filter(os.listdir(folder), pattern))
+    except FileNotFoundError:
+        return []
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from align.files import DamagedError, read_json, write_json
+from align.files import DamagedError, files_below, read_json, write_json
 from align.machine import usable_cpus
 from align.runs.stage import SPECIFICATION
 
@@ -27,27 +27,30 @@ def digest_of(content: Any) -> str:
 def file_digests(folder: Path) -> dict[str, str]:
     """The digest of every file below a folder that counts as content, by its path relative to the folder."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         relative = path.relative_to(folder)
         skipped = path.name in _IGNORED or path.suffix in (".tmp", ".damaged") or path.name.startswith(("progress-", "usage-", "log-", "."))
-        if path.is_file() and not skipped and relative.parts[0] != "scratch":
+        if not skipped and relative.parts[0] != "scratch":
             found[relative.as_posix()] = file_digest(path)
     return found
 
 
 def file_digest(path: Path) -> str:
-    """The digest of one file's bytes; of a large one the digest of its pieces' digests, which several threads compute."""
+    """The digest of one file's bytes; of a large one the digest of its pieces' digests, which several threads compute.
+
+    SHA-256, which processors compute themselves: a second of one core for 1.3 GiB.
+    """
     with open(path, "rb") as data:
         size = os.fstat(data.fileno()).st_size
         if size <= PIECE:
-            return hashlib.blake2b(data.read(), digest_size=12).hexdigest()
+            return hashlib.sha256(data.read()).hexdigest()[:24]
 
         def piece(start: int) -> bytes:
-            return hashlib.blake2b(os.pread(data.fileno(), PIECE, start)).digest()
+            return hashlib.sha256(os.pread(data.fileno(), PIECE, start)).digest()
 
         with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
             pieces = b"".join(pool.map(piece, range(0, size, PIECE)))
-    return hashlib.blake2b(pieces, digest_size=12).hexdigest()
+    return hashlib.sha256(pieces).hexdigest()[:24]
 
 
 def part_digest(outputs: dict[str, str], path: str) -> str | None:
@@ -73,7 +76,7 @@ class ExternalDigests:
         path = Path(source)
         if not path.exists():
             return digest_of(source)
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name not in _IGNORED)
+        files = [path] if path.is_file() else [file for file in files_below(path) if file.name not in _IGNORED]
         stamp = digest_of([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
         known = self._known.get(source)
         if known is None or known["stamp"] != stamp:

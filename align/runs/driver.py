@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from align.errors import AlignError, InterruptedRunError
+from align.files import files_in
 from align.runs import launch, watchdog
 from align.runs.folder import RunFolder, WrittenOutputs
 from align.runs.journal import Shard, mend
@@ -134,7 +135,7 @@ def _remove(output: Path) -> None:
     """Take away an output that is not what was written; of journals, the lines that are not."""
     if output.is_file():
         output.unlink()
-    elif any(output.glob("part-*.jsonl")):
+    elif files_in(output, "part-*.jsonl"):
         mend(output)
     elif output.is_dir():
         shutil.rmtree(output)

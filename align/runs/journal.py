@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from align.errors import AlignError
-from align.files import sync, writing
+from align.files import files_in, sync, writing
 
 logger = logging.getLogger(__name__)
 Unit = TypeVar("Unit")
@@ -95,7 +95,7 @@ class Journal:
 
 def mend(folder: Path) -> None:
     """Put the damaged lines of all journals of a folder aside, so that their units are done again."""
-    for path in sorted(folder.glob("part-*.jsonl")):
+    for path in files_in(folder, "part-*.jsonl"):
         with _writing(path):
             _repair(path)
 
@@ -121,7 +121,7 @@ def _repair(path: Path) -> None:
 def read_journal(folder: Path) -> dict[str, Any]:
     """All whole records of a folder's journals by id; damaged lines are left out, their units count as not done."""
     records: dict[str, Any] = {}
-    for path in sorted(folder.glob("part-*.jsonl")):
+    for path in files_in(folder, "part-*.jsonl"):
         with open(path, "rb") as lines:
             for line in lines:
                 if parsed := _parse(line):
@@ -158,5 +158,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AlignError(
-            f"{error.filename or path}: {error.strerror or error}. What was finished before is kept: make room, then run the same command again"
+            f"{error.filename or path}: {error.strerror or error}. What was finished before is kept: make room, then run the same "
+            "command again"
         ) from error

@@ -53,7 +53,7 @@ class BetweenLogs:
 
     @classmethod
     def read(cls, checkpoint: Path) -> BetweenLogs | None:
-        """Those of a checkpoint; None where it holds none (trl's own checkpoints), or damaged ones. The main process reads for all ranks."""
+        """Those of a checkpoint, which the main process reads for all ranks; None where it holds none, or damaged ones."""
         content = None
         try:
             content = read_json(checkpoint / RECORD, _is_whole)

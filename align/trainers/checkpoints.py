@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.files import DamagedError, read_json, write_json
+from align.files import DamagedError, files_below, files_in, read_json, write_json
 
 logger = logging.getLogger(__name__)
 RECORD = "distribution.json"
@@ -46,7 +46,7 @@ def fault(checkpoint: Path) -> str | None:
         return "there is no such folder"
     if not (checkpoint / STATE).exists():
         return f"it was not written to its end ({STATE}, the last file, is missing)"
-    for path in sorted(checkpoint.rglob("*")):
+    for path in files_below(checkpoint):
         if not _is_whole(path):
             return f"{path.relative_to(checkpoint)} is cut off"
     try:
@@ -97,7 +97,7 @@ def newest_to_resume(folder: Path) -> Path | None:
     if (path := last_whole(folder)) is not None:
         return path
     for path in _newest_first(folder):
-        if all(_is_whole(file) for file in path.rglob("*")) and (path / STATE).exists() and _holds_the_model_alone(path):
+        if all(_is_whole(file) for file in files_below(path)) and (path / STATE).exists() and _holds_the_model_alone(path):
             raise AlignError(f"checkpoint '{path}': {fault(path)}. {_from_its_model(path)}; or move the checkpoints away to begin anew")
     return None
 
@@ -175,7 +175,7 @@ def _named(sharding: str) -> str:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    found = [path for path in files_in(folder, "checkpoint-*") if path.name.split("-")[1].isdigit()]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
 
 

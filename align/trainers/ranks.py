@@ -106,6 +106,7 @@ class RankedTrainer(DPOTrainer):
         """As Trainer's; a training that goes on from its last checkpoint has no step left, where Trainer would do one more."""
         if self.state.global_step >= self.state.max_steps > 0:
             self.control.should_training_stop = True
+            self.model.train()  # in which mode its last metrics are logged
             return
         super()._run_epoch(*args, **kwargs)
 

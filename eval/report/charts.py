@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
+from markupsafe import escape
+
+from align.files import writable
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
@@ -20,6 +24,7 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e7eb", "axes.edgecolor": "#9ca3af",
     "axes.prop_cycle": cycler(color=COLOURS),
 }  # fmt: skip
+LONGEST = 40  # characters of a name in a chart
 Points = tuple[Sequence[float], Sequence[float]]
 
 
@@ -34,7 +39,7 @@ def lines(title: str, x: str, y: str, series: Mapping[str, Points], log: bool = 
 
     def draw(axes: Axes) -> None:
         for name, (xs, ys) in series.items():
-            axes.plot(xs, ys, label=name, linewidth=1.6, marker="o" if len(xs) < 12 else None, markersize=3)
+            axes.plot(xs, ys, label=drawable(name), linewidth=1.6, marker="o" if len(xs) < 12 else None, markersize=3)
         if log:
             axes.set_yscale("log")
 
@@ -49,7 +54,7 @@ def histograms(title: str, x: str, series: Mapping[str, Sequence[float]]) -> str
         low, high = min(values), max(values)
         bins = [low + (high - low or 1.0) * step / 40 for step in range(41)]
         for name, one in series.items():
-            axes.hist(one, bins=bins, histtype="step", linewidth=1.6, label=name)
+            axes.hist(one, bins=bins, histtype="step", linewidth=1.6, label=drawable(name))
 
     return _svg(title, x, "count", draw, len(series) > 1)
 
@@ -59,7 +64,8 @@ def bars(title: str, x: str, values: Mapping[str, float], spans: Mapping[str, tu
     names = list(values)[::-1]
 
     def draw(axes: Axes) -> None:
-        axes.barh(names, [values[name] for name in names], color=COLOURS[0], height=0.6)
+        axes.barh(range(len(names)), [values[name] for name in names], color=COLOURS[0], height=0.6)
+        axes.set_yticks(range(len(names)), [drawable(name) for name in names])
         for place, name in enumerate(names):
             if spans and name in spans:
                 axes.plot(spans[name], (place, place), color="#111827", linewidth=1.6)
@@ -68,11 +74,23 @@ def bars(title: str, x: str, values: Mapping[str, float], spans: Mapping[str, tu
     return _svg(title, x, "", draw, False, height=0.8 + 0.32 * len(names))
 
 
+def drawable(text: str) -> str:
+    r"""A text as matplotlib draws it as it stands: one line, not too long, without formulas, and no name that it takes for hidden.
+
+    >>> drawable("_a $x$\n" + "b" * 99)
+    ' _a \\$x\\$ bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb…'
+    """
+    text = " ".join("".join(character if character.isprintable() else " " for character in writable(text)).split())
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def _svg(title: str, x: str, y: str, draw: Callable[[Axes], None], legend: bool, height: float = 2.8) -> str:
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # whoever opens the page has the font
         figure, axes = plt.subplots(figsize=(4.8, height), layout="constrained")
         draw(axes)
-        axes.set(title=title, xlabel=x, ylabel=y)
+        axes.set(title=drawable(title), xlabel=x, ylabel=y)
         if legend:
             axes.legend(frameon=False, fontsize=8)
         out = io.StringIO()
@@ -80,5 +98,6 @@ def _svg(title: str, x: str, y: str, draw: Callable[[Axes], None], legend: bool,
         plt.close(figure)
     text = out.getvalue()
     svg = text[text.index("<svg") :]
-    label = re.sub(r'[<>&"]', " ", title)
-    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg class="chart" role="img" aria-label="{label}" viewBox="\1">', svg, count=1)
+    label = escape(" ".join(writable(title).split()))
+    opening = f'<svg class="chart" role="img" aria-label="{label}" viewBox="'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda found: f'{opening}{found[1]}">', svg, count=1)

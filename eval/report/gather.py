@@ -159,7 +159,7 @@ def gather(path: Path) -> RunData:
     source = path / "recipe.yaml"
     if not source.exists():
         raise AlignError(f"{path}: no run was begun here (there is no recipe.yaml)")
-    run = RunData(path.name, path, {})
+    run = RunData(path.name or path.resolve().name, path, {})
     run.recipe = run.attempt("the recipe", lambda: _mapping(yaml.safe_load(source.read_text(encoding="utf-8"))), {})
     found = [(file.parent.relative_to(path).as_posix(), file) for file in path.glob(f"**/{MANIFEST}") if "superseded" not in file.parts]
     manifests = {name: run.attempt(f"stage {name}", lambda file=file: _manifest(file), None) for name, file in found}  # type: ignore[misc]
