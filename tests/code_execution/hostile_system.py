@@ -99,7 +99,7 @@ LEAVES = [
     Hostile("a queue of System V", f"{_IPC}def f(x):\n  q = L.msgget(0x414c, 0o1666)\n  L.msgsnd(q, ctypes.create_string_buffer(b'x' * 64), 8, 0)\n  return 0", "wrong_answer"),
     Hostile("a hundred of each", f"{_IPC}def f(x):\n  for _ in range(100): L.shmget(0, 4096, 0o1666), L.semget(0, 1, 0o1666), L.msgget(0, 0o1666)\n  return 0", "wrong_answer"),
     Hostile("a queue of POSIX", f"{_IPC}def f(x):\n  return L.mq_open(b'/align-was-here', os.O_CREAT | os.O_RDWR, 0o666, None)", "wrong_answer"),
-    Hostile("shared memory of POSIX", _in_call("from _posixshmem import shm_open\nos.write(shm_open('/align-was-here', os.O_CREAT | os.O_RDWR, 0o666), b'x')\nreturn 0"), "exception(*", "wrong_answer"),
+    Hostile("shared memory of POSIX", _in_call("from _posixshmem import shm_open\nos.write(shm_open('/align-was-here', os.O_CREAT | os.O_RDWR, 0o666), b'x')\nreturn 0"), "exception(*", "[ew]*"),
     Hostile("an object made by a child", f"{_IPC}def f(x):\n  if os.fork() == 0:\n    L.shmget(0, 4096, 0o1666)\n    os._exit(0)\n  os.wait()\n  return 0", "forbidden(fork)", "wrong_answer"),
     Hostile("an object given away", f"{_IPC}def f(x):\n  n = L.shmget(0, 4096, 0o1666)\n  d = ctypes.create_string_buffer(256)\n  L.shmctl(n, 2, d)\n  ctypes.c_uint.from_buffer(d, 4).value = 0\n  L.shmctl(n, 1, d)\n  return 0", "wrong_answer"),
     Hostile("daemons of daemons", _in_call("for _ in range(3):\n  if os.fork() == 0:\n    os.setsid()\n    for _ in range(3):\n      if os.fork() == 0: break\n    import time\n    time.sleep(1000)\nreturn 0"), "forbidden(fork)", "*"),

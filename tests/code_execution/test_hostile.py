@@ -41,8 +41,8 @@ def aimed(program, canary) -> str:
 
 
 def needs_own_user(program) -> bool:
-    """Without filters only a user id of its own, which root alone can give, keeps a program's signals from this user's processes."""
-    return "kill the siblings" in program.name or "kill everybody" in program.name or "kill the parent" in program.name
+    """Without filters only a user id of its own, which root alone can give, keeps a program's calls from this user's other processes."""
+    return program.name in ("kill the siblings", "kill everybody", "kill the parent", "priority of its user")
 
 
 @pytest.mark.levels_in_turn

@@ -20,7 +20,7 @@ from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
 from data_pipelines.code_execution.sandbox.isolation import Isolation
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sandbox")]
-COUNT = int(os.environ.get("ALIGN_MIXED_PROGRAMS", "300"))  # the whole promise: 20000
+COUNT = int(os.environ.get("ALIGN_MIXED_PROGRAMS", "150"))  # the whole promise: 20000
 SEED = int(os.environ.get("ALIGN_MIXED_SEED", "0"))
 SECONDS = 1.0  # for programs that never end
 SLACK = 10.0  # seconds that a busy machine may take beyond a program's own time

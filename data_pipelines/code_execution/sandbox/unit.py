@@ -68,6 +68,9 @@ class BrokenError(RuntimeError):
         self.verdict = kind, detail
 
 
+_parent: ThreadPoolExecutor
+
+
 def _new_parent() -> None:
     """Take a thread of our own as the parent of units: the kernel ends them with the thread that started them, and others end early."""
     global _parent
