@@ -1,8 +1,8 @@
 """A seccomp filter for a program: what may be called, what ends the program, what is said not to exist.
 
-Four answers: calls of `syscalls.allowed` run; those of `syscalls.ignored` do nothing; those of `syscalls.forbidden` are held and told to
-the supervisor, which ends the program and names the call in the verdict; all others fail with ENOSYS. The beginning and the end of a
-thread are held too, so that the supervisor counts those there are.
+Three answers: calls of `syscalls.allowed` run; those of `syscalls.forbidden` are held and told to the supervisor, which ends the
+program and names the call in the verdict; all others fail with ENOSYS. The beginning and the end of a thread are held too, so that the
+supervisor counts those there are.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import platform
 import struct
 from typing import NamedTuple
 
-from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, emptying, forbidden, ignored, objects
+from .syscalls import AUDIT_ARCHITECTURE, allowed, by_arguments, emptying, forbidden, objects
 
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15, 0x35, 0x06, 0x54
 _ALLOW, _NOTIFY, _ERROR, _KILL = 0x7FFF0000, 0x7FC00000, 0x00050000 | errno.ENOSYS, 0x80000000
 _DENIED = 0x00050000 | errno.EACCES  # what Landlock says
-_NOTHING = 0x00050000  # an error of number 0
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _NO_NEW_PRIVILEGES = 38
@@ -134,7 +133,6 @@ def let_run(listener: int, held: Held) -> None:
 def _assemble(machine: str, keeps_files: bool) -> bytes:
     """The filter's instructions."""
     answers = dict.fromkeys(allowed(machine).values(), _ALLOW)
-    answers |= dict.fromkeys(ignored(machine).values(), _NOTHING)
     answers |= dict.fromkeys(forbidden(machine).values(), _NOTIFY)
     code = _prologue(machine)
     names = by_arguments(machine) | ({} if keeps_files else emptying(machine))

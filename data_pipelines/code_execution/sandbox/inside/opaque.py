@@ -62,12 +62,6 @@ def _refuse(self: Any, *operands: Any) -> Any:
     raise OpaqueError(self.reason)
 
 
-_OF_FUNCTIONS = frozenset(
-    ("__annotations__", "__closure__", "__code__", "__defaults__", "__doc__", "__globals__", "__kwdefaults__", "__module__")
-)
-"""What tests may ask of a function, and what this side does not know."""
-
-
 class Proxy:
     """A function or class of the program under the name by which tests call it."""
 
@@ -78,15 +72,17 @@ class Proxy:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._call(self.__name__, arguments, named)
 
-    def __getattribute__(self, name: str) -> Any:
-        return _refuse(self) if name in _OF_FUNCTIONS else super().__getattribute__(name)
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         return _refuse(self)
 
     __setattr__ = __instancecheck__ = __subclasscheck__ = _refuse
+
+
+_OF_FUNCTIONS = "annotations closure code defaults doc globals kwdefaults module"
+for _name in _OF_FUNCTIONS.split():  # what this side does not know of them
+    setattr(Proxy, f"__{_name}__", property(_refuse))
 
 
 _OPERATIONS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _sitebuiltins
 import builtins
 import contextlib
+import errno
 import io
 import os
 import resource
@@ -94,6 +95,8 @@ def script_of(source: str, name: str) -> types.ModuleType:
         _bound_stacks()
     if "RLIMIT_STACK" in source:
         _let_stack_be_set()
+    if "shutil" in source:
+        _let_files_be_copied()
     return module
 
 
@@ -138,3 +141,20 @@ def _let_stack_be_set() -> None:
             sets(what, limits)
 
     resource.setrlimit = setrlimit
+
+
+def _let_files_be_copied() -> None:
+    """Let files be copied where the filter does not let their modes and times be set: a copy then has those of a new file."""
+    import shutil
+
+    def forgiving(copies: Callable[..., None]) -> Callable[..., None]:
+        def copy(*arguments: Any, **named: Any) -> None:
+            try:
+                copies(*arguments, **named)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+
+        return copy
+
+    shutil.copymode, shutil.copystat = forgiving(shutil.copymode), forgiving(shutil.copystat)

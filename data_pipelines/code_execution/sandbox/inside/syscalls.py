@@ -42,10 +42,6 @@ fanotify_mark:301:263 open_tree:428:428 move_mount:429:429 fsopen:430:430 fsconf
 mount_setattr:442:442 acct:163:89 syslog:103:116 vhangup:153:58 iopl:172:- ioperm:173:- personality:135:92 nfsservctl:180:42
 """
 
-_IGNORED = """
-chmod:90:- fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 utime:132:- utimes:235:- futimesat:261:- utimensat:280:88
-"""
-
 _BY_ARGUMENTS = """
 clone:56:220 clone3:435:435 kill:62:129 tgkill:234:131 ioctl:16:29 fcntl:72:25 prctl:157:167 prlimit64:302:261 socketpair:53:199
 seccomp:317:277 exit:60:93
@@ -71,11 +67,6 @@ def allowed(machine: str) -> dict[str, int]:
 def forbidden(machine: str) -> dict[str, int]:
     """Calls that end the program: their name becomes its verdict."""
     return _table(_FORBIDDEN, machine)
-
-
-def ignored(machine: str) -> dict[str, int]:
-    """Calls that do nothing and succeed: programs that copy files make them, and no filter of paths keeps them from files of the host."""
-    return _table(_IGNORED, machine)
 
 
 def by_arguments(machine: str) -> dict[str, int]:
