@@ -47,7 +47,11 @@ def main(*arguments: str) -> int:
     _end_with_parent()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.raiseExceptions = False  # a log that cannot be written is no reason to print where
-    logging.getLogger().handlers[0].setFormatter(_Masked("%(message)s"))
+    terminal = logging.getLogger().handlers[0]
+    terminal.setFormatter(_Masked("%(message)s"))
+    terminal.setLevel(logging.WARNING)
+    for package in ("align", "data_pipelines", "eval"):  # what they decide, such as an attention backend, is found in the log
+        logging.getLogger(package).setLevel(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
     with sharing() if len(folders) > 1 else contextlib.nullcontext():
         return _run_all(list(map(Path, folders)), Shard.parse(shard))
@@ -72,7 +76,7 @@ class _Masked(logging.Formatter):
 
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[logging.Handler]:
-    """Have warnings go to a file, too; without it where it cannot be opened."""
+    """Have warnings, and what this project's own packages tell, go to a file; without it where it cannot be opened."""
     try:
         log: logging.Handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
