@@ -148,5 +148,43 @@ def test_what_only_speaks_of_secrets_is_none(key, value, tmp_path):
     recipes.load(write(tmp_path, BASE), [f"{key}={json.dumps(value)}"])
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("hf_" + "a1" * 17, ""), ("sk-proj-" + "x_1" * 12, ""), ("AKIA" + "ABCD2345" * 2, ""), ("wandb_v1_" + "k" * 30, ""), ("github_pat_" + "q" * 40, ""),
+        ("WANDB_API_KEY=" + "0a1b2c3d" * 5, "WANDB_API_KEY="), ("aws_secret_access_key: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCY'", "aws_secret_access_key: '"),
+        ('{"hub_token": "geheim123"}', '{"hub_token": "'), ("https://me:geheim@host/v1", "https://"),
+        ("-----BEGIN RSA PRIVATE KEY-----\ngeheim\n-----END RSA PRIVATE KEY-----", ""),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_secret_is_masked_in_any_text(text, kept):
+    shown = masked(f"before {text} after")
+    assert shown.startswith(f"before {kept}***")
+    assert shown.endswith(" after")
+    assert masked(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub_token: null",
+        "hub_token=None",
+        "pad_token: <pad>",
+        "max_new_tokens: 512",
+        "revision: " + "0a1b2c3d" * 5,
+        "a secret sauce",
+        "sk-learn",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert masked(text) == text
+
+
+def test_an_override_that_is_none_is_named_without_its_secret(tmp_path):
+    with pytest.raises(AlignError) as error:
+        recipes.load(write(tmp_path, BASE), ["training.hub_token:hf_" + "Z" * 34])
+    assert "hf_Z" not in str(error.value)
+
+
 def test_a_report_masks_what_an_older_recipe_held():
     assert masked("hub_token: hf_" + "a" * 34 + "\nurl: http://u:p@h/") == "hub_token: ***\nurl: http://***@h/"
