@@ -139,7 +139,9 @@ def test_a_unit_that_fails_a_program_known_to_be_right_is_replaced(mechanism):
         (spoilt,) = box._free[0].queue
         zygote = processes_of(box)[-1]
         user = zygote.uids().real
-        subprocess.run(["prlimit", f"--pid={zygote.pid}", f"--data={1 << 20}:{1 << 20}"], user=user, extra_groups=[], check=True)
+        subprocess.run(
+            ["prlimit", f"--pid={zygote.pid}", f"--data={1 << 20}:{1 << 20}"], user=user, group=user, extra_groups=[], check=True
+        )
         hungry = "def f(x): return x * x + len(bytearray(100 << 20)) - (100 << 20)"
         assert box.run(hungry, TESTS).passed
         (unit,) = box._free[0].queue
