@@ -27,7 +27,7 @@ def become(descriptors: list[int], home: int) -> None:
         home: a descriptor that stays open, because the standard library is reached through it (see ../accounts.py).
     """
     try:
-        job = os.read(descriptors[0], os.fstat(descriptors[0]).st_size)
+        job = os.pread(descriptors[0], os.lseek(descriptors[0], 0, os.SEEK_END), 0)
         for target, source in enumerate(descriptors[1:]):
             os.dup2(source, target)
         os.closerange(CHANNEL + 1, home)
