@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
+import ctypes
 import resource
 import signal
 from collections.abc import Iterator
@@ -15,6 +15,12 @@ _ALARM_AGAIN = 0.05  # seconds: tests may catch the first alarm
 _GRACE = 0.25  # seconds after the program's own deadline, which is to strike first
 _HARD_STOP = 2.0  # seconds of computing beyond that after which this process ends itself: one call into C that no alarm interrupts
 _STEP = 32 << 20  # bytes: how exactly the memory in use is known
+_PAGE, _PRIVATE_AND_ANONYMOUS = 4096, 0x22
+_FAILED = ctypes.c_void_p(-1).value
+_libc = ctypes.CDLL(None)
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _at_least = _used = 0  # bytes of address space of this process: at the beginning, now
 
 
@@ -78,11 +84,8 @@ def _memory_in_use(most: int) -> int:
 def _fits(limit: int, most: int) -> bool:
     """Whether this process, and one page more, has no more address space than this."""
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-    try:
-        mmap.mmap(-1, mmap.PAGESIZE).close()
-    except OSError:
-        return False
-    return True
+    page = _libc.mmap(None, _PAGE, 0, _PRIVATE_AND_ANONYMOUS, -1, 0)
+    return page != _FAILED and _libc.munmap(page, _PAGE) == 0
 
 
 def _alarm(number: int, frame: FrameType | None) -> None:

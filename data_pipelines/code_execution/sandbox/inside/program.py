@@ -32,7 +32,7 @@ def become(descriptors: list[int], home: int, started: int) -> None:
     """
     said = WORD.pack(os.getpid())
     try:
-        job = os.read(descriptors[0], os.fstat(descriptors[0]).st_size)
+        job = os.pread(descriptors[0], os.lseek(descriptors[0], 0, os.SEEK_END), 0)
         for target, source in enumerate(descriptors[1:]):
             os.dup2(source, target)
         order = orders.head(job)
