@@ -127,8 +127,8 @@ def test_code_on_problems_of_mbpp(folder, shared_data):
         {
             "model": {"name_or_path": str(MODEL), "dtype": "float32"},
             "rollouts": {
-                "prompts": str(shared_data / "mbpp" / "sanitized-mbpp.json"), "limit": 24, "samples": 6, "temperature": 0.8, "chat": True,
-                "max_new_tokens": 256, **ENGINE,
+                "prompts": str(shared_data / "mbpp" / "sanitized-mbpp.json"), "limit": 16, "samples": 6, "temperature": 0.8, "chat": True,
+                "max_new_tokens": 160, **ENGINE,
             },
             "code": {"decontaminate": [], "drop_truncated": False},
         },
