@@ -40,7 +40,7 @@ class BetweenLogs:
         """Those of a `PreferenceTrainer` that trains; all ranks take part."""
 
         def total(value: torch.Tensor) -> torch.Tensor:
-            return trainer.accelerator.reduce(value.to(trainer.accelerator.device), "sum")  # type: ignore[no-any-return]
+            return trainer.accelerator.reduce(value.to(trainer.accelerator.device), "sum")
 
         loss = total(trainer._tr_loss.detach().clone()).item() / trainer.accelerator.num_processes
         tokens = int(total(torch.tensor(trainer._total_train_tokens)).item())
@@ -88,7 +88,7 @@ class LogsGoOn(TrainerCallback):
 
 
 def _is_whole(content: Any) -> bool:
-    numbers = {"loss": (int, float), "total_loss": (int, float), "logged_at": int, "tokens": int, "metrics": dict}
+    numbers: dict[str, Any] = {"loss": (int, float), "total_loss": (int, float), "logged_at": int, "tokens": int, "metrics": dict}
     return (
         isinstance(content, dict)
         and content.keys() == numbers.keys()
