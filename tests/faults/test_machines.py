@@ -145,7 +145,9 @@ def test_few_descriptors(tmp_path, undisturbed):
 def test_a_clock_set_back_between_two_commands(tmp_path, undisturbed):
     layer = build(tmp_path)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "three").write_text("in the way of the last stage")
+    for name in ("three", "superseded"):  # in the way of the last stage, and of moving that aside
+        (tmp_path / "run" / name).write_text("")
     one_sentence(toy_run(tmp_path / "run"))
-    (tmp_path / "run" / "three").unlink()
+    for name in ("three", "superseded"):
+        (tmp_path / "run" / name).unlink()
     ends_alike(tmp_path / "run", undisturbed, LD_PRELOAD=str(layer), FAULTS_CLOCK=str(-400 * 86400))
