@@ -144,9 +144,10 @@ def test_few_descriptors(tmp_path, undisturbed):
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the layer that sets the clock back needs a C compiler")
 def test_a_clock_set_back_between_two_commands(tmp_path, undisturbed):
     layer = build(tmp_path)
-    (tmp_path / "run" / "three").mkdir(parents=True)
-    (tmp_path / "run" / "three" / "half.tmp").mkdir()  # the last stage cannot end
-    one_or_more = toy_run(tmp_path / "run")
-    assert one_or_more.returncode
-    (tmp_path / "run" / "three" / "half.tmp").rmdir()
+    (tmp_path / "run").mkdir()
+    for name in ("three", "superseded"):  # in the way of the last stage, and of moving that aside
+        (tmp_path / "run" / name).write_text("")
+    one_sentence(toy_run(tmp_path / "run"))
+    for name in ("three", "superseded"):
+        (tmp_path / "run" / name).unlink()
     ends_alike(tmp_path / "run", undisturbed, LD_PRELOAD=str(layer), FAULTS_CLOCK=str(-400 * 86400))
