@@ -126,18 +126,21 @@ class Unit:
         options: dict[str, Any] = account.options() if account else {}
         if account:
             os.chown(scratch, account.user, account.user)
-        process = _parent.submit(
-            subprocess.Popen,
-            isolation.command(role, sockets, scratch, account, self._core),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=environment(hash_seed, account),
-            cwd="/",
-            pass_fds=[*sockets.values(), *(account.descriptors if account else [])],
-            start_new_session=True,
-            **options,
-        ).result()
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                isolation.command(role, sockets, scratch, account, self._core),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment(hash_seed, account),
+                cwd="/",
+                pass_fds=[*sockets.values(), *(account.descriptors if account else [])],
+                start_new_session=True,
+                **options,
+            )
+
+        process = _parent.submit(start).result()
         self._processes.append(process)
         if account:
             self._users.append(account.user)

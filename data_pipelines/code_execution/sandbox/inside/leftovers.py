@@ -68,13 +68,14 @@ def _open_up(folder: str) -> None:
 class Belongings:
     """What a user id that programs alone have owns outside of their folder.
 
-    Folders are looked through only where something has changed in them since the last time.
+    Folders are looked through only where something has changed in them since the last time, and only for what is new there.
     """
 
     def __init__(self, user: int) -> None:
         """Args: the user id."""
         self._user = user
         self._seen: dict[str, int] = {}
+        self._of_others: dict[str, set[tuple[str, int]]] = {}
 
     def remove(self) -> None:
         """Remove it: files in the folders that everyone may write to, shared memory, semaphores, and queues of messages."""
@@ -86,8 +87,12 @@ class Belongings:
         remove_objects(self._user)
 
     def _remove_from(self, folder: str) -> None:
+        known, self._of_others[folder] = self._of_others.get(folder, set()), set()
         with os.scandir(folder) as entries:
             for entry in entries:
+                if (name := (entry.name, entry.inode())) in known:
+                    self._of_others[folder].add(name)
+                    continue
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_uid == self._user:
                         if entry.is_dir(follow_symlinks=False):
@@ -95,6 +100,8 @@ class Belongings:
                             os.rmdir(entry.path)
                         else:
                             os.unlink(entry.path)
+                    else:
+                        self._of_others[folder].add(name)
 
 
 def remove_objects(creator: int) -> None:
