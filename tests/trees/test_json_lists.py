@@ -18,7 +18,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that does other things, too
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # on a machine that does other things, too
 @given(st.lists(VALUES, max_size=6), st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
 def test_items_are_those_of_the_list_however_it_is_cut(values, chunk, indent, escaped):
     text = json.dumps(values, indent=indent, ensure_ascii=escaped)
@@ -39,7 +39,7 @@ def test_other_texts_are_no_list(text):
     assert not is_list(io.StringIO(text))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 40), st.text('[]{},: \n\t"x7', min_size=1, max_size=3), st.data())
 def test_a_text_is_a_list_where_the_json_module_says_so(values, chunk, inserted, data):
     text = json.dumps(values)
