@@ -236,6 +236,7 @@ def test_calls_with_expected_values(best):
     ]
 
 
+@pytest.mark.slow
 def test_a_pass_is_confirmed_with_another_hash_seed():
     flaky = "def f(): return ''.join({'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'})"
     with Sandbox(workers=1) as box:
@@ -253,6 +254,7 @@ def test_packages_that_programs_may_import():
         Sandbox(workers=1, packages=["no_such_package"])
 
 
+@pytest.mark.slow
 def test_async_programs_run_side_by_side():
     async def both():
         with Sandbox(workers=2) as box:
@@ -358,6 +360,7 @@ def test_a_machine_without_namespaces_says_what_to_install(monkeypatch):
         assert box.isolation.level == "filters"
 
 
+@pytest.mark.slow
 def test_limits_only_warns_once_and_only_where_it_was_not_asked_for(monkeypatch, caplog):
     from data_pipelines.code_execution.sandbox import pool
 

@@ -72,6 +72,7 @@ def expected(pair):
     return 1 / (1 + math.exp((len(pair.baseline) - len(pair.output)) / 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", [True, False])
 def test_preferences_are_read_from_log_probs_in_either_order(both, tmp_path):
     with Endpoint() as server:
@@ -103,6 +104,7 @@ def test_limits_and_failures_are_waited_out(tmp_path):
     assert [one.preference for one in read_annotations(path)] == pytest.approx([expected(pair) for pair in PAIRS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failed", "message"),
     [

@@ -30,6 +30,7 @@ def test_an_output_of_the_same_size_with_other_content_is_made_again_where_it_is
     assert result(copied) == 285
 
 
+@pytest.mark.slow
 def test_a_journal_with_a_flipped_byte_is_mended_and_filled_up(copied):  # noqa: F811
     (path,) = (copied / "one" / "units").glob("part-*.jsonl")
     whole = read_journal(copied / "one" / "units")
@@ -51,6 +52,7 @@ def test_what_was_read_is_not_read_again_until_it_is_touched(copied, monkeypatch
     assert read == ["total.json"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE])
 def test_every_byte_of_a_file_counts_in_its_digest(tmp_path, size):
     path = tmp_path / "weights"

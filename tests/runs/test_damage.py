@@ -102,6 +102,7 @@ def test_a_damaged_cache_of_digests_is_written_anew(tmp_path, how):
     assert said == ["three: done already"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.write_bytes(b""), Path.unlink])
 def test_an_output_that_is_not_what_was_written_is_made_again_where_it_is_read(copied, change):
     change(copied / "two" / "deep" / "total.json")
@@ -114,6 +115,7 @@ def test_an_output_that_is_not_what_was_written_is_made_again_where_it_is_read(c
     assert result(copied) == 285
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_cut_after_its_stage_was_done_is_filled_up_again(copied):
     (path,) = (copied / "one" / "units").glob("part-*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)

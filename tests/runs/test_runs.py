@@ -69,6 +69,7 @@ def test_a_change_re_runs_exactly_what_depends_on_it(tmp_path):
     assert result(tmp_path) == 570
 
 
+@pytest.mark.slow
 def test_a_change_back_takes_the_old_results_back(tmp_path):
     run(tmp_path, plan())
     run(tmp_path, plan(times=2))
@@ -86,6 +87,7 @@ def test_a_stage_whose_output_did_not_change_stops_the_ripple(tmp_path):
     assert [line.split(":")[0] for line in said if "already" not in line] == ["one"]
 
 
+@pytest.mark.slow
 def test_a_deleted_output_is_made_again_only_where_it_is_needed(tmp_path):
     run(tmp_path, plan())
     (tmp_path / "two" / "deep" / "total.json").unlink()
@@ -156,6 +158,7 @@ def test_a_stage_that_cannot_be_shared_out_refuses_a_shard(tmp_path):
         run(tmp_path, plan(), shard=Shard(0, 2))
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     thread = threading.Thread(target=run, args=(tmp_path, plan(pause=0.4)))
     thread.start()
@@ -184,6 +187,7 @@ def test_a_failing_stage_is_one_sentence(tmp_path, function, message, capfd):
         assert "RuntimeError: a bug" in (tmp_path / "stage" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_stopping_ends_the_stage_within_seconds(tmp_path):
     stop = threading.Event()
     threading.Timer(1.5, stop.set).start()
@@ -194,6 +198,7 @@ def test_stopping_ends_the_stage_within_seconds(tmp_path):
     assert not Path(f"/proc/{(tmp_path / 'stage' / 'begun.txt').read_text()}").exists()
 
 
+@pytest.mark.slow
 def test_the_stop_file_ends_a_stage_at_once_unless_it_looks_for_it_itself(tmp_path, monkeypatch):
     """A stage that saves when asked is waited for; no stage after it is begun."""
     file = tmp_path / "stop"
@@ -286,6 +291,7 @@ def test_a_stage_and_its_children_end_with_their_driver(tmp_path, function):
         pass
 
 
+@pytest.mark.slow
 def test_stages_that_work_on_records_alone_start_without_what_models_need():
     """torch and transformers take eight seconds of a start, which a stage that reads and writes JSON has no use for."""
     modules = ("implicit_rewards.filtering", "implicit_rewards.pairing", "thought_trees.stages", "rollouts.stages", "code_execution.stages")
