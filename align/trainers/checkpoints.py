@@ -188,7 +188,7 @@ def _is_whole(path: Path) -> bool:
             return zipfile.is_zipfile(path) or path.name == "training_args.bin"
         elif path.suffix == ".safetensors":
             return _safetensors_size(path) == path.stat().st_size
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError, struct.error):  # no JSON, or another content
         return False
     return True
 

@@ -139,7 +139,7 @@ def _forget_after(path: Path, step: int) -> set[str]:
     found: set[str] = set()
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
                 measured = json.loads(line)
                 if measured["step"] <= step:
                     kept.append(line)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mutations import CHANGES, EDITS, VALUES, as_json, changed, edited
 
@@ -287,6 +287,7 @@ STATES = {
 
 @cases(250)
 @given(st.sampled_from(sorted(STATES)), EDITS | CHANGES)
+@example("distribution.json", [("insert", 0, 0, b"[" * 5000)])
 def test_checkpoints_that_are_damaged_are_passed_over(folder, file, damage):
     path = folder / "checkpoints" / "checkpoint-1"
     path.mkdir(parents=True, exist_ok=True)
