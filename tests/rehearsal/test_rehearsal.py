@@ -15,7 +15,7 @@ from align import recipes
 
 FOR_EACH_METHOD = (  # and each form of data; the others differ from these in models and numbers
     "code/qwen2.5-coder-7b-mbpp", "cpo/mistral-7b-fever", "cpo/qwen2.5-7b-gsm8k", "dpo/llama3-8b-lora",
-    "dpo/qwen2.5-7b-32k", "dpo/zephyr-7b-3d", "selm/zephyr-7b",
+    "dpo/qwen2.5-7b-32k", "selm/zephyr-7b",
 )  # fmt: skip
 HERE = ["rollouts.engine=transformers", "rollouts.options={}"]
 
