@@ -21,6 +21,7 @@ from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
 from align.runs import External, Input, Output, RunFolder, Shard, Stage, execute
+from align.runs.forks import ForkServer
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
 from align.runs.stage import read_specification
@@ -146,15 +147,14 @@ def run_all(
         up_to(run.stages, until)
     variables = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
     variables |= environment or {}
-    with stopping_on_signals() as stop:
+    with stopping_on_signals() as stop, ForkServer() as forks:
 
         def one(run: Run) -> None:
             prefix = f"{run.label:<24} " if len(runs) > 1 else ""
             run.folder.path.mkdir(parents=True, exist_ok=True)
             _write_recipe(run)
-            execute(
-                up_to(run.stages, until), run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=variables
-            )
+            stages = up_to(run.stages, until)
+            execute(stages, run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=variables, forks=forks)
 
         if jobs == 1 or len(runs) == 1:
             for run in runs:

@@ -30,12 +30,12 @@ def start(recipe: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def stage_processes(folder: Path) -> list[int]:
-    """Processes that work at a stage of the run."""
+    """Processes that work at a stage of the run: they have its log open."""
     found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            words = (entry / "cmdline").read_text()
-            if f"{folder}/" in words and "align.runs.worker" in words:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            files = [file.readlink() for file in (entry / "fd").iterdir()]
+            if any(file.is_relative_to(folder) and file.name.startswith("log") and file.suffix == ".txt" for file in files):
                 found.append(int(entry.name))
     return found
 

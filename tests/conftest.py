@@ -158,6 +158,7 @@ def random_model(family: str = "llama", seed: int = 0, scale: float = 0.15) -> T
 
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "scripts"))  # some of which tests use
 SHARED = ROOT.parent / "shared"
 
 

@@ -11,18 +11,20 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from align.errors import AlignError, InterruptedRunError
 from align.files import files_in
 from align.runs import launch, watchdog
 from align.runs.folder import RunFolder, WrittenOutputs
+from align.runs.forks import ForkServer, Process, can_fork
 from align.runs.journal import Shard, mend
 from align.runs.plan import State, assess
 from align.runs.stage import FINISHED, External, Stage, Task, log_of, write_specification
 from align.runs.stop_file import asked_to_stop
 
+WORKER = "align.runs.worker"
 GRACE = 6.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
 
 
@@ -33,7 +35,8 @@ def execute(
     shard: Shard | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None] = print,
-    environment: dict[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    forks: ForkServer | None = None,
 ) -> bool:
     """Bring every stage up to date, in order.
 
@@ -45,6 +48,7 @@ def execute(
         stop: set by a signal handler to interrupt the run.
         say: told one line for every stage.
         environment: variables for the stage processes.
+        forks: what begins stages, where several runs share it; left out, one of this run's own.
 
     Returns:
         Whether all stages are done (a shard alone may leave the others' parts open).
@@ -54,7 +58,8 @@ def execute(
         AlignError: a stage failed; it has said why on stderr.
     """
     stop = stop or threading.Event()
-    with folder.locked(shared=shard is not None) as lock:
+    own_forks = ForkServer() if forks is None else contextlib.nullcontext(forks)
+    with own_forks as forks, folder.locked(shared=shard is not None) as lock:
         with folder.preparing():
             for stage in stages:
                 for sentence in folder.put_damaged_aside(stage.name):
@@ -80,7 +85,8 @@ def execute(
                     _prepare(folder, one)
             count = int(state.stage.resources.get("processes", 1))
             started = time.monotonic()
-            for finished in _run(folder, states, [shard] if shard else [Shard(i, count) for i in range(count)], lock, stop, environment):
+            shards = [shard] if shard else [Shard(i, count) for i in range(count)]
+            for finished in _run(folder, states, shards, lock, stop, environment, forks):
                 if shard is not None:
                     say(f"{finished.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
                     return False
@@ -142,14 +148,18 @@ def _remove(output: Path) -> None:
 
 
 def _run(
-    folder: RunFolder, states: Sequence[State], shards: list[Shard], lock: int, stop: threading.Event, environment: dict[str, str] | None
-) -> Iterator[State]:
+    folder: RunFolder, states: Sequence[State], shards: list[Shard], lock: int, stop: threading.Event,
+    environment: Mapping[str, str] | None, forks: ForkServer,
+) -> Iterator[State]:  # fmt: skip
     """Start the processes of a stage, or of several that share one, and wait for them; yields the stages as they are finished."""
     waiting = deque(states)
     folders = [folder.stage(state.stage.name) for state in states]
-    started = [_start(folders, states[0].stage, shard, lock, environment) for shard in shards]
-    dogs = [_watchdog(process.pid, lock) for process in started]
+    started: list[Process] = []
+    dogs: list[subprocess.Popen[bytes]] = []
     try:
+        for shard in shards:
+            started.append(_start(folders, [state.stage for state in states], shard, lock, environment, forks, stop))
+            dogs.append(_watchdog(started[-1].pid, lock))
         while any(process.poll() is None for process in started):
             while len(waiting) > 1 and (folder.stage(waiting[0].stage.name) / FINISHED).exists():
                 yield waiting.popleft()
@@ -168,7 +178,7 @@ def _run(
     if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
         raise _interrupted(name)
     for process, shard in zip(started, shards, strict=True):
-        if process.returncode not in (0, 2):
+        if process.returncode not in (None, 0, 2):
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
             part = f" (shard {shard})" if len(shards) > 1 else ""
             raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
@@ -181,16 +191,25 @@ def _interrupted(stage: str) -> InterruptedRunError:
     return InterruptedRunError(f"interrupted in {stage}: run the same command to go on")
 
 
-def _start(folders: Sequence[Path], stage: Stage, shard: Shard, lock: int, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
-    worker, arguments = "align.runs.worker", [*map(str, folders), str(shard)]
-    command = [sys.executable, "-m", worker, *arguments]
-    if config := stage.resources.get("accelerate"):
-        command = launch.over_nodes(str(config), worker, arguments, os.environ)
+def _start(
+    folders: Sequence[Path], stages: Sequence[Stage], shard: Shard, lock: int, environment: Mapping[str, str] | None, forks: ForkServer,
+    stop: threading.Event,
+) -> Process:  # fmt: skip
+    """Begin the process of a shard of a stage, or of several that share it: as a fork where that can be, else as an interpreter."""
+    resources, arguments = stages[0].resources, [*map(str, folders), str(shard)]
     variables = {**os.environ, "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files and names are UTF-8
     if shard.count > 1:
-        variables |= _own_devices(shard, int(stage.resources.get("gpus_per_process", 1)))
+        variables |= _own_devices(shard, int(resources.get("gpus_per_process", 1)))
         if shard.index:
             variables["TQDM_DISABLE"] = "1"  # one bar is enough
+    if config := resources.get("accelerate"):
+        command = launch.over_nodes(str(config), WORKER, arguments, os.environ)
+    else:
+        if can_fork(os.environ) and (process := forks.start(stages, arguments, variables, lock, stop)) is not None:
+            return process
+        if stop.is_set():
+            raise _interrupted(stages[0].name)
+        command = [sys.executable, "-m", WORKER, *arguments]
     return subprocess.Popen(command, env=variables, start_new_session=True, pass_fds=[lock])
 
 
@@ -209,7 +228,7 @@ def _own_devices(shard: Shard, each: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Sequence[Process]) -> None:
     """SIGTERM to whatever still runs, with its children; SIGKILL after the grace."""
     for process in processes:
         _signal(process, signal.SIGTERM)
@@ -224,7 +243,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+def _signal(process: Process, number: int) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

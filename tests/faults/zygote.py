@@ -93,10 +93,10 @@ def arm(order, process) -> None:
 def start_by_fork(order):
     """The driver's `_start` with a fork in the place of a new interpreter."""
 
-    def start(folders, stage, shard, lock, environment):
+    def start(folders, stages, shard, lock, environment, forks, stop):
         def run():
             os.environ.update(environment or {})
-            arm(order, stage.name)
+            arm(order, stages[0].name)
             return worker.main(*map(str, folders), str(shard))
 
         return Forked(run)

@@ -1,19 +1,18 @@
 """Whole runs of DICE and SELM on a tiny random model: what each round computes, what a kill costs, what a mistake says."""
 
-import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pytest
 import torch
 from conftest import align, kill_at_random, open_page
+from kill_run import stage_processes
 from tiny import OTHERS, WORDS, load, logps_of, write_models, write_recipe
 
 from align import recipes
@@ -185,16 +184,6 @@ def test_killed_at_random_points_it_ends_with_the_same_pairs_and_weights(models,
     assert "all 8 files the same to the byte" in kill_at_random(write_recipe(tmp_path, models), tmp_path / "runs", 2)
 
 
-def workers(folder):
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            words = (entry / "cmdline").read_text()
-            if str(folder) in words and "align.runs.worker" in words:
-                found.append(int(entry.name))
-    return found
-
-
 def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finished, models, tmp_path):
     recipe = write_recipe(tmp_path, models)
     for stage in ("round-1/sample", "round-1/train"):
@@ -211,7 +200,7 @@ def test_sigterm_ends_it_within_ten_seconds_and_the_same_command_goes_on(finishe
         assert time.monotonic() - began < 10
         assert process.returncode == 143
         assert "run the same command to go on" in errors
-        assert not workers(tmp_path)
+        assert not stage_processes(tmp_path)
     assert align("run", recipe).returncode == 0
     assert bytes_of(tmp_path / "run") == bytes_of(finished[0])
 

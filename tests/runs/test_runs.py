@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kill_run import stage_processes
+from toy_stages import plan
 
 from align.errors import AlignError, InterruptedRunError
-from align.runs import Output, RunFolder, Shard, Stage, assess, execute
+from align.runs import RunFolder, Shard, Stage, assess, execute
 from align.runs.stop_file import STOP_FILE
 
 HERE = Path(__file__).parent
@@ -25,14 +27,6 @@ HALF_A_SECOND = 0.5
 @pytest.fixture(autouse=True)
 def _toys_are_importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-
-
-def plan(count=10, times=1, pause=0.0, processes=1):
-    return [
-        Stage("one", "toy_stages:numbers", {"count": count, "pause": pause}, resources={"processes": processes}),
-        Stage("two/deep", "toy_stages:total", {"times": times}, {"units": Output("one", "units")}),
-        Stage("three", "toy_stages:whole", {"pause": pause}, {"total": Output("two/deep", "total.json")}),
-    ]
 
 
 def run(folder, stages, **options):
@@ -224,7 +218,7 @@ def test_the_stop_file_ends_a_stage_at_once_unless_it_looks_for_it_itself(tmp_pa
 DRIVER = """
 import sys
 sys.path.insert(0, {here!r})
-from test_runs import plan
+from toy_stages import plan
 from align.runs import RunFolder, execute
 execute(plan(count=40, pause=0.02), RunFolder({folder!r}))
 """
@@ -234,18 +228,6 @@ def driver(folder):
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER.format(here=str(HERE), folder=str(folder))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def stage_processes(folder):
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(folder) in (entry / "cmdline").read_text() and "align.runs.worker" in (entry / "cmdline").read_text():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.slow

@@ -8,7 +8,16 @@ import time
 from dataclasses import dataclass
 
 from align.errors import AlignError
-from align.runs import Journal, Task, own_batches, read_journal, write_json
+from align.runs import Journal, Output, Stage, Task, own_batches, read_journal, write_json
+
+
+def plan(count=10, times=1, pause=0.0, processes=1):
+    """All three of the stages that make something of each other's."""
+    return [
+        Stage("one", "toy_stages:numbers", {"count": count, "pause": pause}, resources={"processes": processes}),
+        Stage("two/deep", "toy_stages:total", {"times": times}, {"units": Output("one", "units")}),
+        Stage("three", "toy_stages:whole", {"pause": pause}, {"total": Output("two/deep", "total.json")}),
+    ]
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""`python -m align.runs.fork_server DESCRIPTOR`: imports what a driver names, and forks stages, as `forks` asks over a socket."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from align.imports import without_collection
+from align.runs import worker
+from align.runs.forks import LARGEST
+
+HARMLESS_THREADS = {"jemalloc_bg_thd"}  # pyarrow's allocator, which begins its thread anew in a fork
+
+
+def serve(orders: socket.socket) -> list[str] | None:
+    """Do what the driver asks.
+
+    Returns:
+        None once the driver is gone; in a fork, the arguments of its stage.
+    """
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it ends with the driver, which wants to know how stages end
+        signal.signal(number, signal.SIG_IGN)
+    reports: dict[int, int] = {}
+    while True:
+        ready: list[Any] = select.select([orders, woken], [], [])[0]
+        if woken in ready:
+            os.read(woken, 1 << 12)
+            _report_the_dead(reports)
+        if orders not in ready:
+            continue
+        message, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
+        if not message:
+            _end(reports)
+            return None
+        order = json.loads(message)
+        if "modules" in order:
+            _import(order["modules"])
+            orders.send(json.dumps(not _other_threads()).encode())
+            continue
+        lock, report = descriptors
+        gc.freeze()  # a collection in a fork would write to every page of what is imported, and so copy it
+        pid = os.fork()
+        if pid == 0:
+            _become_a_stage(order, [orders.detach(), woken, wake, report, *reports.values()])
+            os.set_inheritable(lock, True)
+            return [*order["arguments"]]
+        reports[pid] = report
+        os.close(lock)
+        orders.send(json.dumps(pid).encode())
+
+
+def _import(modules: Sequence[str]) -> None:
+    with without_collection():
+        for module in modules:
+            with contextlib.suppress(Exception):  # the stage meets the same error, and tells it
+                importlib.import_module(module)
+
+
+def _become_a_stage(order: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    """Leave the server's session, signals, descriptors and environment behind."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for name in order["removed"]:
+        os.environ.pop(name, None)
+    os.environ.update(order["changed"])
+
+
+def _end(pids: Collection[int]) -> None:
+    """SIGTERM to stages whose driver was killed, and wait for them; the watchdog ends those that do not listen."""
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def _report_the_dead(reports: dict[int, int]) -> None:
+    for pid in list(reports):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(reports[pid], b"%d" % os.waitstatus_to_exitcode(status))
+            os.close(reports.pop(pid))
+
+
+def _other_threads() -> list[str]:
+    """Threads beside the main one: a fork would leave them behind, perhaps with a lock that they hold."""
+    threads = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    return [name for task in threads if (name := (task / "comm").read_text().strip()) not in HARMLESS_THREADS]
+
+
+def _leave(status: int) -> NoReturn:
+    """End as an interpreter does, except that modules are not taken apart: that would copy all of the server's memory first."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def main(descriptor: str) -> None:
+    """The server, and each of its forks."""
+    status = 0
+    try:
+        arguments = serve(socket.socket(fileno=int(descriptor)))
+        if arguments is not None:
+            status = worker.main(*arguments)
+    except SystemExit as exit:
+        status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    _leave(status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
