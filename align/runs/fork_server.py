@@ -39,7 +39,7 @@ def serve(orders: socket.socket) -> list[str] | None:
         signal.signal(number, signal.SIG_IGN)
     reports: dict[int, int] = {}
     while True:
-        ready: list[Any] = select.select([orders, woken], [], [])[0]
+        ready: list[int | socket.socket] = select.select([orders, woken], [], [])[0]
         if woken in ready:
             os.read(woken, 1 << 12)
             _report_the_dead(reports)
