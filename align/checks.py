@@ -41,10 +41,12 @@ def check(run: Run) -> None:
     _check_columns(recipe)
     if recipe.model.reference:
         _check_tokenizers(Path(recipe.model.name_or_path), Path(recipe.model.reference))
-    if recipe.rounds is not None:
+    if recipe.ranks_by_rewards:
         _check_rounds(run)
     if recipe.thoughts is not None:
         _check_thoughts(run)
+    if recipe.task_of_questions is not None:
+        _check_questions(recipe, recipe.task_of_questions)
     if recipe.code is not None:
         _check_code(run)
     _check_engine(run)
@@ -98,7 +100,7 @@ def _check_data(key: str, name: str) -> None:
 
 def _check_columns(recipe: Recipe) -> None:
     """See that preference files are in a form that is read, under the names that the recipe maps."""
-    replays = recipe.rounds is None or recipe.rounds.replay > 0
+    replays = recipe.rounds is None or not recipe.ranks_by_rewards or recipe.rounds.replay > 0
     for source, split in ((recipe.data.train if replays else None, recipe.data.train_split), (recipe.data.eval, recipe.data.eval_split)):
         if source is not None and file_type(source) in FILES:
             check_source(source, split, recipe.data.columns)
@@ -120,7 +122,7 @@ def _check_rounds(run: Run) -> None:
 
 def _check_thoughts(run: Run) -> None:
     from data_pipelines.thought_trees.judges import find_judge
-    from data_pipelines.thought_trees.tasks import load_task, read_questions
+    from data_pipelines.thought_trees.tasks import load_task
 
     recipe, thoughts = run.recipe, run.recipe.thoughts
     assert thoughts is not None
@@ -137,15 +139,23 @@ def _check_thoughts(run: Run) -> None:
     if thoughts.keep < 1 or (thoughts.keep_at_most is not None and thoughts.keep > thoughts.keep_at_most):
         most = "or more" if thoughts.keep_at_most is None else f"to keep_at_most ({thoughts.keep_at_most})"
         raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 {most}")
-    if recipe.evaluation is not None and recipe.evaluation.task != "chain_of_thought":
-        raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with thoughts is evaluated by chain_of_thought")
+
+
+def _check_questions(recipe: Recipe, task: str) -> None:
+    """The questions of a task, those that are asked and those that are tested on: a wrong column shows in the first record."""
+    from data_pipelines.thought_trees.tasks import load_task, read_questions
+
+    evaluation = recipe.evaluation
+    assert recipe.rollouts is not None
+    if evaluation is not None and evaluation.task != "chain_of_thought":
+        section = "thoughts" if recipe.thoughts is not None else "rounds.questions"
+        raise AlignError(f"evaluation.task is '{evaluation.task}': a recipe with {section} is evaluated by chain_of_thought")
     asked = [(task, recipe.rollouts.prompts, recipe.rollouts.prompts_split)]
-    if recipe.evaluation is not None and recipe.evaluation.questions:
-        tested = recipe.evaluation
-        asked.append((load_task(tested.questions_task or thoughts.task), str(tested.questions), tested.questions_split))
+    if evaluation is not None and evaluation.questions:
+        asked.append((evaluation.questions_task or task, evaluation.questions, evaluation.questions_split))
     for asks, source, split in asked:
         if not source.startswith("micro:"):
-            read_questions(asks, source, split, limit=1)  # a wrong column shows in the first record
+            read_questions(load_task(asks), source, split, limit=1)
 
 
 def _check_code(run: Run) -> None:
@@ -227,7 +237,7 @@ def _check_disk(run: Run) -> None:
     weights = _bytes_of_weights(run.recipe.model.name_or_path)
     if weights is None:
         return
-    rounds = run.recipe.rounds.count if run.recipe.rounds else 1
+    rounds = run.recipe.count_of_rounds
     needed = weights * rounds + weights * (1 if run.recipe.model.lora else 7) * bool(run.recipe.training.get("save_strategy") != "no")
     place = next(path for path in [run.folder.path, *run.folder.path.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free

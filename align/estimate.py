@@ -107,9 +107,9 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
     if workload.gpu not in GPUS:
         raise AlignError(f"--gpu {workload.gpu}: {nearest(workload.gpu, GPUS)}")
     shape = _shape(recipe, config)
-    rounds = recipe.rounds.count if recipe.rounds else 1
+    rounds = recipe.count_of_rounds
     stages: dict[str, tuple[float, float]] = {}
-    if recipe.rounds is not None and recipe.rollouts is not None:
+    if recipe.rounds is not None and recipe.ranks_by_rewards and recipe.rollouts is not None:
         prompts = recipe.rollouts.limit or workload.prompts
         responses = recipe.rollouts.samples * workload.response_tokens
         stages["sample"] = (prompts * responses, prompts * responses / _decoding_speed(recipe, shape, workload) / 3600)
@@ -197,7 +197,7 @@ def _trained_trees(recipe: Recipe, workload: Workload) -> float:
     if training.get("max_steps", -1) > 0:
         return float(training["max_steps"] * rows)
     prompts = (recipe.rollouts.limit if recipe.rollouts else recipe.data.limit) or workload.prompts
-    share = recipe.rounds.replay if recipe.rounds else 0.0
+    share = recipe.rounds.replay if recipe.rounds is not None and recipe.ranks_by_rewards else 0.0
     return float(prompts / (1 - share) * training.get("num_train_epochs", 3))
 
 

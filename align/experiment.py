@@ -35,7 +35,7 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
-    if recipe.rounds is not None or recipe.thoughts is not None or recipe.code is not None:
+    if recipe.makes_preferences:
         raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     outcomes = []
     for seed in recipe.seeds:

@@ -44,6 +44,7 @@ def load_model(
         if (Path(source) / "adapter_config.json").exists():
             from peft import PeftModel
 
+            options["revision"] = None  # `revision` would be the adapter's; which one of its base it was trained on, it does not say
             merged = PeftModel.from_pretrained(kind.from_pretrained(base_of(source), **options), source).merge_and_unload()
             return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,14 +20,17 @@ from align.errors import AlignError, InterruptedRunError
 from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
-from align.runs import External, Input, Output, RunFolder, Shard, Stage, execute
+from align.runs import Input, RunFolder, Shard, Stage, execute
 from align.runs.forks import ForkServer
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
 from align.runs.stage import read_specification
-from data_pipelines.code_execution.plan import stages_of_code
-from data_pipelines.implicit_rewards.plan import stages_of_rounds
-from data_pipelines.thought_trees.plan import stages_of_thoughts
+from data_pipelines import rounds
+from data_pipelines.code_execution.plan import CodeMethod
+from data_pipelines.implicit_rewards.plan import RewardMethod
+from data_pipelines.rounds import PreferenceData
+from data_pipelines.thought_trees.plan import ThoughtMethod
+from eval.plan import evaluation_stage
 
 TRAINING = "align.experiment:train_stage"
 WITHOUT_EFFECT = {
@@ -39,17 +42,13 @@ WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a recipe without variants, its folder, its stages."""
+    """One run: a recipe without variants, its folder, its stages; what several seeds have in common is the variant."""
 
     label: str
     recipe: Recipe
     folder: RunFolder
     stages: list[Stage]
-
-    @property
-    def variant(self) -> str:
-        """Its label without the seed: what several seeds have in common."""
-        return self.label.rsplit("seed", 1)[0].strip() or "run"
+    variant: str = "run"
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,44 @@ def runs_of(recipe: Recipe) -> list[Run]:
         for name in recipe.variants or [None]:
             one = recipes.variant(recipe, name, seed)
             label = " ".join([*([name] if name else []), *([f"seed {seed}"] if len(recipe.seeds) > 1 else [])]) or "run"
-            found.append(Run(label, one, RunFolder(one.training["output_dir"]), stages_of(one)))
+            found.append(Run(label, one, RunFolder(one.training["output_dir"]), stages_of(one), name or "run"))
     return found
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages of a recipe without variants."""
+    """The stages of a recipe without variants.
+
+    Raises:
+        AlignError: sections that the method needs are missing, or contradict each other.
+    """
+    if recipe.thoughts is not None:
+        method: ThoughtMethod | CodeMethod | RewardMethod | PreferenceData = ThoughtMethod(recipe)
+    elif recipe.code is not None:
+        method = CodeMethod(recipe)
+    elif recipe.rounds is not None:
+        method = RewardMethod(recipe)
+    else:
+        method = PreferenceData(recipe)
+
+    def measure(prefix: str, model: Input) -> list[Stage]:
+        evaluation = recipe.evaluation
+        if evaluation is None:
+            return []
+        tested = None if isinstance(method, PreferenceData) else method.tested
+        stages = [evaluation_stage(recipe, evaluation, f"{prefix}evaluate", model, tested)]
+        at_start = isinstance(method, ThoughtMethod) and prefix == "start/" and evaluation.search
+        return [*stages, *method.searched(recipe)] if at_start and isinstance(method, ThoughtMethod) else stages
+
+    return rounds.stages_of(recipe, method, _training(recipe, is_data=isinstance(method, PreferenceData)), measure)
+
+
+def _training(recipe: Recipe, is_data: bool) -> Stage:
+    """How any model of a recipe is trained; `is_data`: on `data.train` itself."""
     unseen = {"output_dir", *WITHOUT_EFFECT}
+    data = recipe.data.model_dump(exclude={"train"} if is_data else {"train", "eval"})
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
-        "data": recipe.data.model_dump(exclude={"train", "eval"} if recipe.rounds or recipe.thoughts or recipe.code else {"train"}),
+        "data": data if is_data else {**data, "limit": None},  # a limit of `data.train`, not of what is made here
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
     launch: dict[str, Any] = {
@@ -92,37 +119,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     }  # fmt: skip
     if recipe.resources.accelerate:
         launch["accelerate"] = accelerate_config(recipe.resources.accelerate)
-    training = Stage("train", TRAINING, settings, resources=launch)
-    if recipe.thoughts is not None:
-        return stages_of_thoughts(recipe, training)
-    if recipe.code is not None:
-        return stages_of_code(recipe, training)
-    assert recipe.data.train is not None
-    evaluation = None
-    if recipe.evaluation is not None:
-        evaluation = Stage(
-            "evaluate",
-            "eval.tasks:evaluate",
-            {
-                "task": recipe.evaluation.task, "problems": recipe.evaluation.problems, "dtype": recipe.model.dtype,
-                "seed": recipe.training.get("seed", 42),
-            },
-        )  # fmt: skip
-    if recipe.rounds is not None:
-        return stages_of_rounds(recipe, training, evaluation)
-    return _stages_of_preferences(recipe, training, evaluation)
-
-
-def _stages_of_preferences(recipe: Recipe, training: Stage, evaluation: Stage | None) -> list[Stage]:
-    """Training on preferences that are there already, measured before and after."""
-    inputs: dict[str, Input] = {"model": External(recipe.model.name_or_path), "data": External(str(recipe.data.train))}
-    if recipe.model.reference:
-        inputs["reference"] = External(recipe.model.reference)
-    stages = [replace(training, inputs=inputs)]
-    if evaluation is not None:
-        before = replace(evaluation, name="start/evaluate", inputs={"model": inputs["model"]})
-        stages = [before, *stages, replace(evaluation, inputs={"model": Output("train", "model")})]
-    return stages
+    return Stage("train", TRAINING, settings, resources=launch)
 
 
 def run_all(
@@ -199,8 +196,9 @@ def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
         name = f"round-{number}" if number else "start"
         metrics = _read(run.folder.stage(f"{name}/evaluate") / "metrics.json")
         statistics = _read(run.folder.stage(f"{name}/pair") / "statistics.json")
-        if statistics:
-            metrics = {**metrics, "implicit": statistics["rewards"].get("implicit", float("nan")), "alpha": statistics["alpha"]}
+        if "alpha" in statistics:
+            shaped = {"alpha": statistics["alpha"]} if statistics["alpha"] else {}
+            metrics = {**metrics, **statistics["rewards"], **shaped}
         if metrics:
             yield number, metrics
 
@@ -220,8 +218,9 @@ def last_training(run: Run) -> dict[str, str]:
 
 
 def before_and_after(run: Run) -> dict[str, dict[str, float]]:
-    """Numbers of a run with thoughts or code, where they are there: `before`, `after`, and `search` (of the start model)."""
-    places = {"before": "start/evaluate", "search": "start/grade", "after": "evaluate"}
+    """Numbers of a run with thoughts or code, where they are there: `before`, `after` all rounds, and `search` (of the start model)."""
+    last = f"round-{run.recipe.rounds.count}/" if run.recipe.rounds else ""
+    places = {"before": "start/evaluate", "search": "start/grade", "after": f"{last}evaluate"}
     found = {name: _read(run.folder.stage(stage) / "metrics.json") for name, stage in places.items()}
     return {name: metrics for name, metrics in found.items() if metrics}
 

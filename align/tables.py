@@ -69,12 +69,13 @@ def _short(text: object, width: int) -> str:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """One line a variant: the task's first number before and after (mean over seeds), and the drifts of the 3D monitor."""
+    """One line per variant: the task's first number before and after (mean over seeds), and the drifts of the 3D monitor, if it ran."""
     table = Table(
         title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None
     )
     number = next((next(iter(o.before)) for o in outcomes if o.before), "")
-    drifts = [f"{kind} drift" for kind in ("chosen", "rejected", "unseen")]
+    watched = [kind for kind in ("chosen", "rejected", "unseen") if any(f"3d/{kind}_drift" in o.three_d for o in outcomes)]
+    drifts = [f"{kind} drift" for kind in watched]
     for column in ("run", "seeds", f"{number} before".strip(), "after", "better than start", *drifts):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
@@ -82,7 +83,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         measured = [(o.before[number], o.after[number]) for o in mine if o.before and o.after]
         before, after = ([pair[place] for pair in measured] for place in (0, 1))
         wins = sum(a > b for a, b in zip(after, before, strict=True))
-        drifted = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in ("chosen", "rejected", "unseen")]
+        drifted = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in watched]
         shown = ".1%" if number == "accuracy" else ".3f"
         cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(measured)}"] if measured else ["", "", ""]
         table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in drifted))
@@ -208,20 +209,26 @@ def _how_far(folder: Path) -> str:
 
 
 def round_table(runs: Sequence[Run]) -> Table:
-    """One line a variant and round, means over seeds: the task's numbers, and the implicit reward that the round learned from."""
+    """One line per variant and round, means over seeds: the task's numbers, on how many seeds the first of them is better than at the
+    start, and the rewards that the round learned from."""
     table = Table(title="round by round, mean over seeds", title_justify="left", box=None)
     from align.plans import round_metrics
 
-    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    found: dict[tuple[str, int], list[tuple[dict[str, float], dict[str, float]]]] = {}
     for run in runs:
-        for number, metrics in round_metrics(run):
-            found.setdefault((run.variant, number), []).append(metrics)
-    names = list(dict.fromkeys(name for metrics in found.values() for one in metrics for name in one))
-    for column in ("run", "round", "seeds", *names):
+        rounds = dict(round_metrics(run))
+        for number, metrics in rounds.items():
+            found.setdefault((run.variant, number), []).append((rounds.get(0, {}), metrics))
+    names = list(dict.fromkeys(name for several in found.values() for _, metrics in several for name in metrics))
+    for column in ("run", "round", "seeds", "better than start", *names):
         table.add_column(column, justify="left" if column == "run" else "right")
     for (label, number), several in sorted(found.items(), key=lambda item: item[0]):
-        cells = [f"{mean(values):.3f}" if (values := [one[name] for one in several if name in one]) else "" for name in names]
-        table.add_row(label, str(number) if number else "start", str(len(several)), *cells)
+        first = next(iter(several[0][0]), None)
+        measured = [(start[first], metrics[first]) for start, metrics in several if first in start and first in metrics] if number else []
+        better = f"{sum(after > before for before, after in measured)} of {len(measured)}" if measured else ""
+        values = [[metrics[name] for _, metrics in several if name in metrics] for name in names]
+        cells = [f"{mean(some):.3f}" if some else "" for some in values]
+        table.add_row(label, str(number) if number else "start", str(len(several)), better, *cells)
     return table
 
 
@@ -288,11 +295,11 @@ def code_table(runs: Sequence[Run]) -> Table:
 
 def execution_table(result: ExecutionResult) -> list[Table | str]:
     """A program's verdict in a sentence, and those of its tests."""
-    passed = sum(test.verdict.kind == "pass" for test in result.tests)
+    passed = sum(test.passed for test in result.tests)
     sentence = f"{result.verdict}: {passed} of {result.count} tests pass, {result.seconds:.3f} s, isolation: {result.isolation}"
     table = Table(box=None, show_header=False)
     for test in result.tests:
-        good = test.verdict.kind == "pass"
+        good = test.passed
         table.add_row("[green]pass[/]" if good else "[red]fail[/]", f"test {test.where}", "" if good else escape(str(test.verdict)))
     if result.count > len(result.tests):
         table.add_row("", f"{result.count - len(result.tests)} not reached", "")

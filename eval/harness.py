@@ -19,12 +19,13 @@ import yaml
 
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
-from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.engines import open_engine
 from data_pipelines.rollouts.prompts import check_system, wants_chat
 from data_pipelines.rollouts.protocol import Engine
 from eval.answers import Answer, write_answers
 from eval.comparison import write_asked
 from eval.intervals import with_bounds
+from eval.settings import HarnessSettings
 
 PREFIX = "lm:"
 ENGINES = ("transformers", "vllm")
@@ -34,31 +35,28 @@ BATCH = 512  # requests of vLLM between two writes
 def evaluate(task: Task) -> None:
     """Evaluate a model on one of the harness's tasks or groups of tasks.
 
-    Inputs: `model`; `task`, where it is a file. Settings: `task`, a name or a YAML file in the harness's format; `shots`, examples
-    in front of each question (None: as the task says); `chat`, `limit`, `engine`; `system`, a system message; `max_new_tokens` (None:
-    as the task says). Outputs: `metrics.json`, the harness's own numbers, the task's first metric first, with its 95% interval where
-    items were graded; `asked.json`, how the model was asked, versions of the tasks included; `answers/`, a journal of the first
-    metric's value on every item that has one;
-    `results.json`, what the harness says of results, versions and shots. What the model was asked before an interruption is kept
-    in `scratch/`.
+    Inputs: `model`; `task`, where it is a file. Settings: `HarnessSettings`. Outputs: `metrics.json`, the harness's own numbers,
+    the task's first metric first, with its 95% interval where items were graded; `asked.json`, how the model was asked, versions of the
+    tasks included; `answers/`, a journal of the first metric's value on every item that has one; `results.json`,
+    what the harness says of results, versions and shots. What the model was asked before an interruption is kept in `scratch/`.
 
     Raises:
         AlignError: the harness is not installed, has no such task, or cannot get its data; the engine is none that it knows.
     """
-    settings = task.settings
+    settings = task.read(HarnessSettings)
     harness = import_harness()
-    manager, name = _find(settings["task"])
+    manager, name = _find(settings.task)
     cache = task.folder / "scratch" / "responses"
     cache.parent.mkdir(exist_ok=True)
     with _open(task) as model:
-        chat = wants_chat(settings["chat"], model.tokenizer)
-        check_system(settings["system"], model.tokenizer, chat, "--system")
-        longest = settings["max_new_tokens"]
+        chat = wants_chat(settings.chat, model.tokenizer)
+        check_system(settings.system, model.tokenizer, chat, "--system")
+        longest = settings.max_new_tokens
         try:
             found = harness.simple_evaluate(
-                model=model, tasks=[name], task_manager=manager, num_fewshot=settings["shots"], limit=settings["limit"],
+                model=model, tasks=[name], task_manager=manager, num_fewshot=settings.shots, limit=settings.limit,
                 apply_chat_template=chat, fewshot_as_multiturn=chat, use_cache=str(cache), bootstrap_iters=0, log_samples=True,
-                system_instruction=settings["system"], gen_kwargs=None if longest is None else {"max_gen_toks": longest},
+                system_instruction=settings.system, gen_kwargs=None if longest is None else {"max_gen_toks": longest},
             )  # fmt: skip
         except (OSError, ValueError, ConnectionError) as error:
             raise AlignError(f"{PREFIX}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
@@ -133,7 +131,7 @@ _Lenient.add_multi_constructor("!", lambda loader, suffix, node: suffix)
 def _open(task: Task) -> Iterator[Any]:
     """The harness's form of a stage's engine."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, settings = task.inputs["model"], EngineSettings(**task.settings["engine"])
+    model, settings = task.inputs["model"], task.read(HarnessSettings).engine
     if settings.engine == "vllm":
         model = _whole(model, settings.dtype)
         with open_engine(settings, model) as engine:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from align.errors import AlignError, nearest
 from align.runs import External, RunFolder, Stage
+from data_pipelines.code_execution.settings import ProblemSource, SandboxSettings
+from data_pipelines.rollouts.engines import EngineSettings
+from data_pipelines.rollouts.settings import PromptSource
+from data_pipelines.thought_trees.settings import QuestionSource
 from data_pipelines.thought_trees.tasks import available_tasks
 from eval import harness
 from eval.comparison import differences
 from eval.report.gather import Evaluation, read_evaluation
+from eval.settings import AnswerSettings, HarnessSettings, InstructionSettings, ProgramSettings
 
 HUB = {
     "gsm8k": ("openai/gsm8k:main", "test"), "math": ("HuggingFaceH4/MATH-500", "test"), "svamp": ("ChilleD/SVAMP", "test"),
@@ -34,7 +39,7 @@ class How:
     """How a model is asked.
 
     Attributes:
-        engine: settings of `EngineSettings`.
+        engine: what decodes.
         chat: whether prompts go through the chat template; None: if the model's tokenizer has one.
         limit: the first so many questions of each suite.
         data: by suite, a file or data set in the place of the hub's.
@@ -46,7 +51,7 @@ class How:
         shots: examples in front of each question, for suites of lm-evaluation-harness; None: as the task says.
     """
 
-    engine: Mapping[str, Any]
+    engine: EngineSettings
     chat: bool | None = None
     limit: int | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +59,7 @@ class How:
     max_new_tokens: int | None = None
     system: str | None = None
     stop_token_ids: Sequence[int | str] = ()
-    isolation: str = "best-available"
+    isolation: Literal["require-strong", "best-available", "limits-only"] = "best-available"
     shots: int | None = None
 
 
@@ -67,7 +72,7 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
     for suite in suites:
         if suite.startswith(harness.PREFIX):
-            harness.check(suite.removeprefix(harness.PREFIX), str(how.engine["engine"]), suite in how.data, bool(how.stop_token_ids))
+            harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data, bool(how.stop_token_ids))
         elif suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
     for suite in how.data:
@@ -83,35 +88,34 @@ def _stage(suite: str, model: str, how: How) -> Stage:
     source = how.data.get(suite, data)
     if source is None:
         raise AlignError(f"--suite {suite}: its data is on no hub that align knows: name it with --data {suite}=FILE")
-    name = _name(suite)
-    shared: dict[str, Any] = {
-        "engine": dict(how.engine), "source": {"split": split, "limit": how.limit}, "system": how.system,
-        "stop_token_ids": list(how.stop_token_ids),
-    }  # fmt: skip
+    asked: dict[str, Any] = {"engine": how.engine, "system": how.system, "stop_token_ids": tuple(how.stop_token_ids)}
     longest = how.max_new_tokens or MAX_NEW_TOKENS
+    settings: ProgramSettings | InstructionSettings | AnswerSettings
     if suite in CODE:
-        sandbox = {"isolation": how.isolation, "packages": [], "confirm": False, "limits": {"seconds": 10.0, "memory": 1 << 30}}
-        settings = {
-            **shared, "chat": how.chat, "seed": 0, "sandbox": sandbox, "max_new_tokens": longest, "stop": [], "samples": how.samples,
-            "temperature": 0.8, "pass_at": [1, 5, 10, 100],
-        }  # fmt: skip
-        return Stage(name, "eval.code:evaluate", settings, {"model": External(model), "problems": External(source)}, ONE_PROCESS)
-    if suite == INSTRUCTIONS:
-        settings = {**shared, "chat": how.chat, "max_new_tokens": longest, "name": Path(model).name}
-        return Stage(name, "eval.instructions:respond", settings, {"model": External(model), "instructions": External(source)}, ONE_PROCESS)
-    form = {None: None, True: "chat", False: "examples"}[how.chat]
-    settings = {**shared, "task": suite, "form": form, "max_new_tokens": how.max_new_tokens}
-    return Stage(name, "eval.chain_of_thought:answer", settings, {"model": External(model), "questions": External(source)}, ONE_PROCESS)
+        settings = ProgramSettings(
+            **asked, source=ProblemSource(split, limit=how.limit), chat=how.chat, seed=0, sandbox=SandboxSettings(how.isolation),
+            max_new_tokens=longest, stop=(), samples=how.samples, temperature=0.8, pass_at=(1, 5, 10, 100),
+        )  # fmt: skip
+        function, source_name = "eval.code:evaluate", "problems"
+    elif suite == INSTRUCTIONS:
+        responses = PromptSource(split, how.limit, "instruction")
+        settings = InstructionSettings(**asked, source=responses, chat=how.chat, max_new_tokens=longest, name=Path(model).name)
+        function, source_name = "eval.instructions:respond", "instructions"
+    else:
+        form = {None: None, True: "chat", False: "examples"}[how.chat]
+        questions = QuestionSource(split, how.limit)
+        settings = AnswerSettings(**asked, source=questions, task=suite, form=form, max_new_tokens=how.max_new_tokens)
+        function, source_name = "eval.chain_of_thought:answer", "questions"
+    return Stage(_name(suite), function, settings.as_json(), {"model": External(model), source_name: External(source)}, ONE_PROCESS)
 
 
 def _of_harness(suite: str, model: str, how: How) -> Stage:
     task = suite.removeprefix(harness.PREFIX)
-    settings = {
-        "task": task, "shots": how.shots, "chat": how.chat, "limit": how.limit, "engine": dict(how.engine), "system": how.system,
-        "max_new_tokens": how.max_new_tokens,
-    }  # fmt: skip
+    settings = HarnessSettings(
+        task=task, shots=how.shots, chat=how.chat, limit=how.limit, engine=how.engine, system=how.system, max_new_tokens=how.max_new_tokens
+    )
     own = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
-    return Stage(_name(suite), "eval.harness:evaluate", settings, {"model": External(model), **own}, ONE_PROCESS)
+    return Stage(_name(suite), "eval.harness:evaluate", settings.as_json(), {"model": External(model), **own}, ONE_PROCESS)
 
 
 def _name(suite: str) -> str:

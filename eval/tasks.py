@@ -10,6 +10,7 @@ from align.runs import Task, write_json
 from data_pipelines.micro.start_model import resolve
 from eval import style, sums
 from eval.answers import Measured, write_answers
+from eval.settings import TaskSettings
 
 TASKS: dict[str, Callable[[Any, Any, int], Measured]] = {"sums": sums.measure, "style": style.measure}
 """(model, tokenizer, how many problems) → the task's numbers and its graded answers."""
@@ -21,12 +22,12 @@ def measure(task: str, model: Any, tokenizer: Any, problems: int) -> Measured:
 
 
 def evaluate(task: Task) -> None:
-    """Input: `model`. Settings: `task`, `problems`, `dtype`, `seed` of a micro model. Outputs: `answers/`, a journal; `metrics.json`."""
+    """Input: `model`. Settings: `TaskSettings`. Outputs: `answers/`, a journal; `metrics.json`."""
     import torch
 
-    settings = task.settings
-    source = resolve(task.inputs["model"], settings["seed"])
-    model = load_model(source, dtype=settings["dtype"]).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    found = measure(settings["task"], model, load_tokenizer(source), settings["problems"])
+    settings = task.read(TaskSettings)
+    source = resolve(task.inputs["model"], settings.seed)
+    model = load_model(source, dtype=settings.dtype).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    found = measure(settings.task, model, load_tokenizer(source), settings.problems)
     write_answers(task, found.answers)
     write_json(task.folder / "metrics.json", found.numbers)

@@ -120,14 +120,13 @@ def _eval(options: argparse.Namespace) -> None:
     from align.plans import stopping_on_signals
     from align.runs import RunFolder, execute
     from align.tables import evaluation_notes, evaluation_table
+    from data_pipelines.rollouts.engines import EngineSettings
     from eval.suites import How, read_results, remarks, stages_of
 
     for given in options.data:
         if "=" not in given:
             raise AlignError(f"--data {given}: expected SUITE=FILE, such as gsm8k=test.jsonl")
-    engine = {
-        "engine": options.engine, "dtype": options.dtype, "url": options.url, "tensor_parallel": options.tensor_parallel,
-    }  # fmt: skip
+    engine = EngineSettings(options.engine, options.dtype, tensor_parallel=options.tensor_parallel, url=options.url)
     how = How(
         engine, False if options.no_chat else None, options.limit, dict(given.split("=", 1) for given in options.data), options.samples,
         options.max_new_tokens, options.system, [int(token) if token.isdecimal() else token for token in options.stop_token],

@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> None:
         show(chain_table(runs))
     if any(run.recipe.code and plans.before_and_after(run) for run in runs):
         show(code_table(runs))
-    plain = [run for run in runs if not (run.recipe.rounds or run.recipe.thoughts or run.recipe.code)]
+    plain = [run for run in runs if not run.recipe.makes_preferences]
     if found := plans.outcomes(plain):
         show(outcome_table(found))
     if options.until is None and shard is None:

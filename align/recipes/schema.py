@@ -3,7 +3,7 @@
 model:       which model, its precision, adapters, reference
 data:        preference pairs or trees, for training and evaluation; what rounds replay
 rollouts:    prompts, engine and sampling, for methods that sample
-rounds:      what DICE and SELM do with the samples
+rounds:      how often, around any of the methods; and what DICE and SELM do with the samples
 thoughts:    tree-of-thought search and its preferences (CPO)
 code:        programs, their execution and its preferences
 training:    any field of PreferenceConfig
@@ -183,7 +183,7 @@ class ScorerChoice(_Section):
     """One scorer."""
 
     name: str
-    """implicit, reward_model, length, function, or `module:class` of your own."""
+    """implicit, reward_model, answer, length, function, or `module:class` of your own."""
     weight: float = 1.0
     """In the sum, where there are several."""
     options: dict[str, Any] = {}
@@ -191,12 +191,16 @@ class ScorerChoice(_Section):
 
 
 class Rounds(_Section):
-    """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332)."""
+    """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332). With `thoughts` or `code` the
+    rounds go around these, and only `count`, `prompts` and `overrides` are of use."""
 
     count: int = 2
     """R, how many rounds."""
     prompts: Literal["all", "split"] = "all"
     """Every round samples to all prompts, or to a part of its own."""
+    questions: str | None = None
+    """The task that `rollouts.prompts` holds questions of (gsm8k, math, ..., or a YAML file of your own): they are asked as the task
+    says, and the scorer `answer` gives 1 to a response that states the gold answer, else 0 (IRPO, arXiv 2404.19733)."""
     filter: Filter = Filter()
     """Which samples are left out."""
     candidates: Literal["samples", "samples_and_data", "data"] = "samples"
@@ -217,15 +221,18 @@ class Rounds(_Section):
     length_alpha: float | Literal["fit"] = "fit"
     """α of s − α·|y|: fitted so that pairs are equally long on average, or a number; 0 is off."""
     pairing: str = "best_worst"
-    """Which responses of a prompt become pairs: best_worst, best_median, best_second, quartiles, two_best_two_worst, best_rest."""
+    """Which responses of a prompt become pairs: best_worst, best_median, best_second, quartiles, two_best_two_worst, best_rest,
+    right_over_wrong."""
+    pairs: int | None = None
+    """So many pairs of a prompt at most, drawn at random; left out, all that the rule gives."""
     replay: float = 0.5
     """γ, the share of offline preferences (`data.train`) in what is trained on; 0 is off."""
     exploration: Literal["none", "policy"] = "none"
     """`policy`: the greedy response of the policy at the start of the round, which is the round's reference, joins each tree as a leaf
     without an edge, for `loss_type: [selm]`."""
     overrides: list[dict[str, Any]] = []
-    """Dotted overrides of each round in turn, `[{}, {training.learning_rate: 3.0e-7}]`: keys of `training`, `rollouts` and `rounds`;
-    rounds beyond the list have none."""
+    """Dotted overrides of each round in turn, `[{}, {training.learning_rate: 3.0e-7}]`: keys of `training`, `rollouts`, `rounds`,
+    `thoughts` and `code`; rounds beyond the list have none."""
 
 
 class JudgeChoice(_Section):
@@ -353,6 +360,28 @@ class Recipe(_Section):
     """Run every variant with each of these seeds."""
 
     @property
+    def count_of_rounds(self) -> int:
+        """R; 1 where there are no `rounds`."""
+        return self.rounds.count if self.rounds is not None else 1
+
+    @property
+    def ranks_by_rewards(self) -> bool:
+        """Whether rounds rank whole responses by rewards (DICE, SELM); else they go around the search or the programs."""
+        return self.rounds is not None and self.thoughts is None and self.code is None
+
+    @property
+    def task_of_questions(self) -> str | None:
+        """The task whose questions are searched, or answered and graded."""
+        if self.thoughts is not None:
+            return self.thoughts.task
+        return self.rounds.questions if self.rounds is not None else None
+
+    @property
+    def makes_preferences(self) -> bool:
+        """Whether the run makes the preferences that it trains on; else they are `data.train` itself."""
+        return self.rounds is not None or self.thoughts is not None or self.code is not None
+
+    @property
     def engine_gpus(self) -> int:
         """GPUs that one sampling engine takes."""
         options = self.rollouts.options if self.rollouts else {}
@@ -360,9 +389,11 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _has_preferences(self) -> Recipe:
-        methods = [name for name in ("rounds", "thoughts", "code") if getattr(self, name) is not None]
-        if len(methods) > 1:
-            raise ValueError(f"{' and '.join(methods)}: a recipe has one of them")
-        if self.data.train is None and methods not in (["thoughts"], ["code"]):
-            raise ValueError("data.train is missing: preference pairs or trees (only `thoughts` and `code` make their own)")
+        if self.thoughts is not None and self.code is not None:
+            raise ValueError("thoughts and code: a recipe has one of them")
+        asks = self.rounds is not None and self.rounds.questions is not None
+        if self.data.train is None and self.thoughts is None and self.code is None and not asks:
+            raise ValueError(
+                "data.train is missing: preference pairs or trees (only `thoughts`, `code` and `rounds.questions` make their own)"
+            )
         return self

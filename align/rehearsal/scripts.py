@@ -16,6 +16,8 @@ from data_pipelines.code_execution.sandbox.tests import Calls, Outputs
 from data_pipelines.code_execution.stages import asked, test_maker
 from data_pipelines.rollouts.prompts import prompt_id, read_prompts
 from data_pipelines.rollouts.scripted_engine import Script
+from data_pipelines.thought_trees.answered import AskSettings
+from data_pipelines.thought_trees.forms import FORMS
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
 
 LONGEST = 600  # characters of a written response
@@ -37,7 +39,9 @@ def script_of(stage: Stage, stages: Sequence[Stage]) -> Script | None:
     if isinstance(prompts, External):
         return _responses(prompts.source, stage.settings["source"])
     choosing = next(one for one in stages if isinstance(prompts, Output) and one.name == prompts.stage)
-    problems = choosing.inputs.get("problems")
+    problems, questions = choosing.inputs.get("problems"), choosing.inputs.get("questions")
+    if isinstance(questions, External):
+        return _answers(questions.source, AskSettings.of(choosing.settings))
     return _programs(problems.source, choosing.settings) if isinstance(problems, External) else None
 
 
@@ -98,6 +102,25 @@ def _judgements(task: ThoughtTask) -> list[str]:
         return votes
     prompts = (task.judge.step, task.judge.final or task.judge.step)
     return list(dict.fromkeys(example.evaluation for prompt in prompts for example in prompt.examples)) or votes
+
+
+def _answers(source: str, settings: AskSettings) -> Script:
+    """To every question a response that states the gold answer, in the words of an example or usual ones, and some that do not."""
+    task = load_task(settings.task)
+    form = FORMS["chat" if settings.chat else "examples"](task)
+    found = {}
+    for question in settings.source.read(task, source):
+        texts = [text for answer in question.gold for text in _in_words(task, answer) if task.is_gold(form.read(text, "stop"), question)]
+        if not texts:
+            raise AlignError(f"rounds.questions: no response can be written that states an answer as the task '{settings.task}' reads it")
+        found[prompt_id(form.prompt(question, settings.system))] = [texts[0], *_in_words(task, "1")[:1], *_in_words(task, "no")[:1]]
+    return Script(found)
+
+
+def _in_words(task: ThoughtTask, answer: str) -> list[str]:
+    """An answer as the examples state theirs, and as others do."""
+    shown = ["".join(task.ended(e.thoughts)).replace(e.answer, answer) for e in task.examples if e.answer in e.thoughts[-1]]
+    return [*shown, *(form.format(answer) for form in FINAL)]
 
 
 def _programs(source: str, settings: Any) -> Script:

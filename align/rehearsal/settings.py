@@ -90,7 +90,7 @@ class Rehearsed:
             _narrow(raw["thoughts"], micro)
         if recipe.evaluation is not None:
             _shorten(raw["evaluation"], micro)
-        if not any(raw[method] for method in ("rounds", "thoughts", "code")):
+        if not recipe.makes_preferences:
             raw["data"]["limit"] = _least(raw["data"]["limit"], 2 * MADE_HERE if micro else RECORDS)
         self._training(raw["training"], self._folder / label)
         raw["training"]["max_rejected_share"] = max(FEW, raw["training"].get("max_rejected_share", recipe.data.max_rejected_share))

@@ -10,6 +10,7 @@ from align.errors import AlignError, nearest
 
 Rule = Callable[[int], list[tuple[int, int]]]
 
+RIGHT_OVER_WRONG = "right_over_wrong"
 PAIRINGS: dict[str, Rule] = {
     "best_worst": lambda count: [(0, count - 1)],
     "best_median": lambda count: [(0, count // 2)],
@@ -17,8 +18,10 @@ PAIRINGS: dict[str, Rule] = {
     "quartiles": lambda count: [(count // 4, count - 1 - count // 4)],
     "two_best_two_worst": lambda count: [(0, count - 1), (1, count - 2)] if count >= 4 else [(0, count - 1)],
     "best_rest": lambda count: [(0, rank) for rank in range(1, count)],
+    RIGHT_OVER_WRONG: lambda count: [(better, worse) for better in range(count) for worse in range(better + 1, count)],
 }
-"""Number of responses → (chosen, rejected) as ranks, 0 the highest reward. `best_worst` is DICE's."""
+"""Number of responses → (chosen, rejected) as ranks, 0 the highest reward. `best_worst` is DICE's. `right_over_wrong`: every response over
+every one of a lower reward, of answers graded 1 or 0 the right over the wrong (IRPO, arXiv 2404.19733)."""
 
 
 def rule_ranks(rule: str, count: int) -> list[tuple[int, int]]:

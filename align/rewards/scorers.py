@@ -39,6 +39,7 @@ class ScorerSettings:
         policy_scores: "rescore" runs the policy; "sampler" takes the log-probs that the sampler left with the responses
             (node metadata `logps`), and the policy only runs on one prompt in sixteen, to see that both agree.
         options: the scorer's own.
+        questions: file with the questions that the prompts ask and their gold answers; "" where prompts are no questions of a task.
     """
 
     policy: str
@@ -47,6 +48,7 @@ class ScorerSettings:
     max_tokens: int = 16384
     policy_scores: str = "rescore"
     options: Mapping[str, Any] = field(default_factory=dict)
+    questions: str = ""
 
 
 SCORERS: dict[str, Callable[[ScorerSettings], Scorer] | str] = {

@@ -8,11 +8,12 @@ journals, so that a crash loses at most what was in flight.
 from align.files import write_json
 from align.runs.driver import execute
 from align.runs.folder import RunFolder
-from align.runs.journal import Journal, Shard, own_batches, read_journal
+from align.runs.journal import Journal, Shard, read_journal
 from align.runs.plan import State, assess
-from align.runs.stage import External, Input, Output, Progress, Stage, Task
+from align.runs.stage import External, Input, Output, Stage, StageSettings, Task
+from align.runs.work import Finished, Work
 
 __all__ = [
-    "External", "Input", "Journal", "Output", "Progress", "RunFolder", "Shard", "Stage", "State", "Task", "assess",
-    "execute", "own_batches", "read_journal", "write_json",
+    "External", "Finished", "Input", "Journal", "Output", "RunFolder", "Shard", "Stage", "StageSettings", "State", "Task", "Work",
+    "assess", "execute", "read_journal", "write_json",
 ]  # fmt: skip

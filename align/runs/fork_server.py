@@ -39,11 +39,11 @@ def serve(orders: socket.socket) -> list[str] | None:
         signal.signal(number, signal.SIG_IGN)
     reports: dict[int, int] = {}
     while True:
-        ready: list[int | socket.socket] = select.select([orders, woken], [], [])[0]
+        ready, _, _ = select.select([orders.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 1 << 12)
             _report_the_dead(reports)
-        if orders not in ready:
+        if orders.fileno() not in ready:
             continue
         message, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
         if not message:

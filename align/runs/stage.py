@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 from align.errors import AlignError
 from align.files import read_json, write_json
@@ -32,6 +32,35 @@ class External:
 Input = Output | External
 
 
+class StageSettings:
+    """Base of the settings of one kind of stage, a frozen dataclass of JSON types; a key that it does not have is an error."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that a stage keeps."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The typed form of what a stage keeps.
+
+        Raises:
+            AlignError: these are not settings of this kind, as when another version of align wrote them.
+        """
+        from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
+
+        try:
+            return TypeAdapter(cls).validate_python(dict(settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise AlignError(f"the setting '{where}' does not fit this version of align: {first['msg']}") from error
+
+
+Settings = TypeVar("Settings", bound=StageSettings)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a run.
@@ -39,7 +68,7 @@ class Stage:
     Attributes:
         name: also its folder below the run's ("round-1/sample").
         function: "module:function", called in a process of its own with a `Task`.
-        settings: everything that the outcome depends on, in JSON types.
+        settings: everything that the outcome depends on, in JSON types: `StageSettings.as_json()`.
         inputs: what it reads.
         resources: what the outcome does not depend on: `processes` (how many share the work, each as a `Shard`),
             `accelerate` (a config file: start with accelerate launch), `saves_when_asked` (it looks for the stop file itself),
@@ -74,6 +103,10 @@ class Task:
     def path(self, name: str) -> Path:
         """An input as a path."""
         return Path(self.inputs[name])
+
+    def read(self, kind: type[Settings]) -> Settings:
+        """The settings in their typed form; raises AlignError as `StageSettings.of`."""
+        return kind.of(self.settings)
 
 
 def log_of(folder: Path, shard: Shard, rank: str = "0") -> Path:

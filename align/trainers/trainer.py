@@ -197,9 +197,8 @@ class PreferenceTrainer(EngineTrainer):
     def _exact_evaluation_loss(self, logs: dict[str, float], means: dict[str, float]) -> None:
         """Put the mean over all edges of the data set in the place of Trainer's mean over batches."""
         total = metric_sums.take_loss(means) + self.router_aux_loss_coef * means.get("aux_loss", 0.0)
-        for name in logs:
-            if name.endswith("_loss"):
-                logs[name] = total
+        if f"{self._evaluated}_loss" in logs:
+            logs[f"{self._evaluated}_loss"] = total
 
     def _watched_trees(self) -> list[TokenTree]:
         trees: list[TokenTree] = []

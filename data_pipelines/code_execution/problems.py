@@ -29,6 +29,7 @@ class Problem:
         solution: a program known to be right.
         text: the description alone, for decontamination.
         record: as it was read.
+        format: of the record, a name of `FORMATS`.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Problem:
     solution: str | None = None
     text: str = ""
     record: Mapping[str, Any] | None = None
+    format: str = ""
 
 
 TestMaker = Callable[[Mapping[str, Any]], Tests]
@@ -81,14 +83,15 @@ def read_problems(
         try:
             if not isinstance(record, Mapping):
                 raise AlignError("the line is not a record")
-            problem = FORMATS[recognised(record) if format == "auto" else format](record)
+            name = recognised(record) if format == "auto" else format
+            problem = FORMATS[name](record)
             if problem.tests is None:
                 if make_tests is None:
                     raise AlignError(f"the problem '{problem.id}' has no tests, and nothing is named that makes some")
                 problem = replace(problem, tests=make_tests(record))
             if problem.id in found:
                 raise AlignError(f"there are two problems '{problem.id}'")
-            found[problem.id] = replace(problem, record=record)
+            found[problem.id] = replace(problem, record=record, format=name)
         except AlignError as error:
             rejected.append(Rejected(where, str(error), record))
     check_rejected(len(found), rejected, keep_aside, max_rejected_share)

@@ -8,18 +8,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from align.errors import AlignError
 from align.registry import imported
-from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
+from align.runs import Finished, Task, Work, read_journal, write_json
 from align.trees import PreferenceTree, only_trained, write_jsonl, write_pairs, write_trees
 from data_pipelines.code_execution.decontamination import overlaps
-from data_pipelines.code_execution.edges import EdgeRules, statistics, with_edges
+from data_pipelines.code_execution.edges import statistics, with_edges
 from data_pipelines.code_execution.extraction import program_of
 from data_pipelines.code_execution.formats import FORMATS
 from data_pipelines.code_execution.problems import Problem, TestMaker, packages_of, read_problems
-from data_pipelines.code_execution.sandbox import TOLERANCE, Assertions, ExecutionResult, Limits, Sandbox, Tests
+from data_pipelines.code_execution.sandbox import Assertions, ExecutionResult, Limits, Sandbox, Tests
+from data_pipelines.code_execution.settings import ChooseSettings, ExecuteSettings, PairProgramsSettings, SandboxSettings
 from data_pipelines.code_execution.syntax import normalised
 from data_pipelines.rollouts.prompts import prompt_id
 from data_pipelines.rollouts.samples import read_samples
@@ -30,14 +29,13 @@ BATCH = 32  # problems between two writes: what a crash costs at most
 def choose_problems(task: Task) -> None:
     """Read the problems to sample for, leave out what the benchmarks have, and see that the rest can be judged.
 
-    Inputs: `problems`; any number of `benchmark…`. Settings: `source` (format, split, limit), `tests_from`, `chat`, `check_solutions`,
-    `sandbox`. Outputs: `problems.jsonl`; `prompts.jsonl`, for sampling; `decontamination.json`; `set-aside.jsonl`, problems that
-    cannot be used and why.
+    Inputs: `problems`; any number of `benchmark…`. Settings: `ChooseSettings`. Outputs: `problems.jsonl`; `prompts.jsonl`, for
+    sampling; `decontamination.json`; `set-aside.jsonl`, problems that cannot be used and why.
     """
-    settings = task.settings
-    maker = test_maker(settings["tests_from"])
+    settings = task.read(ChooseSettings)
+    maker = test_maker(settings.tests_from)
     keep_aside = str(task.folder / "rejected.jsonl")
-    problems = read_problems(task.inputs["problems"], make_tests=maker, keep_aside=keep_aside, **settings["source"])
+    problems = read_problems(task.inputs["problems"], make_tests=maker, keep_aside=keep_aside, **vars(settings.source))
     names = sorted(name for name in task.inputs if name.startswith("benchmark"))
     benchmarks = [problem for name in names for problem in read_problems(task.inputs[name])]
     left_out = overlaps(problems, benchmarks)
@@ -51,12 +49,13 @@ def choose_problems(task: Task) -> None:
     if not kept:
         first = next(iter(reasons.values()), "the benchmarks have them all")
         raise AlignError(f"{task.inputs['problems']}: no problem can be used; the first reason: {first}")
-    write_problems(kept, task.folder, settings["chat"])
+    write_problems(kept, task.folder, settings.chat)
 
 
 def write_problems(problems: Sequence[Problem], folder: Path, chat: bool) -> None:
     """Leave problems as their records, `problems.jsonl`, and what the model is asked, `prompts.jsonl`."""
-    write_jsonl(({"id": problem.id, "record": problem.record, "tests": _made(problem)} for problem in problems), folder / "problems.jsonl")
+    records = ({"id": one.id, "format": one.format, "record": one.record, "tests": _made(one)} for one in problems)
+    write_jsonl(records, folder / "problems.jsonl")
     write_jsonl(({"prompt": asked(problem, chat)} for problem in problems), folder / "prompts.jsonl")
 
 
@@ -81,7 +80,7 @@ def test_maker(name: str | None) -> TestMaker | None:
 def _made(problem: Problem) -> dict[str, Any] | None:
     """Tests that a hook made, which the record does not hold."""
     assert problem.record is not None
-    if _from_record(problem.record).tests is not None or not isinstance(problem.tests, Assertions):
+    if FORMATS[problem.format](problem.record).tests is not None or not isinstance(problem.tests, Assertions):
         return None
     return dict(vars(problem.tests))
 
@@ -92,49 +91,37 @@ def read_chosen(path: Path) -> list[Problem]:
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             entry = json.loads(line)
-            problem = replace(_from_record(entry["record"]), record=entry["record"])
+            problem = replace(FORMATS[entry["format"]](entry["record"]), record=entry["record"], format=entry["format"])
             found.append(problem if entry["tests"] is None else replace(problem, tests=Assertions(**entry["tests"])))
     return found
 
 
-def _from_record(record: Mapping[str, Any]) -> Problem:
-    from data_pipelines.code_execution.formats import recognised
-
-    return FORMATS[recognised(record)](record)
-
-
-def _unfit(problems: Sequence[Problem], settings: Mapping[str, Any]) -> dict[str, str]:
+def _unfit(problems: Sequence[Problem], settings: ChooseSettings) -> dict[str, str]:
     """Why problems cannot be used: asked twice, or their own solution does not pass."""
     reasons: dict[str, str] = {}
     seen: dict[str, str] = {}
     for problem in problems:
-        first = seen.setdefault(prompt_id(asked(problem, settings["chat"])), problem.id)
+        first = seen.setdefault(prompt_id(asked(problem, settings.chat)), problem.id)
         if first != problem.id:
             reasons[problem.id] = f"asked in the same words as {first}"
     known = [problem for problem in problems if problem.solution is not None and problem.id not in reasons]
-    if settings["check_solutions"] and known:
-        with open_sandbox(settings["sandbox"], known) as sandbox:
+    if settings.check_solutions and known:
+        with open_sandbox(settings.sandbox, known) as sandbox:
             jobs = ((str(problem.solution), _tests(problem)) for problem in known)
-            for problem, result in zip(known, sandbox.run_batch(jobs, limits_of(settings["sandbox"])), strict=True):
+            for problem, result in zip(known, sandbox.run_batch(jobs, settings.sandbox.limits), strict=True):
                 if not result.passed:
                     reasons[problem.id] = f"its own solution does not pass its tests: {result.verdict}"
     return reasons
 
 
-def open_sandbox(settings: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Sandbox:
+def open_sandbox(settings: SandboxSettings, problems: Sequence[Problem] = ()) -> Sandbox:
     """The sandbox of a recipe, with the packages that it names and those that the tests of problems import.
 
     Raises:
         AlignError: a package is not installed, or the machine does not have the isolation that is required.
     """
-    packages = dict.fromkeys([*settings["packages"], *packages_of(problems)])
-    tolerance = settings.get("tolerance", TOLERANCE)
-    return Sandbox(settings["isolation"], packages=tuple(packages), confirm=settings["confirm"], tolerance=tolerance)
-
-
-def limits_of(settings: Mapping[str, Any]) -> Limits:
-    """The limits of a recipe."""
-    return Limits(**settings["limits"])
+    packages = dict.fromkeys([*settings.packages, *packages_of(problems)])
+    return Sandbox(settings.isolation, packages=tuple(packages), confirm=settings.confirm, tolerance=settings.tolerance)
 
 
 def _tests(problem: Problem) -> Tests:
@@ -145,24 +132,21 @@ def _tests(problem: Problem) -> Tests:
 def execute(task: Task) -> None:
     """Run every sampled program against its problem's tests, equal programs once.
 
-    Inputs: `samples`, `problems`. Settings: `chat`, `sandbox`. Output: `verdicts/`, a journal by prompt id: `programs`, for each sample its
-    `program`, `verdict`, `share` of tests passed, `seconds`, and `same_as`, the first sample with the same program; `isolation`.
+    Inputs: `samples`, `problems`. Settings: `ExecuteSettings`. Output: `verdicts/`, a journal by prompt id: `programs`, for each sample
+    its `program`, `verdict`, `share` of tests passed, `seconds`, and `same_as`, the first sample with the same program; `isolation`.
     """
-    problems = {prompt_id(asked(one, task.settings["chat"])): one for one in read_chosen(task.path("problems"))}
+    settings = task.read(ExecuteSettings)
+    problems = {prompt_id(asked(one, settings.chat)): one for one in read_chosen(task.path("problems"))}
     trees = [tree for tree in read_samples(task.path("samples")) if tree.id in problems]
-    done = set(read_journal(task.folder / "verdicts"))
-    batches = list(own_batches(trees, BATCH, done, task.shard))
-    if not batches:
+    work = Work(task, "verdicts", trees, BATCH, "problems")
+    if work.is_finished:
         return
-    progress = Progress(task, sum(len(batch) for batch in batches), unit="problems")
-    journal = Journal(task.folder / "verdicts", task.shard)
-    with open_sandbox(task.settings["sandbox"], list(problems.values())) as sandbox:
-        for batch in tqdm(batches, desc=task.name, unit="batch"):
-            asked_for = [problems[str(tree.id)] for tree in batch]
-            records = _judged(batch, asked_for, sandbox, limits_of(task.settings["sandbox"]), task.settings["chat"])
-            journal.append((id, record) for id, record in records if id not in done)
-            progress.advance(len(batch))
-    journal.close()
+    with open_sandbox(settings.sandbox, list(problems.values())) as sandbox:
+
+        def judged(batch: list[PreferenceTree]) -> Finished:
+            return Finished(_judged(batch, [problems[str(tree.id)] for tree in batch], sandbox, settings.sandbox.limits, settings.chat))
+
+        work.map(judged)
 
 
 def _judged(
@@ -201,19 +185,18 @@ def _record(program: str, result: ExecutionResult, same_as: int | None) -> dict[
 def make_edges(task: Task) -> None:
     """Make the preferences.
 
-    Inputs: `samples`, `verdicts`, `problems`. Settings: those of `EdgeRules`, and `chat`. Outputs: `pairs.jsonl`, trees to be trained on;
+    Inputs: `samples`, `verdicts`, `problems`. Settings: `PairProgramsSettings`. Outputs: `pairs.jsonl`, trees to be trained on;
     `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `programs.jsonl`, every program with its verdict, for `align show`;
     `statistics.json`.
 
     Raises:
         AlignError: no problem gives a pair.
     """
-    settings = dict(task.settings)
-    names = {prompt_id(asked(one, settings["chat"])): one.id for one in read_chosen(task.path("problems"))}
-    rules = EdgeRules(**{key: value for key, value in settings.items() if key != "chat"})
+    settings = task.read(PairProgramsSettings)
+    names = {prompt_id(asked(one, settings.chat)): one.id for one in read_chosen(task.path("problems"))}
     verdicts = read_journal(task.path("verdicts"))
     judged = [with_verdicts(tree, verdicts[tree.id], names[tree.id]) for tree in read_samples(task.path("samples")) if tree.id in verdicts]
-    trees = [with_edges(tree, rules) for tree in judged]
+    trees = [with_edges(tree, settings) for tree in judged]
     write_trees(trees, task.folder / "programs.jsonl")
     found = statistics(trees, len(names) - len(trees))
     write_json(task.folder / "statistics.json", found)

@@ -15,23 +15,23 @@ from align.runs import Task, write_json
 from align.trees import Message, Node, PreferenceTree, Rejected, check_rejected, write_pairs, write_trees
 from data_pipelines.implicit_rewards.pairing import read_offline
 from data_pipelines.implicit_rewards.responses import characters
+from data_pipelines.implicit_rewards.settings import OfflineSettings, TakeSettings
 from data_pipelines.rollouts.prompts import prompt_id, read_prompts
 
 
 def take_pairs(task: Task) -> None:
     """Make a round's preferences of a preference set's own pairs, as they are: those of the round's prompts.
 
-    Inputs: `offline`, the preference set; `prompts`. Settings: `source`, `part` and `parts`, as for the sampling of a round;
-    `offline_split`, `offline_limit`, `max_rejected_share`. Outputs as those of `pair`: `pairs.jsonl`, `flat.jsonl`, `scored.jsonl`
-    (the same trees, nothing was scored) and `statistics.json`.
+    Inputs: `offline`, the preference set; `prompts`. Settings: `TakeSettings`. Outputs as those of `pair`: `pairs.jsonl`,
+    `flat.jsonl`, `scored.jsonl` (the same trees, nothing was scored) and `statistics.json`.
 
     Raises:
         AlignError: the preference set has none of these prompts.
     """
-    settings = task.settings
-    prompts, _ = read_prompts(task.inputs["prompts"], **settings["source"])
-    wanted = {prompt.id for prompt in prompts[settings.get("part", 0) :: settings.get("parts", 1)]}
-    trees = [tree for tree in read_offline(task) if prompt_id(tree.prompt) in wanted]
+    settings = task.read(TakeSettings)
+    prompts, _ = read_prompts(task.inputs["prompts"], **vars(settings.source))
+    wanted = {prompt.id for prompt in prompts[settings.part :: settings.parts]}
+    trees = [tree for tree in read_offline(task, "offline", settings) if prompt_id(tree.prompt) in wanted]
     if not trees:
         raise AlignError(f"data.train has no pair to any of this round's {len(wanted)} prompts, which rounds.candidates: data trains on")
     write_trees(trees, task.folder / "pairs.jsonl")
@@ -49,11 +49,12 @@ def take_pairs(task: Task) -> None:
     )  # fmt: skip
 
 
-def responses_by_prompt(task: Task, samples: Sequence[PreferenceTree]) -> dict[str, list[Node]]:
+def responses_by_prompt(task: Task, settings: OfflineSettings, samples: Sequence[PreferenceTree]) -> dict[str, list[Node]]:
     """The responses that a preference set has to the prompts that were sampled, ready to stand beside the samples.
 
     Args:
-        task: with the inputs `data` and `model`, and what `read_offline` needs.
+        task: with the inputs `data` and `model`.
+        settings: how the preference set is read.
         samples: the policy's, with the tokens of their prompts.
 
     Returns:
@@ -65,7 +66,7 @@ def responses_by_prompt(task: Task, samples: Sequence[PreferenceTree]) -> dict[s
     """
     tokenizer = load_tokenizer(task.inputs["model"])
     given: dict[str, list[PreferenceTree]] = {}
-    for tree in read_offline(task, "data"):
+    for tree in read_offline(task, "data", settings):
         given.setdefault(prompt_id(tree.prompt), []).append(tree)
     nodes: dict[str, list[Node]] = {}
     unused: list[Rejected] = []
@@ -77,7 +78,7 @@ def responses_by_prompt(task: Task, samples: Sequence[PreferenceTree]) -> dict[s
                 nodes.setdefault(str(sample.id), []).append(candidate)
             else:
                 unused.append(candidate)
-    check_rejected(sum(map(len, nodes.values())), unused, task.folder / "unused.jsonl", task.settings["max_rejected_share"])
+    check_rejected(sum(map(len, nodes.values())), unused, task.folder / "unused.jsonl", settings.max_rejected_share)
     return nodes
 
 

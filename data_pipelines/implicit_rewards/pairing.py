@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -16,6 +17,7 @@ from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, lo
 from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix
 from data_pipelines.implicit_rewards.responses import characters, length
+from data_pipelines.implicit_rewards.settings import OfflineSettings, PairSettings
 from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.samples import read_samples
 
@@ -43,28 +45,25 @@ def pair(task: Task) -> None:
     """Make the round's preferences.
 
     Inputs: `trees`, `scores`; where used, `offline` (a preference set), `exploration` (greedy responses of the policy), `baseline`
-    (scores of responses of the reference). Settings: `scorers`, with several of them `quantile` and `beta`; `length_unit`,
-    `length_alpha`, `pairing`, `replay`, `offline_split`, `offline_columns`, `offline_limit`, `max_rejected_share`, `system`, `seed`,
-    `round`. Outputs: `pairs.jsonl`, trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer;
-    `scored.jsonl`, every response with its scores; `statistics.json`.
+    (scores of responses of the reference). Settings: `PairSettings`. Outputs: `pairs.jsonl`, trees to be trained on;
+    `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `scored.jsonl`, every response with its scores; `statistics.json`.
 
     Raises:
         AlignError: no prompt gives a pair.
     """
-    settings = task.settings
-    scored = _scored(task)
+    settings = task.read(PairSettings)
+    scored = _scored(task, settings)
     rewards, lengths = [s.rewards for s in scored], [s.lengths for s in scored]
     fit = _fit(settings, rewards, lengths)
-    generated = [
-        tree for s in scored if (tree := _with_edges(s.tree, shaped(s.rewards, s.lengths, fit.alpha), settings["pairing"])) is not None
-    ]
+    ranked = (_with_edges(s.tree, shaped(s.rewards, s.lengths, fit.alpha), settings) for s in scored)
+    generated = [tree for tree in ranked if tree is not None]
     if not generated:
         raise AlignError(f"no pair can be made of {len(scored)} prompts: in each, all responses have the same reward")
-    offline = read_offline(task) if "offline" in task.inputs else []
+    offline = read_offline(task, "offline", settings) if "offline" in task.inputs else []
     if any(tree.conversational for tree in generated):
-        offline = [_asked(tree, settings.get("system")) for tree in offline]
-    seed = seed_of(settings["seed"], settings["round"], "replay")
-    trained = mix([_only_used(tree) for tree in generated], offline, settings["replay"], seed)
+        offline = [_asked(tree, settings.system) for tree in offline]
+    seed = seed_of(settings.seed, settings.round, "replay")
+    trained = mix([_only_used(tree) for tree in generated], offline, settings.replay, seed)
     if "exploration" in task.inputs:
         trained = _with_exploration(trained, read_samples(task.path("exploration")))
     write_trees(trained, task.folder / "pairs.jsonl")
@@ -73,7 +72,7 @@ def pair(task: Task) -> None:
     write_json(task.folder / "statistics.json", _statistics(scored, generated, trained, fit, settings))
 
 
-def _scored(task: Task) -> list[Scored]:
+def _scored(task: Task, settings: PairSettings) -> list[Scored]:
     journal = read_journal(task.path("scores"))
     baseline = read_journal(task.path("baseline")) if "baseline" in task.inputs else {}
     scored = []
@@ -81,21 +80,21 @@ def _scored(task: Task) -> list[Scored]:
         assert isinstance(tree, PreferenceTree)
         assert tree.id is not None
         scores: Scores = journal[tree.id]
-        rewards = _rewards(tree.id, scores, baseline, task.settings)
-        scored.append(Scored(tree, scores, rewards, [length(node, task.settings["length_unit"]) for node in tree.nodes]))
+        rewards = _rewards(tree.id, scores, baseline, settings)
+        scored.append(Scored(tree, scores, rewards, [length(node, settings.length_unit) for node in tree.nodes]))
     return scored
 
 
-def _rewards(prompt: str, scores: Scores, baseline: Mapping[str, Scores], settings: Mapping[str, Any]) -> list[float]:
+def _rewards(prompt: str, scores: Scores, baseline: Mapping[str, Scores], settings: PairSettings) -> list[float]:
     """One number a response: the scorer's, or of several, β r̂ for the implicit one, their combination against the reference's."""
     if len(scores) == 1:
         (only,) = scores.values()
         return [entry["reward"] for entry in only]
     if prompt not in baseline:
         raise AlignError(f"prompt {prompt} has no response of the reference, against which several scorers are put on one scale")
-    weights = {choice["name"]: choice["weight"] for choice in settings["scorers"]}
-    ours, reference = (_by_scorer(given, settings["beta"]) for given in (scores, baseline[prompt]))
-    return combined(ours, reference, weights, settings["quantile"])
+    weights = {choice.name: choice.weight for choice in settings.scorers}
+    ours, reference = (_by_scorer(given, settings.beta) for given in (scores, baseline[prompt]))
+    return combined(ours, reference, weights, settings.quantile)
 
 
 def _by_scorer(scores: Scores, beta: float) -> dict[str, list[float]]:
@@ -103,16 +102,19 @@ def _by_scorer(scores: Scores, beta: float) -> dict[str, list[float]]:
     return {name: [(beta if name == "implicit" else 1.0) * entry["reward"] for entry in entries] for name, entries in scores.items()}
 
 
-def _fit(settings: Mapping[str, Any], rewards: list[list[float]], lengths: list[list[int]]) -> LengthFit:
-    alpha, rule = settings["length_alpha"], settings["pairing"]
+def _fit(settings: PairSettings, rewards: list[list[float]], lengths: list[list[int]]) -> LengthFit:
+    alpha, rule = settings.length_alpha, settings.pairing
     if alpha == "fit":
         return fit_alpha(rewards, lengths, rule)
     return LengthFit(float(alpha), mean_difference(rewards, lengths, float(alpha), rule), mean_difference(rewards, lengths, 0.0, rule))
 
 
-def _with_edges(tree: PreferenceTree, rewards: list[float], rule: str) -> PreferenceTree | None:
+def _with_edges(tree: PreferenceTree, rewards: list[float], settings: PairSettings) -> PreferenceTree | None:
     """The tree with its pairs as edges; None where no response is better than another. Two equal responses are no pair."""
-    edges = [Edge(c, r) for c, r in pairs_of(rewards, rule) if not _equal(tree.nodes[c], tree.nodes[r])]
+    edges = [Edge(c, r) for c, r in pairs_of(rewards, settings.pairing) if not _equal(tree.nodes[c], tree.nodes[r])]
+    if settings.pairs is not None and len(edges) > settings.pairs:
+        drawn = random.Random(seed_of(settings.seed, settings.round, tree.id)).sample(range(len(edges)), settings.pairs)
+        edges = [edges[place] for place in sorted(drawn)]
     nodes = tuple(replace(node, score=reward) for node, reward in zip(tree.nodes, rewards, strict=True))
     return replace(tree, nodes=nodes, edges=tuple(edges)) if edges else None
 
@@ -148,18 +150,17 @@ def _asked(tree: PreferenceTree, system: str | None) -> PreferenceTree:
     return replace(tree, prompt=prompt)
 
 
-def read_offline(task: Task, name: str = "offline") -> list[PreferenceTree]:
+def read_offline(task: Task, name: str, settings: OfflineSettings) -> list[PreferenceTree]:
     """The trees of a preference set, the input `name`; records that cannot be read are kept in `unreadable.jsonl`.
 
     Raises:
         AlignError: too large a share of them cannot be read.
     """
-    located = [item for _, item in locate_trees(task.inputs[name], task.settings["offline_split"], task.settings.get("offline_columns"))]
+    located = [item for _, item in locate_trees(task.inputs[name], settings.offline_split, settings.offline_columns)]
     rejected = [item for item in located if isinstance(item, Rejected)]
     trees = [item for item in located if isinstance(item, PreferenceTree)]
-    check_rejected(len(trees), rejected, task.folder / "unreadable.jsonl", task.settings["max_rejected_share"])
-    limit = task.settings.get("offline_limit")
-    return [replace(tree, id=tree.id or "offline") for tree in trees[:limit]]
+    check_rejected(len(trees), rejected, task.folder / "unreadable.jsonl", settings.max_rejected_share)
+    return [replace(tree, id=tree.id or "offline") for tree in trees[: settings.offline_limit]]
 
 
 def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
@@ -175,7 +176,7 @@ def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
 
 
 def _statistics(
-    scored: list[Scored], generated: list[PreferenceTree], trained: list[PreferenceTree], fit: LengthFit, settings: Mapping[str, Any]
+    scored: list[Scored], generated: list[PreferenceTree], trained: list[PreferenceTree], fit: LengthFit, settings: PairSettings
 ) -> dict[str, Any]:
     """What a round's report shows: lengths and scores of all samples and of both ends of the pairs."""
     prompts = {tree.id for tree in generated}
@@ -188,7 +189,7 @@ def _statistics(
     found: dict[str, Any] = {
         "prompts": len(scored), "responses": len(nodes), "pairs": sum(len(tree.edges) for tree in generated),
         "prompts_without_pair": len(scored) - len(generated), "generated": used, "replayed": len(trained) - used,
-        "alpha": fit.alpha, "length_unit": settings["length_unit"], "mean_length_difference": fit.mean_difference,
+        "alpha": fit.alpha, "length_unit": settings.length_unit, "mean_length_difference": fit.mean_difference,
         "mean_length_difference_unshaped": fit.unshaped_difference,
         "characters": mean(characters(node) for node in nodes), "tokens": mean(len(node.token_ids or ()) for node in nodes),
         "rewards": {name: mean(values) for name, values in by_scorer.items()},

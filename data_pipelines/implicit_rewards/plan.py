@@ -1,214 +1,209 @@
-"""A recipe with `rounds` as the stages of a run: (sample → filter → score → pair → train → evaluate) × R."""
+"""DICE and SELM as stages: sample → filter → score → pair (arXiv 2406.09760, 2405.19332)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.rewards.pairing import rule_ranks
+from align.rewards.pairing import RIGHT_OVER_WRONG, rule_ranks
 from align.runs import External, Input, Output, Stage
 from data_pipelines.implicit_rewards.replay import sizes
+from data_pipelines.implicit_rewards.settings import FilterSettings, PairSettings, ScorerChoice, ScoreSettings, TakeSettings
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
+from data_pipelines.rollouts.settings import PromptSource, SampleSettings
+from data_pipelines.rounds import Round
+from data_pipelines.thought_trees.answered import AskSettings
+from data_pipelines.thought_trees.settings import HeldOut, QuestionSource
+from data_pipelines.thought_trees.tasks import load_task
 
 MICRO = "micro:style"
+QUESTIONS_MICRO = ("micro:sums", "micro:careless")
 _HERE = "data_pipelines.implicit_rewards"
 
 
-def stages_of_rounds(recipe: Recipe, training: Stage, evaluation: Stage | None) -> list[Stage]:
-    """The stages, in order.
+class RewardMethod:
+    """A recipe with `rounds` whose responses are ranked by rewards; see `Method`."""
 
-    Args:
-        recipe: with `rounds` and `rollouts`.
-        training: how any model is trained; inputs and name are filled in here.
-        evaluation: how any model is evaluated, if it is.
+    def __init__(self, recipe: Recipe) -> None:
+        """
+        Raises:
+            AlignError: sections that the method needs are missing.
+        """
+        if recipe.rollouts is None:
+            raise AlignError("rounds: a recipe with rounds needs the section `rollouts`, which says how to sample")
+        assert recipe.rounds is not None
+        asks = recipe.rounds.questions is not None
+        kinds = QUESTIONS_MICRO if asks else (MICRO,)
+        name, seed = recipe.model.name_or_path, recipe.training.get("seed", 42)
+        self._micro = name in kinds
+        self.start: list[Stage] = []
+        if self._micro and asks:
+            made = {"kind": name.partition(":")[2], "seed": seed}
+            self.start.append(Stage("start/prepare", "data_pipelines.micro.thought_start:prepare", made))
+        elif self._micro:
+            self.start.append(Stage("start/prepare", "data_pipelines.micro.style_start:prepare", {"seed": seed}))
+        self.policy = self._source(name, "model" if asks else "policy")
+        self.reference = self._source(recipe.model.reference or name, "model" if asks else "reference")
+        self.prompts = self._source(recipe.rollouts.prompts, "questions.jsonl" if asks else "prompts.jsonl")
+        self.offline = self._source(recipe.data.train, "offline.jsonl")
+        self.tested: Input | None = None
+        if asks:
+            questions, self.prompts = self.prompts, Output("questions", "prompts.jsonl")
+            if recipe.evaluation is not None:
+                if recipe.evaluation.questions is None and not self._micro:
+                    raise AlignError("evaluation.questions is missing: where the questions stand that are tested on")
+                self.tested = self._source(recipe.evaluation.questions, "test.jsonl")
+            self.start.append(self._asking(recipe, questions))
 
-    Raises:
-        AlignError: sections that the method needs are missing, or contradict each other.
-    """
-    assert recipe.rounds is not None
-    _check(recipe)
-    seed = recipe.training.get("seed", 42)
-    micro = recipe.model.name_or_path == MICRO
-    stages = [Stage("start/prepare", "data_pipelines.micro.style_start:prepare", {"seed": seed})] if micro else []
-    sources = _Sources(recipe, micro)
-    models = [sources.reference, sources.policy]  # π₀, π₁, …: the reference of a round's implicit reward stands before its policy
-    if evaluation:
-        stages.append(replace(evaluation, name="start/evaluate", inputs={"model": sources.policy}))
-    for number in range(1, recipe.rounds.count + 1):
-        own = _recipe_of_round(recipe, number)
-        stages += _Round(own, number, seed, models[-1], models[-2], sources).stages(_with_settings(training, recipe, own))
-        models.append(Output(f"round-{number}/train", "model"))
-        if evaluation:
-            stages.append(replace(evaluation, name=f"round-{number}/evaluate", inputs={"model": models[-1]}))
-    return stages
+    def _source(self, name: str | None, made: str) -> Input:
+        return Output("start/prepare", made) if self._micro and (name is None or name.startswith("micro:")) else External(str(name))
 
-
-def _recipe_of_round(recipe: Recipe, number: int) -> Recipe:
-    """The recipe with the overrides of one round, checked as it is then."""
-    assert recipe.rounds is not None
-    overrides = recipe.rounds.overrides
-    if len(overrides) > recipe.rounds.count:
-        raise AlignError(f"rounds.overrides has {len(overrides)} entries for {recipe.rounds.count} rounds")
-    changes = overrides[number - 1] if number <= len(overrides) else {}
-    where = f"rounds.overrides[{number - 1}]"
-    for key in changes:
-        if key.split(".")[0] not in ("training", "rollouts", "rounds") or key in ("rounds.count", "rounds.prompts", "rounds.overrides"):
-            raise AlignError(f"{where}: '{key}' cannot differ by round: expected keys of training, rollouts or rounds, as training.beta")
-    own = recipes.changed(recipe, changes, where) if changes else recipe
-    _check_round(own)
-    return own
-
-
-def _with_settings(training: Stage, recipe: Recipe, own: Recipe) -> Stage:
-    """The training stage with what a round's overrides change; a limit of the data is one of what is replayed, not of the round's pairs."""
-    changed = {key: value for key, value in own.training.items() if key not in recipe.training or recipe.training[key] != value}
-    data = {**training.settings["data"], "limit": None}
-    return replace(training, settings={**training.settings, "data": data, "training": {**training.settings["training"], **changed}})
-
-
-class _Sources:
-    """Where a run's first inputs come from."""
-
-    def __init__(self, recipe: Recipe, micro: bool) -> None:
-        assert recipe.rollouts is not None
-
-        def source(name: str | None, made: str) -> External | Output:
-            return Output("start/prepare", made) if micro and (name == MICRO or name is None) else External(str(name))
-
-        self.policy = source(recipe.model.name_or_path, "policy")
-        self.reference = source(recipe.model.reference or (None if micro else recipe.model.name_or_path), "reference")
-        self.prompts = source(recipe.rollouts.prompts, "prompts.jsonl")
-        self.offline = source(recipe.data.train, "offline.jsonl")
-
-
-@dataclass(frozen=True)
-class _Round:
-    """One round's stages.
-
-    Attributes:
-        recipe: with this round's overrides.
-        number: from 1.
-        seed: of the run.
-        policy: the model at the start of the round: it samples, also y_s of SELM, and it is the reference of the round's training.
-        before: the model before it, the reference of the implicit reward.
-        sources: prompts and preference set.
-    """
-
-    recipe: Recipe
-    number: int
-    seed: int
-    policy: Input
-    before: Input
-    sources: _Sources
-
-    @property
-    def _name(self) -> str:
-        return f"round-{self.number}"
-
-    def stages(self, training: Stage) -> list[Stage]:
-        """All stages of the round; `training` with its settings."""
-        rounds = self.recipe.rounds
+    def _asking(self, recipe: Recipe, questions: Input) -> Stage:
+        """How the questions of a task are asked."""
+        rollouts, rounds, evaluation = recipe.rollouts, recipe.rounds, recipe.evaluation
+        assert rollouts is not None
         assert rounds is not None
-        stages = [self._pairs_of_the_data()] if rounds.candidates == "data" else self._sampled_preferences()
-        pairs = Output(f"{self._name}/pair", "pairs.jsonl")
-        return [*stages, replace(training, name=f"{self._name}/train", inputs={"model": self.policy, "data": pairs})]
+        held_out, inputs = None, {"questions": questions}
+        if evaluation is not None and self.tested is not None:
+            held_out = HeldOut(evaluation.questions_task or str(rounds.questions), evaluation.questions_split, evaluation.problems)
+            inputs["held_out"] = self.tested
+        settings = AskSettings(
+            task=str(rounds.questions), source=QuestionSource(rollouts.prompts_split, rollouts.limit), chat=bool(rollouts.chat),
+            system=rollouts.system, held_out=held_out,
+        )  # fmt: skip
+        return Stage("questions", "data_pipelines.thought_trees.answered:ask", settings.as_json(), inputs)
 
-    def _pairs_of_the_data(self) -> Stage:
-        source = {key: value for key, value in self._sampling().items() if key in ("source", "part", "parts")}
-        inputs = {"offline": self.sources.offline, "prompts": self.sources.prompts}
-        return Stage(f"{self._name}/pair", f"{_HERE}.data_responses:take_pairs", source | self._reading(), inputs)
+    def check(self, recipe: Recipe) -> None:
+        """Raises AlignError: see `Method`."""
+        _check_round(recipe)
 
-    def _sampled_preferences(self) -> list[Stage]:
+    def preferences(self, round: Round) -> tuple[list[Stage], Input]:
+        """Sample, filter, score and pair; or take the pairs of the data."""
+        rounds = round.recipe.rounds
+        assert rounds is not None
+        making = _Making(round, self)
+        stages = [making.pairs_of_the_data()] if rounds.candidates == "data" else making.sampled_preferences()
+        return stages, Output(stages[-1].name, "pairs.jsonl")
+
+
+class _Making:
+    """The stages of one round."""
+
+    def __init__(self, round: Round, method: RewardMethod) -> None:
+        self.round, self.recipe, self.method = round, round.recipe, method
+
+    def pairs_of_the_data(self) -> Stage:
+        sampling = self._sampling()
+        settings = TakeSettings(source=sampling.source, part=sampling.part, parts=sampling.parts, **self._reading())
+        inputs = {"offline": self.method.offline, "prompts": self.method.prompts}
+        return Stage(f"{self.round.prefix}pair", f"{_HERE}.data_responses:take_pairs", settings.as_json(), inputs)
+
+    def sampled_preferences(self) -> list[Stage]:
         rounds, resources = self.recipe.rounds, self.recipe.resources
         assert rounds is not None
         gpus = {"processes": resources.processes, "gpus_per_process": self.recipe.engine_gpus}
-        sampling = Stage(
-            f"{self._name}/sample", "data_pipelines.rollouts.stages:sample", self._sampling(),
-            {"model": self.policy, "prompts": self.sources.prompts}, gpus,
-        )  # fmt: skip
+        asked: dict[str, Input] = {"model": self.round.policy, "prompts": self.method.prompts}
+        sampling = Stage(f"{self.round.prefix}sample", "data_pipelines.rollouts.stages:sample", self._sampling().as_json(), asked, gpus)
         filtering = self._filtering()
         trees = Output(filtering.name, "trees.jsonl")
         scoring = self._scoring("score", {"trees": trees}, rounds.policy_scores)
         stages = [sampling, filtering, scoring]
         inputs: dict[str, Input] = {"trees": trees, "scores": Output(scoring.name, "scores")}
         if rounds.replay:
-            inputs["offline"] = self.sources.offline
+            inputs["offline"] = self.method.offline
         if rounds.exploration == "policy":
-            exploring = sampling if _is_greedy(self.recipe) else self._exploring(sampling)
+            exploring = sampling if _is_greedy(self.recipe) else self._exploring(gpus)
             stages += [exploring] if exploring is not sampling else []
             inputs["exploration"] = Output(exploring.name, "samples")
         if len(rounds.scorers) > 1:
-            stages += self._baseline(sampling)
-            inputs["baseline"] = Output(f"{self._name}/score-reference", "scores")
-        return [*stages, Stage(f"{self._name}/pair", f"{_HERE}.pairing:pair", self._pairing(), inputs)]
+            stages += self._baseline(gpus)
+            inputs["baseline"] = Output(f"{self.round.prefix}score-reference", "scores")
+        return [*stages, Stage(f"{self.round.prefix}pair", f"{_HERE}.pairing:pair", self._pairing().as_json(), inputs)]
 
     def _filtering(self) -> Stage:
         rounds = self.recipe.rounds
         assert rounds is not None
-        settings = rounds.filter.model_dump()
-        inputs: dict[str, Input] = {"samples": Output(f"{self._name}/sample", "samples")}
-        if rounds.candidates == "samples_and_data":
-            settings |= self._reading()
-            inputs |= {"data": self.sources.offline, "model": self.policy}
-        return Stage(f"{self._name}/filter", f"{_HERE}.filtering:filter_samples", settings, inputs)
+        with_data = rounds.candidates == "samples_and_data"
+        settings = FilterSettings(**rounds.filter.model_dump(), **(self._reading() if with_data else {}))
+        inputs: dict[str, Input] = {"samples": Output(f"{self.round.prefix}sample", "samples")}
+        if with_data:
+            inputs |= {"data": self.method.offline, "model": self.round.policy}
+        return Stage(f"{self.round.prefix}filter", f"{_HERE}.filtering:filter_samples", settings.as_json(), inputs)
 
-    def _exploring(self, sampling: Stage) -> Stage:
+    def _exploring(self, resources: Mapping[str, Any]) -> Stage:
         """The policy's greedy response to every prompt."""
-        greedy = {**sampling.settings["sampling"], "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        return replace(sampling, name=f"{self._name}/explore", settings={**sampling.settings, "samples": 1, "sampling": greedy})
+        own = self._sampling()
+        greedy = replace(own.sampling, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        settings = replace(own, samples=1, sampling=greedy).as_json()
+        inputs: dict[str, Input] = {"model": self.round.policy, "prompts": self.method.prompts}
+        return Stage(f"{self.round.prefix}explore", "data_pipelines.rollouts.stages:sample", settings, inputs, resources)
 
-    def _baseline(self, sampling: Stage) -> list[Stage]:
+    def _baseline(self, resources: Mapping[str, Any]) -> list[Stage]:
         """The reference's responses and their rewards, against which several scorers are put on one scale."""
         rounds = self.recipe.rounds
         assert rounds is not None
-        settings = {**sampling.settings, "samples": rounds.reference_samples, "seed": self.seed + 1}
-        inputs: dict[str, Input] = {"model": self.before, "prompts": self.sources.prompts}
-        samples = replace(sampling, name=f"{self._name}/sample-reference", settings=settings, inputs=inputs)
-        return [samples, self._scoring("score-reference", {"samples": Output(samples.name, "samples")}, "rescore")]
+        name = f"{self.round.prefix}sample-reference"
+        settings = replace(self._sampling(), samples=rounds.reference_samples, seed=self.round.seed + 1).as_json()
+        inputs: dict[str, Input] = {"model": self.round.before, "prompts": self.method.prompts}
+        samples = Stage(name, "data_pipelines.rollouts.stages:sample", settings, inputs, resources)
+        return [samples, self._scoring("score-reference", {"samples": Output(name, "samples")}, "rescore")]
 
     def _scoring(self, name: str, responses: dict[str, Input], policy_scores: str) -> Stage:
         rounds = self.recipe.rounds
         assert rounds is not None
-        settings = {
-            "scorers": [{"name": choice.name, "options": choice.options} for choice in rounds.scorers], "policy_scores": policy_scores,
-            "dtype": self.recipe.model.dtype, "max_tokens": rounds.max_tokens_per_row,
-        }  # fmt: skip
-        inputs = {**responses, "policy": self.policy, "reference": self.before}
-        return Stage(f"{self._name}/{name}", f"{_HERE}.scoring:score", settings, inputs, {"processes": self.recipe.resources.processes})
+        scorers = tuple(ScorerChoice(name=choice.name, options=choice.options) for choice in rounds.scorers)
+        settings = ScoreSettings(
+            scorers=scorers, policy_scores=policy_scores, dtype=self.recipe.model.dtype, max_tokens=rounds.max_tokens_per_row
+        )
+        inputs = {**responses, "policy": self.round.policy, "reference": self.round.before}
+        if rounds.questions is not None:
+            inputs["questions"] = Output("questions", "questions.json")
+        return Stage(
+            f"{self.round.prefix}{name}",
+            f"{_HERE}.scoring:score",
+            settings.as_json(),
+            inputs,
+            {"processes": self.recipe.resources.processes},
+        )
 
-    def _pairing(self) -> dict[str, Any]:
+    def _pairing(self) -> PairSettings:
         rounds = self.recipe.rounds
         assert rounds is not None
         assert self.recipe.rollouts is not None
-        names = ("length_unit", "length_alpha", "pairing", "replay")
-        several = {"quantile": rounds.quantile, "beta": _beta(self.recipe)} if len(rounds.scorers) > 1 else {}
-        return {
-            "scorers": [{"name": choice.name, "weight": choice.weight} for choice in rounds.scorers], **several,
-            **{name: getattr(rounds, name) for name in names}, **self._reading(), "system": self.recipe.rollouts.system,
-            "seed": self.seed, "round": self.number,
-        }  # fmt: skip
+        several: dict[str, Any] = {"quantile": rounds.quantile, "beta": _beta(self.recipe)} if len(rounds.scorers) > 1 else {}
+        scorers = tuple(ScorerChoice(name=choice.name, weight=choice.weight) for choice in rounds.scorers)
+        return PairSettings(
+            scorers=scorers, length_unit=rounds.length_unit, length_alpha=rounds.length_alpha, pairing=rounds.pairing, pairs=rounds.pairs,
+            replay=rounds.replay, system=self.recipe.rollouts.system, seed=self.round.seed, round=self.round.number, **several,
+            **self._reading(),
+        )  # fmt: skip
 
     def _reading(self) -> dict[str, Any]:
-        """How the preference set is read."""
+        """How the preference set is read: fields of `OfflineSettings`."""
         data = self.recipe.data
         return {
             "offline_split": data.train_split, "offline_columns": data.columns, "offline_limit": data.limit,
             "max_rejected_share": data.max_rejected_share,
         }  # fmt: skip
 
-    def _sampling(self) -> dict[str, Any]:
+    def _sampling(self) -> SampleSettings:
         rollouts, rounds = self.recipe.rollouts, self.recipe.rounds
         assert rollouts is not None
         assert rounds is not None
-        part = {"part": self.number - 1, "parts": rounds.count} if rounds.prompts == "split" else {}
-        return {
-            "source": {"split": rollouts.prompts_split, "limit": rollouts.limit, "column": rollouts.prompts_column}, **part,
-            "chat": rollouts.chat, "system": rollouts.system, "samples": rollouts.samples, "seed": self.seed, "round": self.number,
-            "engine": engine_settings(self.recipe), "sampling": sampling_settings(rollouts),
-        }  # fmt: skip
+        part, parts = self.round.part
+        source, sampling = PromptSource(rollouts.prompts_split, rollouts.limit, rollouts.prompts_column), sampling_settings(rollouts)
+        if rounds.questions is not None:
+            source = PromptSource()
+            if not rollouts.chat:
+                ends = (*sampling.stop, *load_task(rounds.questions).end)  # a text that goes on with a question of its own
+                sampling = replace(sampling, stop=tuple(dict.fromkeys(ends)))
+        return SampleSettings(
+            source=source, part=part, parts=parts, chat=rollouts.chat, system=rollouts.system, samples=rollouts.samples,
+            seed=self.round.seed, round=self.round.number, engine=engine_settings(self.recipe), sampling=sampling,
+        )  # fmt: skip
 
 
 def _is_greedy(recipe: Recipe) -> bool:
@@ -225,15 +220,6 @@ def _beta(recipe: Recipe) -> float:
 
     defaults = [loss.default_beta for loss, _ in expand(_loss_types(recipe.training.get("loss_type")))]
     return next((beta for beta in defaults if beta is not None), 0.1)
-
-
-def _check(recipe: Recipe) -> None:
-    rounds = recipe.rounds
-    assert rounds is not None
-    if recipe.rollouts is None:
-        raise AlignError("rounds: a recipe with rounds needs the section `rollouts`, which says how to sample")
-    if rounds.count < 1:
-        raise AlignError(f"rounds.count is {rounds.count}: expected 1 or more")
 
 
 def _check_round(recipe: Recipe) -> None:
@@ -262,15 +248,23 @@ def _check_candidates(recipe: Recipe) -> None:
     assert rollouts is not None
     rule_ranks(rounds.pairing, 2)
     sizes(1, 1, rounds.replay)
-    implicit = any(choice.name == "implicit" for choice in rounds.scorers)
-    if implicit and recipe.model.reference is None and recipe.model.name_or_path != MICRO:
+    scorers = [choice.name for choice in rounds.scorers]
+    if "implicit" in scorers and recipe.model.reference is None and recipe.model.name_or_path != MICRO:
         raise AlignError("model.reference is missing: implicit rewards need the model that the policy was tuned from")
-    if len({choice.name for choice in rounds.scorers}) < len(rounds.scorers):
+    if len(set(scorers)) < len(scorers):
         raise AlignError("rounds.scorers names a scorer twice")
-    if len(rounds.scorers) > 1 and rounds.reference_samples < 1:
+    if len(scorers) > 1 and rounds.reference_samples < 1:
         raise AlignError(f"rounds.reference_samples is {rounds.reference_samples}: several scorers need 1 or more")
+    if ("answer" in scorers) != (rounds.questions is not None):
+        raise AlignError("rounds.questions and rounds.scorers: [{name: answer}] belong together: the task has the gold answers")
+    if rounds.questions is not None and recipe.data.train is None and (rounds.replay or rounds.candidates != "samples"):
+        raise AlignError("data.train is missing: rounds.replay and rounds.candidates take its responses; for none set rounds.replay to 0")
+    if rounds.pairing == RIGHT_OVER_WRONG and rounds.length_alpha != 0.0:
+        raise AlignError("rounds.pairing: right_over_wrong takes rewards as they are: set rounds.length_alpha to 0")
+    if rounds.pairs is not None and rounds.pairs < 1:
+        raise AlignError(f"rounds.pairs is {rounds.pairs}: expected 1 or more")
     if rounds.candidates == "samples_and_data":
-        if implicit and rounds.policy_scores == "sampler":
+        if "implicit" in scorers and rounds.policy_scores == "sampler":
             raise AlignError("rounds.policy_scores: sampler knows nothing of the responses of rounds.candidates: samples_and_data")
     elif rounds.filter.min_responses > rollouts.samples:
         raise AlignError(f"rounds.filter.min_responses is {rounds.filter.min_responses}, but only {rollouts.samples} are sampled")

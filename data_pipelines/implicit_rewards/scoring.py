@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+import data_pipelines.thought_trees.answered  # noqa: F401  (registers the scorer `answer`)
 from align.errors import AlignError
 from align.rewards.scorers import Scorer, ScorerSettings, open_scorer
-from align.runs import Journal, Progress, Task, own_batches, read_journal
+from align.runs import Finished, Task, Work
 from align.trees import PreferenceTree, read_trees
 from data_pipelines.implicit_rewards.agreement import agreement, check_sampler
+from data_pipelines.implicit_rewards.settings import ScorerChoice, ScoreSettings
 from data_pipelines.rollouts.samples import read_samples
 
 BATCH = 32  # prompts between two writes
@@ -22,42 +23,45 @@ BATCH = 32  # prompts between two writes
 def score(task: Task) -> None:
     """Score all responses.
 
-    Inputs: `trees`, or `samples` of another model than the policy; `policy`, `reference`. Settings: `scorers`, `policy_scores`,
-    `dtype`, `max_tokens`. Output: `scores/`, a journal: for each prompt, of each scorer, the rewards and details of its responses.
+    Inputs: `trees`, or `samples` of another model than the policy; `policy`, `reference`; `questions`, where answers are graded.
+    Settings: `ScoreSettings`. Output: `scores/`, a journal: for each prompt, of each scorer, the rewards and details of its responses.
 
     Raises:
         AlignError: a model cannot be loaded, the tokenizers differ, or the samples are not of this policy.
     """
-    settings = task.settings
+    settings = task.read(ScoreSettings)
     trees = _of_another_model(read_samples(task.path("samples"))) if "samples" in task.inputs else read_trees(task.path("trees"))[0]
-    done = set(read_journal(task.folder / "scores"))
-    batches = list(own_batches(trees, BATCH, done, task.shard))
-    if not batches:
+    work = Work(task, "scores", trees, BATCH)
+    if work.is_finished:
         return
-    base = {key: settings[key] for key in ("dtype", "max_tokens", "policy_scores")}
     scorers: dict[str, Scorer] = {
-        choice["name"]: open_scorer(
-            choice["name"], ScorerSettings(task.inputs["policy"], task.inputs["reference"], **base, options=choice["options"])
-        )
-        for choice in settings["scorers"]
+        choice.name: open_scorer(choice.name, _settings_of(choice, task, settings)) for choice in settings.scorers
     }
-    journal = Journal(task.folder / "scores", task.shard)
-    total = sum(len(batch) for batch in batches)
-    progress = Progress(task, total)
-    with tqdm(total=total, desc=task.name, unit="prompt", mininterval=0.5) as bar:
-        for batch in batches:
-            found = {name: scorer.score(batch) for name, scorer in scorers.items()}
-            records = [
-                (str(tree.id), {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
-                for i, tree in enumerate(batch)
-            ]
-            _check_finite(records)
-            if "implicit" in scorers:
-                check_sampler(agreement([record["implicit"] for _, record in records]))
-            journal.append((id, record) for id, record in records if id not in done)
-            bar.update(len(batch))
-            progress.advance(len(batch))
-    journal.close()
+
+    def scored(batch: list[PreferenceTree]) -> Finished:
+        found = {name: scorer.score(batch) for name, scorer in scorers.items()}
+        records = [
+            (str(tree.id), {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
+            for i, tree in enumerate(batch)
+        ]
+        _check_finite(records)
+        if "implicit" in scorers:
+            check_sampler(agreement([record["implicit"] for _, record in records]))
+        return Finished(records)
+
+    work.map(scored)
+
+
+def _settings_of(choice: ScorerChoice, task: Task, settings: ScoreSettings) -> ScorerSettings:
+    return ScorerSettings(
+        task.inputs["policy"],
+        task.inputs["reference"],
+        settings.dtype,
+        settings.max_tokens,
+        settings.policy_scores,
+        choice.options,
+        task.inputs.get("questions", ""),
+    )
 
 
 def _of_another_model(samples: Sequence[PreferenceTree]) -> list[PreferenceTree]:

@@ -57,8 +57,10 @@ def _transformers(settings: EngineSettings, model: str) -> Iterator[Engine]:
     from data_pipelines.rollouts.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(model, dtype=settings.dtype, batch=settings.batch, **settings.options)
-    yield engine
-    engine.close()
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 @contextlib.contextmanager

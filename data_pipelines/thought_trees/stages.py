@@ -3,67 +3,80 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from align.errors import AlignError
-from align.runs import Journal, Progress, Task, own_batches, read_journal, write_json
+from align.runs import Finished, Task, Work, read_journal, write_json
 from align.trees import PreferenceTree, from_record, only_trained, pairs_from_tree, to_record, write_jsonl, write_pairs, write_trees
-from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.engines import open_engine
 from data_pipelines.rollouts.plan import sampling_of
 from data_pipelines.rollouts.prompts import asked_as, check_system
 from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
-from data_pipelines.thought_trees.edges import EdgeRules, statistics, with_response_edges, with_step_edges
+from data_pipelines.thought_trees.edges import statistics, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
+from data_pipelines.thought_trees.settings import HeldOut, SearchStageSettings, StepEdgeSettings
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
 
 
 def search_questions(task: Task) -> None:
     """Search all questions, `together` of them at a time.
 
-    Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings: `task`,
-    `source` (split, limit), `held_out` (task, split and limit of these), `chat`, `system`, `engine`, `sampling`, `search`, `judge`,
-    `together`, `dtype`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
+    Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings:
+    `SearchStageSettings`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
     questions of each process.
     """
-    settings = task.settings
-    how = load_task(settings["task"])
-    questions = _questions(task, how)
-    done = set(read_journal(task.folder / "searches"))
-    batches = list(own_batches(questions, settings["together"], done, task.shard))
-    if not batches:
+    settings = task.read(SearchStageSettings)
+    how = load_task(settings.task)
+    questions = without_held_out(settings.source.read(how, task.inputs["questions"]), task, settings.held_out)
+    work = Work(task, "searches", questions, settings.together, "questions")
+    if work.is_finished:
         return
-    width = SearchSettings(**settings["search"])
-    with open_engine(EngineSettings(**settings["engine"]), task.inputs["model"]) as engine:
-        sampling = sampling_of(settings["sampling"], engine.tokenizer)
-        check_system(settings["system"], engine.tokenizer, settings["chat"])
-        judge = open_judge(task, how, sampling.stop_token_ids)
-        journal = Journal(task.folder / "searches", task.shard)
+    with open_engine(settings.engine, task.inputs["model"]) as engine:
+        sampling = sampling_of(settings.sampling, engine.tokenizer)
+        check_system(settings.system, engine.tokenizer, settings.chat)
+        judge = open_judge(task, settings, how, sampling.stop_token_ids)
+        cost = _Cost(task)
 
-        def run(batch: list[Question]) -> Mapping[str, PreferenceTree | AlignError]:
-            asked = [ask(question, how, engine, settings["chat"], settings["system"]) for question in batch]
-            return _searched(asked, how, judge, width, sampling, engine)
-
-        for batch, results in _watched(batches, task, run):
+        def searched(batch: list[Question]) -> Finished:
+            asked = [ask(question, how, engine, settings.chat, settings.system) for question in batch]
+            results = _searched(asked, how, judge, settings.search, sampling, engine)
+            cost.note(len(batch))
+            trees = [tree for tree in results.values() if isinstance(tree, PreferenceTree)]
+            tokens = sum(tree.metadata["search"]["cost"].get(kind, 0) for tree in trees for kind in ("tokens", "judge_tokens"))
             records = [(question.id, _record(question, results[question.id])) for question in batch]
-            journal.append((id, record) for id, record in records if id not in done)
-        journal.close()
+            return Finished(records, tokens, {"thoughts": sum(len(tree.nodes) for tree in trees)})
+
+        work.map(searched)
 
 
-def _questions(task: Task, how: ThoughtTask) -> list[Question]:
-    """The questions to search, those that will be tested on left out."""
-    questions = read_questions(how, task.inputs["questions"], **task.settings["source"])
-    if "held_out" not in task.inputs:
+class _Cost:
+    """Leaves in `cost/` how many questions a process has searched, and in how many seconds."""
+
+    def __init__(self, task: Task) -> None:
+        self._path = task.folder / "cost" / f"{task.shard.index}-of-{task.shard.count}.json"
+        self._questions, self._started = 0, time.monotonic()
+
+    def note(self, questions: int) -> None:
+        self._questions += questions
+        write_json(self._path, {"questions": self._questions, "seconds": round(time.monotonic() - self._started, 2)})
+
+
+def without_held_out(questions: list[Question], task: Task, held_out: HeldOut | None) -> list[Question]:
+    """Questions without those of the input `held_out`, that will be tested on; `held-out.json` says how many were left out.
+
+    Raises:
+        AlignError: none is left.
+    """
+    if held_out is None:
         return questions
-    tested = dict(task.settings["held_out"])
-    held_out = {question.id for question in read_questions(load_task(tested.pop("task")), task.inputs["held_out"], **tested)}
-    kept = [question for question in questions if question.id not in held_out]
+    tested = read_questions(load_task(held_out.task), task.inputs["held_out"], held_out.split, held_out.limit)
+    ids = {question.id for question in tested}
+    kept = [question for question in questions if question.id not in ids]
     if len(kept) < len(questions):
         write_json(task.folder / "held-out.json", {"questions left out because they are tested on": len(questions) - len(kept)})
     if not kept:
@@ -71,24 +84,15 @@ def _questions(task: Task, how: ThoughtTask) -> list[Question]:
     return kept
 
 
-def open_judge(task: Task, how: ThoughtTask, stop_token_ids: tuple[int, ...] = ()) -> Judge:
+def open_judge(task: Task, settings: SearchStageSettings, how: ThoughtTask, stop_token_ids: tuple[int, ...] = ()) -> Judge:
     """The judge of a search stage, with its options; `stop_token_ids` end judgements as they end thoughts."""
-    settings = task.settings
-    choice = dict(settings["judge"])
-    judge = find_judge(choice.pop("name"))
-    return judge(
+    choice = settings.judge
+    return find_judge(choice.name)(
         JudgeSettings(
-            how,
-            seed=settings["search"]["seed"],
-            chat=settings["chat"],
-            system=settings["system"],
-            stop_token_ids=stop_token_ids,
-            policy=task.inputs["model"],
-            reference=task.inputs.get("reference", ""),
-            dtype=settings["dtype"],
-            **choice,
+            how, choice.votes, choice.temperature, settings.search.seed, settings.chat, settings.system, stop_token_ids,
+            task.inputs["model"], task.inputs.get("reference", ""), settings.dtype, choice.options,
         )
-    )
+    )  # fmt: skip
 
 
 def _searched(
@@ -119,27 +123,6 @@ def _record(question: Question, result: PreferenceTree | AlignError) -> dict[str
     return {"tree": to_record(result)}
 
 
-def _watched(batches: Sequence[list[Question]], task: Task, run: Any) -> Iterator[tuple[list[Question], Mapping[str, Any]]]:
-    """Run batch by batch, with a progress bar: questions done, thoughts, tokens a second."""
-    total = sum(len(batch) for batch in batches)
-    progress = Progress(task, total, unit="questions")
-    started, thoughts, tokens, questions = time.monotonic(), 0, 0, 0
-    with tqdm(total=total, desc=task.name, unit="question", mininterval=0.5) as bar:
-        for batch in batches:
-            results = run(batch)
-            yield batch, results
-            trees = [tree for tree in results.values() if isinstance(tree, PreferenceTree)]
-            thoughts += sum(len(tree.nodes) for tree in trees)
-            tokens += sum(tree.metadata["search"]["cost"].get(kind, 0) for tree in trees for kind in ("tokens", "judge_tokens"))
-            questions += len(batch)
-            seconds = time.monotonic() - started
-            bar.set_postfix_str(f"{thoughts:,} thoughts, {tokens / seconds:,.0f} tokens/s", refresh=False)
-            bar.update(len(batch))
-            progress.advance(len(batch), thoughts=thoughts, tokens_per_second=round(tokens / seconds))
-            name = f"{task.shard.index}-of-{task.shard.count}.json"
-            write_json(task.folder / "cost" / name, {"questions": questions, "seconds": round(seconds, 2)})
-
-
 def read_searches(folder: Path) -> tuple[list[PreferenceTree], dict[str, dict[str, Any]]]:
     """The searches of a stage, ordered by question id: trees, and those set aside (`question`, `reason`) by id."""
     records = sorted(read_journal(folder).items())
@@ -150,14 +133,14 @@ def read_searches(folder: Path) -> tuple[list[PreferenceTree], dict[str, dict[st
 def make_edges(task: Task) -> None:
     """Make the preferences.
 
-    Inputs: `searches`; `model`, where the steps of chats are to be rendered. Settings: those of `EdgeRules`. Outputs: `pairs.jsonl`,
+    Inputs: `searches`; `model`, where the steps of chats are to be rendered. Settings: `StepEdgeSettings`. Outputs: `pairs.jsonl`,
     trees to be trained on; `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `searches.jsonl`, every tree whole, with
     values, judgements and edges, for `align show`; `set-aside.jsonl`, questions without a tree and why; `statistics.json`.
 
     Raises:
         AlignError: no search gives a pair.
     """
-    rules = EdgeRules(**task.settings)
+    rules = task.read(StepEdgeSettings)
     found, set_aside = read_searches(task.path("searches"))
     trees = [with_step_edges(tree, rules) for tree in found]
     trained = trees if rules.form == "steps" else [with_response_edges(tree, rules) for tree in found]

@@ -39,9 +39,13 @@ def results(run: RunData) -> Frame:
 
 
 def changes(run: RunData) -> Frame:
-    """What changed from one evaluation to the next, on the same items."""
+    """What changed on the same items: from the start to each later model and to the search, and from each round to the next."""
     frame = Frame("changes", ["from", "to", "difference", "low", "high", "p"], [])
-    for before, after in pairwise(one for one in run.evaluations if one.items):
+    graded = [one for one in run.evaluations if one.items]
+    start, models = next((one for one in graded if one.stage == "start/evaluate"), None), [one for one in graded if one.is_of_a_model]
+    steps = list(pairwise(models))
+    compared = [(start, one) for one in graded if one is not start] if start is not None else []
+    for before, after in [*compared, *(step for step in steps if step[0] is not start)]:
         ids = [id for id in before.items if id in after.items]
         if ids:
             found = compare([before.items[id] for id in ids], [after.items[id] for id in ids])

@@ -46,6 +46,11 @@ class Evaluation:
         return {"": "after", "start": "before"}.get(place, f"after {place.replace('-', ' ')}")
 
     @property
+    def is_of_a_model(self) -> bool:
+        """Whether a model was measured, and not a search by it."""
+        return self.stage != "start/grade"
+
+    @property
     def is_share(self) -> bool:
         """Whether its first number is a share of right answers, to be shown in percent."""
         return all(0.0 <= value <= 1.0 for value in self.items.values())
@@ -111,10 +116,11 @@ class RunData:
     @property
     def method(self) -> str:
         """Which of the four methods this is."""
-        for section, name in (("rounds", "DICE"), ("thoughts", "CPO"), ("code", "code preferences")):
+        has_rounds = self.recipe.get("rounds") is not None
+        for section, name in (("thoughts", "CPO"), ("code", "code preferences")):
             if self.recipe.get(section) is not None:
-                return name
-        return "DPO"
+                return f"iterated {name}" if has_rounds else name
+        return "DICE" if has_rounds else "DPO"
 
     def attempt(self, what: str, read: Callable[[], Value], otherwise: Value) -> Value:
         """Read something; what goes wrong is noted, and `otherwise` stands in its place."""
@@ -186,11 +192,11 @@ def _read_stage(run: RunData, name: str) -> None:
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
         three_d = run.lines(f"the 3D monitor of {name}", folder / "three_d.jsonl") if watched else []
         run.trainings.append(Training(name, log, three_d))
-    elif kind == "pair" and run.recipe.get("rounds") is not None:
+    elif kind == "pair" and run.method == "DICE":
         run.rounds.append(_round(run, name.rpartition("/")[0], folder))
-    elif name == "edges":
+    elif kind == "edges":  # of several rounds the last
         run.searches = run.trees("searches", folder / "searches.jsonl")[:TREES]
-    elif name == "execute":
+    elif kind == "execute":
         run.verdicts = run.attempt("verdicts", lambda: _verdicts(folder), {})
     elif kind == "pair":
         pairs = run.lines("pairs of programs", folder / "flat.jsonl")

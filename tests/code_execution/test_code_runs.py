@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import align, align_here, kill_at_random, open_page
 from align.trees import pairs_from_tree, read_trees
 from data_pipelines.code_execution.edges import EdgeRules, with_edges
 from data_pipelines.micro.scratch import character_tokenizer, train_from_scratch
+from data_pipelines.rollouts.samples import read_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("code")]
 ROOT = Path(__file__).parent.parent.parent
@@ -182,8 +184,30 @@ MISTAKES = {
     "hook": (["code.tests_from=nobody:makes"], "code.tests_from: 'nobody:makes': expected 'module:name'"),
     "package": (["code.sandbox.packages=[nothing_here]"], "programs are to import 'nothing_here', which is not installed here"),
     "misspelt": (["code.pars=3"], "code.pars is not a key: did you mean 'pairs'"),
-    "two methods": (["rounds.count=1"], "rounds and code: a recipe has one of them"),
+    "two methods": (["thoughts.task=gsm8k"], "thoughts and code: a recipe has one of them"),
+    "a key of other rounds": (["rounds.replay=0.3"], "rounds.replay is of no use with `code`"),
 }
+
+
+def test_rounds_go_around_programs(model, tmp_path):
+    """Each round samples from the model that the round before trained, with other draws, for the problems that were chosen once."""
+    done = align("run", write_recipe(tmp_path, model), "rounds.count=2", "rounds.overrides=[{}, {rollouts.temperature: 0.9}]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"^(\S+) +done in", done.stdout, re.MULTILINE) == [
+        "start/evaluate", "problems",
+        *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("sample", "execute", "pair", "train", "evaluate")),
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    specification = {n: json.loads((run / f"round-{n}/sample/stage.json").read_text()) for n in (1, 2)}
+    assert specification[1]["inputs"]["model"] == str(model)
+    assert specification[2]["inputs"]["model"] == str(run / "round-1/train/model")
+    assert [specification[n]["settings"]["sampling"]["temperature"] for n in (1, 2)] == [1.0, 0.9]
+    samples = [[node.text for tree in read_samples(run / f"round-{n}/sample/samples") for node in tree.nodes] for n in (1, 2)]
+    assert samples[0] != samples[1]
+    assert "1 of 1" in done.stdout or "0 of 1" in done.stdout  # better than the start, after the last round
+    report = (run / "report.html").read_text()
+    assert "iterated code preferences" in report
+    assert "Not in this report" not in report
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -9,10 +9,11 @@ from conftest import TEMPLATE, align, byte_level_tokenizer
 from align.errors import AlignError
 from align.runs import Task, read_journal
 from align.sampling import Sample
-from data_pipelines.rollouts.protocol import Completion, Rollout, completion_of
+from data_pipelines.rollouts.protocol import Rollout, completion_of
+from data_pipelines.thought_trees.forms import FORMS, form_of
 from data_pipelines.thought_trees.tasks import Question, available_tasks, load_task
 from eval import chain_of_thought
-from eval.chain_of_thought import FORMS, answer, form_of
+from eval.chain_of_thought import answer
 from eval.comparison import differences
 
 QUESTIONS = [{"question": f"What is {n} plus 1?", "answer": f"so it is\n#### {n + 1}"} for n in range(6)]
@@ -148,8 +149,7 @@ def test_the_form_follows_the_chat_template():
     with pytest.raises(AlignError, match="form is 'chatt': did you mean 'chat'"):
         form_of("chatt", task, tokenizer)
     assert TEMPLATE
-    cut = Completion("The answer is 1", (5,), (0.0,), "length")
-    assert [FORMS[name](task).read(cut) for name in ("chat", "examples_in_chat")] == [None, None]
+    assert [FORMS[name](task).read("The answer is 1", "length") for name in ("chat", "examples_in_chat")] == [None, None]
 
 
 def test_what_differs_between_two_evaluations_is_named(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from align.runs import Journal, Shard
 from align.tables import evaluation_notes, evaluation_table
 from data_pipelines.code_execution.formats import FORMATS
 from data_pipelines.code_execution.sandbox import Limits, Sandbox
+from data_pipelines.code_execution.settings import SandboxSettings
 from data_pipelines.code_execution.stages import open_sandbox
 from data_pipelines.rollouts.protocol import Completion
 from eval.code import judge
@@ -27,7 +28,7 @@ RECORD = {
         "def check(candidate):\n    for inp, exp in zip([[1.0], [3.0]], [0.5, 1.5]):\n        assertion(candidate(*inp), exp, 1e-6)\n"
     ),
 }  # fmt: skip
-SANDBOX = {"isolation": "best-available", "packages": [], "confirm": False}
+SANDBOX = SandboxSettings()
 ANSWERS = (
     "Sure!\n```python\ndef half(x):\n    return x / 2\n```\n```python\nprint(half(input()))\n```",
     "```python\ndef half(x):\n    return x\n```",

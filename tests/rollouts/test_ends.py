@@ -13,6 +13,7 @@ from data_pipelines.rollouts.ends import end_token_ids, stop_token_ids
 from data_pipelines.rollouts.plan import sampling_of
 from data_pipelines.rollouts.protocol import Request
 from data_pipelines.rollouts.samples import tree_of
+from data_pipelines.rollouts.settings import SamplingSettings
 from data_pipelines.rollouts.transformers_engine import TransformersEngine
 
 
@@ -43,15 +44,7 @@ def test_a_stop_token_that_does_not_exist_is_refused(token, message):
 
 
 def test_settings_become_sampling_in_one_place():
-    settings = {
-        "max_new_tokens": 7,
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_k": 3,
-        "min_p": 0.1,
-        "stop": ["x"],
-        "stop_token_ids": ["<|im_end|>"],
-    }
+    settings = SamplingSettings(7, 0.5, 0.9, 3, 0.1, ("x",), ("<|im_end|>",))
     assert sampling_of(settings, byte_level_tokenizer()) == Sampling(7, 0.5, 0.9, 3, 0.1, ("x",), (2,))
 
 

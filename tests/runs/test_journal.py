@@ -3,7 +3,8 @@
 import pytest
 
 from align.errors import AlignError
-from align.runs import Journal, Shard, own_batches, read_journal
+from align.runs import Journal, Shard, read_journal
+from align.runs.journal import own_batches
 
 
 class Unit:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from align.errors import AlignError
-from align.runs import Journal, Output, Stage, Task, own_batches, read_journal, write_json
+from align.runs import Finished, Output, Stage, Task, Work, read_journal, write_json
 
 
 def plan(count=10, times=1, pause=0.0, processes=1):
@@ -28,11 +28,12 @@ class Unit:
 def numbers(task: Task) -> None:
     """Output `units/`: the squares of 0 … count − 1, journalled in batches of three."""
     units = [Unit(f"{i:03d}") for i in range(task.settings["count"])]
-    done = set(read_journal(task.folder / "units"))
-    journal = Journal(task.folder / "units", task.shard)
-    for batch in own_batches(units, 3, done, task.shard):
+
+    def squares(batch):
         time.sleep(task.settings.get("pause", 0.0))
-        journal.append((unit.id, {"square": int(unit.id) ** 2, "batch": [u.id for u in batch]}) for unit in batch if unit.id not in done)
+        return Finished((unit.id, {"square": int(unit.id) ** 2, "batch": [u.id for u in batch]}) for unit in batch)
+
+    Work(task, "units", units, 3).map(squares)
 
 
 def total(task: Task) -> None:

@@ -1,6 +1,7 @@
 """Whole runs of CPO on a tiny random model: what each stage leaves, what a kill costs, what a mistake says."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from conftest import align, align_here, byte_level_tokenizer, kill_at_random, open_page, random_model
 from scripted import TASK
 
+from align.runs import read_journal
 from align.trees import pairs_from_tree, read_trees
 from data_pipelines.thought_trees.stages import read_searches
 from eval.report.gather import read_evaluation
@@ -158,6 +160,25 @@ def test_mistake_is_one_sentence(name, model, tmp_path):
     assert done.returncode == 2, done.stderr[-2000:]
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_rounds_go_around_searches(model, tmp_path):
+    """Each round searches with the model that the round before trained; with `split`, other questions."""
+    done = align("run", write_recipe(tmp_path, model), "rounds.count=2", "rounds.prompts=split", "evaluation.search=false")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"^(\S+) +done in", done.stdout, re.MULTILINE) == [
+        "start/evaluate", *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("search", "edges", "train", "evaluate"))
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    questions = [set(read_journal(run / f"round-{n}/search/searches")) for n in (1, 2)]
+    assert questions[0]
+    assert questions[1]
+    assert not questions[0] & questions[1]
+    second = json.loads((run / "round-2/search/stage.json").read_text())
+    assert second["inputs"]["model"] == str(run / "round-1/train/model")
+    report = (run / "report.html").read_text()
+    assert "iterated CPO" in report
+    assert "Not in this report" not in report
 
 
 def test_when_no_search_gives_a_pair_the_first_reason_is_told_and_everything_is_kept(model, tmp_path):

@@ -274,6 +274,15 @@ def test_evaluation_loss_is_the_mean_over_edges(settings, tokenizer):
     assert losses[1]["eval_rewards/margins"] == pytest.approx(losses[4]["eval_rewards/margins"], rel=1e-4)
 
 
+def test_losses_of_a_users_own_are_logged_as_they_are(settings, tokenizer):
+    t = trainer(settings, tokenizer, eval_dataset=TREES[:2])
+    t.model.eval()
+    t.evaluate()
+    own = {"eval_loss": 99.0, "my_loss": 7.0}
+    t.log(own)
+    assert own["my_loss"] == 7.0
+
+
 def test_missing_column_names_the_nearest(settings, tokenizer):
     with pytest.raises(AlignError, match="no column 'chosen': did you mean 'choosen'"):
         trainer(settings, tokenizer, data=Dataset.from_list([{"prompt": "p", "choosen": "a", "rejected": "b"}]))

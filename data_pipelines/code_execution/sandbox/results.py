@@ -49,6 +49,24 @@ class Verdict:
     kind: Kind
     detail: str = ""
 
+    def __eq__(self, other: object) -> bool:
+        """A verdict equals one of the same kind and detail, and the name of its kind.
+
+        >>> Verdict("pass") == "pass", Verdict("exception", "ValueError") == "exception", Verdict("timeout") == "pass"
+        (True, True, False)
+        """
+        if isinstance(other, str):
+            return self.kind == other
+        return isinstance(other, Verdict) and (self.kind, self.detail) == (other.kind, other.detail)
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is a pass."""
+        return self.kind == "pass"
+
     def __str__(self) -> str:
         return f"{self.kind}({self.detail})" if self.detail else self.kind
 
@@ -69,6 +87,11 @@ class TestResult:
 
     where: int
     verdict: Verdict
+
+    @property
+    def passed(self) -> bool:
+        """Whether the test passes."""
+        return self.verdict.passed
 
     __test__ = False  # pytest collects what begins with Test
 
@@ -97,14 +120,14 @@ class ExecutionResult:
     @property
     def passed(self) -> bool:
         """Whether the program passes."""
-        return self.verdict.kind == "pass"
+        return self.verdict.passed
 
     @property
     def share(self) -> float:
         """Share of the tests that hold, 0 to 1; those not reached do not."""
         if self.passed:
             return 1.0
-        return sum(test.verdict.kind == "pass" for test in self.tests) / max(1, self.count)
+        return sum(test.passed for test in self.tests) / max(1, self.count)
 
 
 def _verdict(kind: Kind, detail: str) -> Verdict:
