@@ -11,7 +11,6 @@ from pathlib import Path
 from align.errors import AlignError, nearest
 from align.plans import Run
 from align.recipes import Recipe
-from align.registry import find
 from align.runs import External
 from align.trees import check_source
 from align.trees.files import FILES, file_type
@@ -108,14 +107,13 @@ def _check_columns(recipe: Recipe) -> None:
 
 def _check_rounds(run: Run) -> None:
     from align.rewards import PAIRINGS
-    from align.rewards.scorers import KEY, SCORERS
+    from align.rewards.scorers import SCORERS
 
     rounds = run.recipe.rounds
     assert rounds is not None
-    if rounds.pairing not in PAIRINGS:
-        raise AlignError(f"rounds.pairing is '{rounds.pairing}': {nearest(rounds.pairing, PAIRINGS)}")
+    PAIRINGS.check(rounds.pairing)
     for choice in rounds.scorers:
-        find(choice.name, SCORERS, KEY)
+        SCORERS.check(choice.name)
     if not 0 <= rounds.replay < 1:
         raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
 

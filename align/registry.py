@@ -1,9 +1,14 @@
-"""What recipes and task files name: an entry of a registry, or "module:name" of the user's own."""
+"""What recipes and task files name: an entry of a registry, an installed package's, or "module:name" of the user's own."""
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Mapping
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from align.errors import AlignError, nearest
@@ -11,23 +16,77 @@ from align.errors import AlignError, nearest
 Entry = TypeVar("Entry")
 
 
-def find(name: str, registry: Mapping[str, Entry], key: str) -> Entry:
-    """The entry of that name, or what "module:name" names.
+class Registry(Mapping[str, Entry]):
+    """Entries of one kind by name.
 
-    Args:
-        name: as the user wrote it.
-        registry: what there is.
-        key: where the user wrote it, for the error's sentence.
-
-    Raises:
-        AlignError: there is none.
+    An entry is registered by a decorator, or stands as "module:name" and is imported when it is asked for. Installed packages add
+    theirs as entry points of the group "align.KIND".
     """
-    if name in registry:
-        return registry[name]
-    if ":" in name:
-        found: Entry = imported(name, key)
+
+    def __init__(self, kind: str, key: str, elsewhere: Mapping[str, str] | None = None) -> None:
+        """
+        Args:
+            kind: what they are, in the plural: "scorers".
+            key: where a user writes such a name: "rounds.scorers".
+            elsewhere: entries that are imported when they are asked for, as "module:name".
+        """
+        self.kind, self.key = kind, key
+        self._entries: dict[str, Entry | str | EntryPoint] = dict(elsewhere or {})
+        for point in entry_points(group=f"align.{kind}"):
+            self._entries.setdefault(point.name, point)
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """A decorator that enters what it decorates under a name."""
+
+        def enter(entry: Entry) -> Entry:
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def find(self, name: str) -> Entry:
+        """The entry of that name, or what "module:name" names.
+
+        Raises:
+            AlignError: there is none.
+        """
+        self.check(name)
+        found: Entry = self[name] if name in self._entries else imported(name, self.key)
         return found
-    raise AlignError(f"{key} is '{name}': {nearest(name, registry)}")
+
+    def check(self, name: str) -> None:
+        """See that a name can be found; what stands elsewhere is not imported for it.
+
+        Raises:
+            AlignError: it cannot.
+        """
+        if name in self._entries:
+            return
+        if ":" not in name:
+            raise AlignError(f"{self.key} is '{name}': {nearest(name, self._entries)}")
+        imported(name, self.key)
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self._entries[name]
+        if isinstance(entry, EntryPoint):
+            entry = entry.value
+        return imported(entry, self.key) if isinstance(entry, str) else entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def sentence(self, name: str) -> str:
+        """What an entry says of itself: the first sentence of its docstring, read without importing what stands elsewhere."""
+        entry = self._entries[name]
+        place = entry.value if isinstance(entry, EntryPoint) else entry
+        text = _docstring_at(place) if isinstance(place, str) else inspect.getdoc(place)
+        return " ".join((text or "").split("\n\n")[0].split())
 
 
 def imported(name: str, key: str) -> Any:
@@ -41,3 +100,33 @@ def imported(name: str, key: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise AlignError(f"{key}: '{name}': expected 'module:name' of something that can be imported ({error})") from error
+
+
+def _docstring_at(place: str) -> str | None:
+    """The docstring of "module:name", from the module's source."""
+    module, _, name = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    found = (node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name)
+    return next((ast.get_docstring(node) for node in found), None)
+
+
+def registered_in(source: Path, decorator: str) -> dict[str, str]:
+    """What functions say that a module registers by `@DECORATOR("name", source="…")`, by name, read without importing it.
+
+    Args:
+        source: the module's file.
+        decorator: its name.
+    """
+    found = {}
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        sentence = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
+                paper = next((ast.literal_eval(word.value) for word in call.keywords if word.arg == "source"), "")
+                found[ast.literal_eval(call.args[0])] = f"{sentence} [{paper}]"
+    return found

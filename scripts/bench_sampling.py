@@ -51,7 +51,7 @@ def by_stage(engine: VllmEngine, prompts: Path, folder: Path, options: argparse.
     def opened(settings: Any, model: str) -> Iterator[VllmEngine]:
         yield engine
 
-    engines.ENGINES["open"] = opened
+    engines.ENGINES.register("open")(opened)
     settings = {
         "source": {}, "chat": False, "engine": {"engine": "open"}, "samples": options.samples, "seed": 0, "round": 0,
         "sampling": {"max_new_tokens": options.tokens, "temperature": 1.0},

@@ -2,7 +2,8 @@
 
 A registered function takes tensors of shape `[edges]` by the names in `EDGE_TENSORS` (or `[free_nodes]` by
 `FREE_NODE_TENSORS`) and hyperparameters as keyword-only arguments, and returns one value an edge (or free node).
-`evaluate` passes each function what its signature asks for, so a new loss is one function and one decorator. The default of
+`evaluate` passes each function what its signature asks for, so a new loss is one function and one decorator; its own hyperparameters
+are given by `PreferenceConfig.loss_kwargs`. The default of
 its `beta` is its authors': what a user gets who names the loss and no β.
 """
 
@@ -14,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from align.errors import nearest
+from align.registry import imported
 
 EDGE_TENSORS = (
     "chosen_logps",  # log π(y⁺ | x), summed over tokens
@@ -61,6 +65,12 @@ class Loss:
         return not _REFERENCE_TENSORS.isdisjoint(self.tensors)
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Hyperparameters without a default."""
+        parameters = inspect.signature(self.fn).parameters
+        return tuple(name for name in self.hyperparameters if parameters[name].default is inspect.Parameter.empty)
+
+    @property
     def default_beta(self) -> float | None:
         """β where the user names none, its authors' (`beta`'s default in its signature); None for a loss without β."""
         return inspect.signature(self.fn).parameters["beta"].default if "beta" in self.hyperparameters else None
@@ -85,13 +95,17 @@ def register(
         source: paper and equation.
         per: "edge", "chosen_token" or "free_node" (see `Loss.per`).
         batchwise: see `Loss.batchwise`.
+
+    Raises:
+        ValueError: the function reads a tensor that there is not.
     """
 
     def enter(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
         parameters = inspect.signature(fn).parameters.values()
         tensors = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-        unknown = set(tensors) - set(EDGE_TENSORS) - set(FREE_NODE_TENSORS)
-        assert not unknown, f"loss {name} asks for tensors nobody makes: {unknown}"
+        known = (*EDGE_TENSORS, *FREE_NODE_TENSORS)
+        if unknown := [tensor for tensor in tensors if tensor not in known]:
+            raise ValueError(f"The loss '{name}' reads '{unknown[0]}': {nearest(unknown[0], known)}")
         hyper = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         LOSSES[name] = Loss(name, fn, source, tensors, hyper, per, batchwise)
         return fn
@@ -100,16 +114,23 @@ def register(
 
 
 def get_loss(name: str) -> Loss:
-    """Look a loss up by name.
+    """Look a loss up by name; "module:function" is one of the user's own, registered there or not.
 
     Raises:
-        ValueError: no such loss; names the nearest one and lists all.
+        ValueError: no such loss; names the nearest one and lists all. Or the user's function reads a tensor that there is not.
+        AlignError: "module:function" cannot be imported.
 
     >>> get_loss("sigmoid").needs_reference
     True
     """
     if name in LOSSES:
         return LOSSES[name]
+    if ":" in name:
+        function = imported(name, "loss_type")
+        own = next((loss for loss in LOSSES.values() if loss.fn is function), None)
+        if own is None:
+            register(name, source=f"{function.__module__}")(function)
+        return own or LOSSES[name]
     near = difflib.get_close_matches(name, [*LOSSES, *COMPOSITES], n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(f"Unknown loss type '{name}': {hint}The losses are {', '.join(sorted([*LOSSES, *COMPOSITES]))}.")

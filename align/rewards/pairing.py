@@ -6,22 +6,54 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from align.errors import AlignError, nearest
+from align.registry import Registry
 
 Rule = Callable[[int], list[tuple[int, int]]]
-
+"""Number of responses → (chosen, rejected) as ranks, 0 the highest reward."""
+PAIRINGS: Registry[Rule] = Registry("pairings", "rounds.pairing")
 RIGHT_OVER_WRONG = "right_over_wrong"
-PAIRINGS: dict[str, Rule] = {
-    "best_worst": lambda count: [(0, count - 1)],
-    "best_median": lambda count: [(0, count // 2)],
-    "best_second": lambda count: [(0, 1)],
-    "quartiles": lambda count: [(count // 4, count - 1 - count // 4)],
-    "two_best_two_worst": lambda count: [(0, count - 1), (1, count - 2)] if count >= 4 else [(0, count - 1)],
-    "best_rest": lambda count: [(0, rank) for rank in range(1, count)],
-    RIGHT_OVER_WRONG: lambda count: [(better, worse) for better in range(count) for worse in range(better + 1, count)],
-}
-"""Number of responses → (chosen, rejected) as ranks, 0 the highest reward. `best_worst` is DICE's. `right_over_wrong`: every response over
-every one of a lower reward, of answers graded 1 or 0 the right over the wrong (IRPO, arXiv 2404.19733)."""
+
+
+@PAIRINGS.register("best_worst")
+def best_worst(count: int) -> list[tuple[int, int]]:
+    """The best response over the worst (DICE)."""
+    return [(0, count - 1)]
+
+
+@PAIRINGS.register("best_median")
+def best_median(count: int) -> list[tuple[int, int]]:
+    """The best response over the median one."""
+    return [(0, count // 2)]
+
+
+@PAIRINGS.register("best_second")
+def best_second(count: int) -> list[tuple[int, int]]:
+    """The best response over the second best."""
+    return [(0, 1)]
+
+
+@PAIRINGS.register("quartiles")
+def quartiles(count: int) -> list[tuple[int, int]]:
+    """The upper quartile over the lower one."""
+    return [(count // 4, count - 1 - count // 4)]
+
+
+@PAIRINGS.register("two_best_two_worst")
+def two_best_two_worst(count: int) -> list[tuple[int, int]]:
+    """The best over the worst, and the second best over the second worst."""
+    return [(0, count - 1), (1, count - 2)] if count >= 4 else [(0, count - 1)]
+
+
+@PAIRINGS.register("best_rest")
+def best_rest(count: int) -> list[tuple[int, int]]:
+    """The best response over every other."""
+    return [(0, rank) for rank in range(1, count)]
+
+
+@PAIRINGS.register(RIGHT_OVER_WRONG)
+def right_over_wrong(count: int) -> list[tuple[int, int]]:
+    """Every response over every one of a lower reward; of answers graded 1 or 0 the right over the wrong (IRPO, arXiv 2404.19733)."""
+    return [(better, worse) for better in range(count) for worse in range(better + 1, count)]
 
 
 def rule_ranks(rule: str, count: int) -> list[tuple[int, int]]:
@@ -30,9 +62,7 @@ def rule_ranks(rule: str, count: int) -> list[tuple[int, int]]:
     Raises:
         AlignError: no such rule.
     """
-    if rule not in PAIRINGS:
-        raise AlignError(f"rounds.pairing is '{rule}': {nearest(rule, PAIRINGS)}")
-    return [(chosen, rejected) for chosen, rejected in PAIRINGS[rule](count) if chosen != rejected]
+    return [(chosen, rejected) for chosen, rejected in PAIRINGS.find(rule)(count) if chosen != rejected]
 
 
 def pairs_of(rewards: Sequence[float], rule: str = "best_worst") -> list[tuple[int, int]]:

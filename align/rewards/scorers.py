@@ -1,4 +1,4 @@
-"""Scorers: what gives a response a reward. A new one is a class with `score`, named by `@register`."""
+"""Scorers: what gives a response a reward. A new one is a class with `score`, named by `@SCORERS.register`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from align.registry import find, imported
+from align.registry import Registry, imported
 from align.trees import PreferenceTree
-
-KEY = "rounds.scorers"
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,11 @@ class ScorerSettings:
     questions: str = ""
 
 
-SCORERS: dict[str, Callable[[ScorerSettings], Scorer] | str] = {
-    "implicit": "align.rewards.model_scorers:ImplicitReward",
-    "reward_model": "align.rewards.model_scorers:RewardModel",
-}
-"""What opens a scorer, or where that is defined: models' libraries are imported when a scorer is opened, not when a recipe is checked."""
-
-
-def register(name: str) -> Callable[[Callable[[ScorerSettings], Scorer]], Callable[[ScorerSettings], Scorer]]:
-    """Name a scorer, so that recipes can ask for it."""
-
-    def add(factory: Callable[[ScorerSettings], Scorer]) -> Callable[[ScorerSettings], Scorer]:
-        SCORERS[name] = factory
-        return factory
-
-    return add
+SCORERS: Registry[Callable[[ScorerSettings], Scorer]] = Registry(
+    "scorers", "rounds.scorers",
+    {"implicit": "align.rewards.model_scorers:ImplicitReward", "reward_model": "align.rewards.model_scorers:RewardModel"},
+)  # fmt: skip
+"""What opens a scorer. Models' libraries are imported when a scorer is opened, not when a recipe is checked."""
 
 
 def open_scorer(name: str, settings: ScorerSettings) -> Scorer:
@@ -74,20 +62,10 @@ def open_scorer(name: str, settings: ScorerSettings) -> Scorer:
     Raises:
         AlignError: there is none, or it cannot be set up.
     """
-    return find_scorer(name)(settings)
+    return SCORERS.find(name)(settings)
 
 
-def find_scorer(name: str) -> Callable[[ScorerSettings], Scorer]:
-    """What opens the scorer of that name.
-
-    Raises:
-        AlignError: there is none.
-    """
-    entry = find(name, SCORERS, KEY)
-    return imported(entry, KEY) if isinstance(entry, str) else entry
-
-
-@register("length")
+@SCORERS.register("length")
 class Length:
     """The length of a response in characters, times `options.per_character` (default −0.001: shorter is better)."""
 
@@ -100,7 +78,7 @@ class Length:
         return [[Score(self._scale * len(str(node.text))) for node in tree.nodes] for tree in trees]
 
 
-@register("function")
+@SCORERS.register("function")
 class Function:
     """A Python function, `options.function` = "module:function", called with prompt and response; returns a number."""
 

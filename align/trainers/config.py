@@ -85,6 +85,9 @@ class PreferenceConfig(DPOConfig):
     )
     orpo_lambda: float = _setting(0.1, "ORPO's weight of the odds-ratio term.")
     selm_alpha: float = _setting(0.001, "SELM's optimism α.")
+    loss_kwargs: Mapping[str, float] | None = _setting(
+        None, "Hyperparameters of losses of your own, by the names of their keyword-only arguments, {gamma: 0.5}."
+    )
     desirable_weight: float = _setting(1.0, "KTO's weight of chosen responses.")
     undesirable_weight: float = _setting(1.0, "KTO's weight of rejected responses.")
 
@@ -106,10 +109,30 @@ class PreferenceConfig(DPOConfig):
             raise ValueError(
                 f"`beta_rejected_schedule='{self.beta_rejected_schedule}'` needs `beta_rejected_end`, β⁻ at the end of training."
             )
+        self._check_loss_kwargs()
         if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
             raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
         if self.wpo_max_weight is not None and self.wpo_max_weight <= 0:
             raise ValueError(f"`wpo_max_weight` is {self.wpo_max_weight}: expected a number above 0, or None for no limit.")
+
+    def _check_loss_kwargs(self) -> None:
+        """Every hyperparameter of a user's own loss is given or has a default, and nothing else is given."""
+        given, losses = dict(self.loss_kwargs or {}), self.losses()
+        own = {name for loss, _ in losses for name in loss.hyperparameters if not hasattr(self, name)}
+        for name in given:
+            if hasattr(self, name) and name not in own:
+                raise ValueError(f"`loss_kwargs` has '{name}', which is a setting by itself: give `{name}`.")
+            if name not in own:
+                raise ValueError(f"`loss_kwargs` has '{name}': {nearest(name, sorted(own)) if own else 'no loss takes one.'}")
+        for loss, _ in losses:
+            for name in loss.required:
+                if name in own and name not in given:
+                    raise ValueError(f"The loss '{loss.name}' needs `{name}`: give `loss_kwargs={{'{name}': …}}`.")
+
+    def hyperparameters(self) -> dict[str, float | None]:
+        """The values of all hyperparameters that the losses take, by name."""
+        names = {name for loss, _ in self.losses() for name in loss.hyperparameters}
+        return {name: getattr(self, name) for name in names if hasattr(self, name)} | dict(self.loss_kwargs or {}) | {"beta": self.beta}
 
     def _accumulate_to_global_batch(self) -> None:
         if self.global_batch_size is None:

@@ -224,7 +224,6 @@ class PreferenceTrainer(EngineTrainer):
 
 def _objective(args: PreferenceConfig) -> Objective:
     losses = args.losses()
-    names = {name for loss, _ in losses for name in loss.hyperparameters}
     for loss, _ in losses:
         if args.f_divergence_type != "reverse_kl" and not loss.supports_f_divergence:
             raise ValueError(
@@ -233,7 +232,7 @@ def _objective(args: PreferenceConfig) -> Objective:
             )
     return Objective(
         losses=losses,
-        hyperparameters={"beta": args.beta} | {name: getattr(args, name) for name in names},
+        hyperparameters=args.hyperparameters(),
         f_divergence=args.f_divergence_type,
         f_alpha=args.f_alpha_divergence_coef,
         ld_alpha=args.ld_alpha,

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from itertools import takewhile
 from typing import Any
 
-from align.errors import AlignError, nearest
+from align.registry import Registry
 from align.trees import Edge, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import seed_of
 
@@ -36,33 +36,37 @@ class EdgeRules:
 
     def __post_init__(self) -> None:
         """Raises AlignError: no such policy."""
-        if self.policy not in POLICIES:
-            raise AlignError(f"code.pairing is '{self.policy}': {nearest(self.policy, POLICIES)}")
+        POLICIES.check(self.policy)
 
 
+Policy = Callable[[Node, Node], float]
+"""(better, worse) → how much the pair is wanted. Ties are broken at random."""
+POLICIES: Registry[Policy] = Registry("code-pairings", "code.pairing")
+
+
+@POLICIES.register("random")
+def _random(better: Node, worse: Node) -> float:
+    """Any pair as much as any other."""
+    return 0.0
+
+
+@POLICIES.register("closest")
 def _closest(better: Node, worse: Node) -> float:
     """Similarity of two programs, 0 to 1."""
     return SequenceMatcher(None, better.metadata["program"], worse.metadata["program"], autojunk=False).ratio()
 
 
+@POLICIES.register("hardest")
 def _hardest(better: Node, worse: Node) -> float:
     """Share of tests that the worse program passes."""
     return worse.score or 0.0
 
 
+@POLICIES.register("focus")
 def _focus(better: Node, worse: Node) -> float:
     """Lines that two programs have in common before the first that differs."""
     lines = zip(better.metadata["program"].splitlines(), worse.metadata["program"].splitlines(), strict=False)
     return float(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], lines)))
-
-
-POLICIES: dict[str, Callable[[Node, Node], float]] = {
-    "random": lambda better, worse: 0.0,
-    "closest": _closest,
-    "hardest": _hardest,
-    "focus": _focus,
-}
-"""(better, worse) → how much the pair is wanted. Ties are broken at random."""
 
 
 def with_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
@@ -74,7 +78,7 @@ def with_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
     """
     usable = [index for index, node in enumerate(tree.nodes) if _usable(node, rules)]
     rng = random.Random(seed_of(rules.seed, tree.id))
-    wanted = POLICIES[rules.policy]
+    wanted = POLICIES.find(rules.policy)
     pairs = [
         (-wanted(tree.nodes[i], tree.nodes[j]), rng.random(), i, j)
         for i in usable

@@ -1,4 +1,4 @@
-"""The registry of rollout engines. A new one is a function that opens it, named in `ENGINES`."""
+"""The registry of rollout engines. A new one is a function that opens it, named by `@ENGINES.register`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from align.errors import AlignError, nearest
+from align.registry import Registry
 from align.runs.sharing import shared
 from data_pipelines.rollouts.protocol import Engine
 
@@ -37,6 +37,10 @@ class EngineSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+Opening = Callable[[EngineSettings, str], AbstractContextManager[Engine]]
+ENGINES: Registry[Opening] = Registry("engines", "rollouts.engine")
+
+
 @contextlib.contextmanager
 def open_engine(settings: EngineSettings, model: str) -> Iterator[Engine]:
     """Open an engine on a model, as a context that closes it again; stages that share a process share the engine, too.
@@ -44,16 +48,17 @@ def open_engine(settings: EngineSettings, model: str) -> Iterator[Engine]:
     Raises:
         AlignError: no such engine, or it does not start.
     """
-    if settings.engine not in ENGINES:
-        raise AlignError(f"rollouts.engine is '{settings.engine}': {nearest(settings.engine, ENGINES)}")
-    with shared((settings, model), lambda: ENGINES[settings.engine](settings, model)) as engine:
+    opened = ENGINES.find(settings.engine)
+    with shared((settings, model), lambda: opened(settings, model)) as engine:
         if settings.chat_template is not None:
             engine.tokenizer.chat_template = settings.chat_template
         yield engine
 
 
+@ENGINES.register("transformers")
 @contextlib.contextmanager
 def _transformers(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    """transformers in this process; exact on any machine, and slow."""
     from data_pipelines.rollouts.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(model, dtype=settings.dtype, batch=settings.batch, **settings.options)
@@ -63,8 +68,10 @@ def _transformers(settings: EngineSettings, model: str) -> Iterator[Engine]:
         engine.close()
 
 
+@ENGINES.register("vllm")
 @contextlib.contextmanager
 def _vllm(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    """vLLM in this process: fast on GPUs."""
     from data_pipelines.rollouts.vllm_engine import VllmEngine
 
     engine = VllmEngine(model, dtype=settings.dtype, tensor_parallel=settings.tensor_parallel, options=dict(settings.options))
@@ -74,8 +81,10 @@ def _vllm(settings: EngineSettings, model: str) -> Iterator[Engine]:
         engine.close()
 
 
+@ENGINES.register("server")
 @contextlib.contextmanager
 def _server(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    """An OpenAI-compatible server, one that runs or vLLM's own started here."""
     from data_pipelines.rollouts.server_engine import ServerEngine, serve
 
     key = os.environ.get("VLLM_API_KEY", "")  # vLLM's own name for it, so that a server started here asks for the same
@@ -86,18 +95,12 @@ def _server(settings: EngineSettings, model: str) -> Iterator[Engine]:
         yield ServerEngine(model, url, key=key)
 
 
+@ENGINES.register("scripted")
 @contextlib.contextmanager
 def _scripted(settings: EngineSettings, model: str) -> Iterator[Engine]:
+    """Another engine with written responses beside its own, for rehearsals."""
     from data_pipelines.rollouts.scripted_engine import Script, ScriptedEngine
 
     engine, options, script = (settings.options[name] for name in ("engine", "options", "script"))
     with open_engine(replace(settings, engine=engine, options=options), model) as sampling:
         yield ScriptedEngine(sampling, Script.read(script))
-
-
-ENGINES: dict[str, Callable[[EngineSettings, str], AbstractContextManager[Engine]]] = {
-    "transformers": _transformers,
-    "vllm": _vllm,
-    "server": _server,
-    "scripted": _scripted,  # rehearsals put it around another one
-}

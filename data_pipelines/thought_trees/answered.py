@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.errors import AlignError
-from align.rewards.scorers import Score, ScorerSettings, register
+from align.rewards.scorers import SCORERS, Score, ScorerSettings
 from align.runs import StageSettings, Task, write_json
 from align.trees import PreferenceTree, write_jsonl
 from data_pipelines.rollouts.prompts import asked_as, prompt_id
@@ -61,7 +61,7 @@ def ask(task: Task) -> None:
     write_json(task.folder / "questions.json", {"task": settings.task, "chat": settings.chat, "questions": by_id})
 
 
-@register("answer")
+@SCORERS.register("answer")
 class AnswerScorer:
     """1 where a response states the gold answer of its question, else 0; needs `rounds.questions`."""
 

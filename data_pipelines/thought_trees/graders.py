@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.registry import find, imported
+from align.registry import Registry
 from data_pipelines.thought_trees.answers import plain
 from data_pipelines.thought_trees.quantities import quantity
 
@@ -262,20 +262,9 @@ class Sums(Grader):
         return len(thoughts) < len(numbers) and thoughts[-1].strip() == line
 
 
-GRADERS: dict[str, Callable[..., Grader] | str] = {
-    "text": Text, "label": Label, "number": Number, "game24": Game24, "sums": Sums,
-    "maths": "data_pipelines.thought_trees.mathematics:Maths",
-}  # fmt: skip
-
-
-def find_grader(name: str) -> Callable[..., Grader]:
-    """The grader of that name, or, as "module:class", one of the user's own.
-
-    Raises:
-        AlignError: there is none.
-    """
-    found = find(name, GRADERS, "grader")
-    return imported(found, "grader") if isinstance(found, str) else found
+GRADERS: Registry[Callable[..., Grader]] = Registry("graders", "grader", {"maths": "data_pipelines.thought_trees.mathematics:Maths"})
+for _name, _grader in {"text": Text, "label": Label, "number": Number, "game24": Game24, "sums": Sums}.items():
+    GRADERS.register(_name)(_grader)
 
 
 def open_grader(choice: Mapping[str, Any]) -> Grader:
@@ -288,7 +277,7 @@ def open_grader(choice: Mapping[str, Any]) -> Grader:
         AlignError: there is no such grader, it has no such option, or needs one that is missing.
     """
     options = dict(choice)
-    grader = find_grader(str(options.pop("name", "")))
+    grader = GRADERS.find(str(options.pop("name", "")))
     parameters = inspect.signature(grader).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for option in options:

@@ -1,4 +1,4 @@
-"""Judges: what gives the paths of a search their values. A new one is a class with `judge`, named by `@register`."""
+"""Judges: what gives the paths of a search their values. A new one is a class with `judge`, named by `@JUDGES.register`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from align.errors import AlignError, nearest
-from align.registry import find
+from align.registry import Registry
+from align.rewards.scorers import SCORERS
 from align.trees import ROOT, Message, Node, PreferenceTree
 from data_pipelines.rollouts.prompts import asked_as
 from data_pipelines.rollouts.protocol import Request, Rollout, Sampling, seed_of
@@ -95,17 +96,7 @@ class JudgeSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-JUDGES: dict[str, Callable[[JudgeSettings], Judge]] = {}
-
-
-def register(name: str) -> Callable[[Callable[[JudgeSettings], Judge]], Callable[[JudgeSettings], Judge]]:
-    """Name a judge, so that recipes can ask for it."""
-
-    def add(factory: Callable[[JudgeSettings], Judge]) -> Callable[[JudgeSettings], Judge]:
-        JUDGES[name] = factory
-        return factory
-
-    return add
+JUDGES: Registry[Callable[[JudgeSettings], Judge]] = Registry("judges", "thoughts.judge")
 
 
 def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
@@ -114,15 +105,14 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     Raises:
         AlignError: there is none.
     """
-    if name in JUDGES:
-        return JUDGES[name]
-    from align.rewards.scorers import SCORERS
+    if name in JUDGES or ":" in name:
+        return JUDGES.find(name)
+    if name in SCORERS:
+        return functools.partial(ScorerJudge, name)
+    raise AlignError(f"{JUDGES.key} is '{name}': {nearest(name, [*JUDGES, *SCORERS])}")
 
-    judges: dict[str, Callable[[JudgeSettings], Judge]] = {scorer: functools.partial(ScorerJudge, scorer) for scorer in SCORERS}
-    return find(name, judges | JUDGES, "thoughts.judge")
 
-
-@register("self_evaluation")
+@JUDGES.register("self_evaluation")
 class SelfEvaluation:
     """The model judges each path by itself, m times, with the task's few-shot prompt (CPO, section 3.1; ToT's "value").
 
@@ -183,7 +173,7 @@ def verdict_of(text: str, line: re.Pattern[str], verdicts: Mapping[str, float]) 
     return verdict if verdict in verdicts else None
 
 
-@register("vote")
+@JUDGES.register("vote")
 class Vote:
     """The model is shown several paths and names the best, m times (ToT's "vote"). A path's value is the number of its votes.
 
@@ -250,7 +240,7 @@ def _counted(family: Sequence[Candidate], rollout: Rollout) -> dict[int, Judgeme
     return found
 
 
-@register("checker")
+@JUDGES.register("checker")
 class Checker:
     """Knows the gold answer: 1 for a path whose last step is right as far as the task's grader can see, and whose answer, at
     the end, is the gold one; 0 else. For measuring what search can reach, and for tasks whose steps can be checked."""

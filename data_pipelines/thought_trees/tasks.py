@@ -296,6 +296,11 @@ def _read(path: Path) -> dict[str, Any]:
     return {**_read(TASK_FILES / f"{base}.yaml"), **raw}
 
 
+def description_of(name: str) -> str:
+    """What a task that comes along says of itself."""
+    return str(_read(TASK_FILES / f"{name}.yaml").get("description", ""))
+
+
 def available_tasks() -> list[str]:
     """The tasks that come along."""
     return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from data_pipelines.thought_trees.chat.reading import AnswerKind, read_answer
-from data_pipelines.thought_trees.graders import find_grader
+from data_pipelines.thought_trees.graders import GRADERS
 
 WORK = "She bakes 6 * 12 = 72 rolls and sells 58 of them.\n\n"
 THINKING = "<think>\nIs the answer 99? 100 - 1 = 99. The answer is 99.\n</think>\n\n"
@@ -241,7 +241,7 @@ def cases(listed):
 @cases(NUMBERS)
 def test_numbers_in_the_shapes_of_chat_models(response, answer):
     assert read_answer(response, AnswerKind.NUMBER) == answer
-    assert find_grader("number")().is_right(answer, (answer.strip("$%"),), {})
+    assert GRADERS.find("number")().is_right(answer, (answer.strip("$%"),), {})
 
 
 @cases([(text, None) for text in UNREADABLE])
@@ -261,7 +261,7 @@ def test_formulas(response, answer):
 
 @cases(LABELS)
 def test_labels(response, answer):
-    grader = find_grader("label")(labels={"SUPPORTS": ["supported"], "REFUTES": ["refuted"], "NOT ENOUGH INFO": []})
+    grader = GRADERS.find("label")(labels={"SUPPORTS": ["supported"], "REFUTES": ["refuted"], "NOT ENOUGH INFO": []})
     stated = read_answer(response, AnswerKind.LABEL, labels=("not enough info",))
     assert (None if stated is None else grader.canonical(stated, {})) == answer
 
@@ -272,7 +272,7 @@ def test_an_expression():
 
 def test_a_price_keeps_its_magnitude():
     stated = read_answer("The answer is $3.5M.", AnswerKind.NUMBER)
-    assert find_grader("number")().is_right(stated, ("3500000",), {})
+    assert GRADERS.find("number")().is_right(stated, ("3500000",), {})
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_response_that_was_cut_has_no_conclusion_and_no_torn_number():
 @pytest.mark.slow
 def test_answers_read_from_whole_solutions_agree_with_2400_human_labels(shared_data):
     """Solutions that four models wrote, each with its answer behind "A:" at its end."""
-    grader, disagreed, unread, total = find_grader("number")(), [], 0, 0
+    grader, disagreed, unread, total = GRADERS.find("number")(), [], 0, 0
     for line in (shared_data / "gsm8k" / "model-solutions-first600.jsonl").read_text().splitlines():
         record = json.loads(line)
         gold = record["ground_truth"].rpartition("A:")[2]

@@ -8,7 +8,7 @@ import pytest
 
 from align.errors import AlignError
 from data_pipelines.thought_trees import symbolic
-from data_pipelines.thought_trees.graders import find_grader
+from data_pipelines.thought_trees.graders import GRADERS
 
 pytest.importorskip("math_verify", reason="math-verify is not installed")
 
@@ -104,7 +104,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def maths():
-    return find_grader("maths")()
+    return GRADERS.find("maths")()
 
 
 @pytest.mark.parametrize(("stated", "gold"), RIGHT)

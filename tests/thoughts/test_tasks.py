@@ -9,7 +9,7 @@ import pytest
 from scripted import write_task
 
 from align.errors import AlignError
-from data_pipelines.thought_trees.graders import find_grader
+from data_pipelines.thought_trees.graders import GRADERS
 from data_pipelines.thought_trees.judges import verdict_of
 from data_pipelines.thought_trees.tasks import Question, available_tasks, load_task, read_questions
 
@@ -110,7 +110,7 @@ def test_what_is_not_the_stated_answer_is_not_graded(tmp_path):
 
 @pytest.mark.parametrize("name", ["number", "maths"])
 def test_numbers_agree_with_2400_human_labels(name, shared_data):
-    grader = find_grader(name)()
+    grader = GRADERS.find(name)()
     disagreed, total = [], 0
     for line in (shared_data / "gsm8k" / "model-solutions-first600.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -128,8 +128,8 @@ def test_numbers_agree_with_2400_human_labels(name, shared_data):
 
 def test_the_equations_of_a_long_line_of_signs_are_looked_for_in_a_bounded_time():
     started = time.process_time()
-    assert find_grader("number")().check_step(["-" * 2000 + " so 2 + 2 = 4", "3 = 1 + 2 = 3"], {}) is True
-    assert find_grader("number")().check_step(["1/" * 1000 + "1, and 2 + 2 = 5"], {}) is False
+    assert GRADERS.find("number")().check_step(["-" * 2000 + " so 2 + 2 = 4", "3 = 1 + 2 = 3"], {}) is True
+    assert GRADERS.find("number")().check_step(["1/" * 1000 + "1, and 2 + 2 = 5"], {}) is False
     assert time.process_time() - started < 2
 
 
@@ -140,7 +140,7 @@ def squad_normalised(text):
 
 
 def test_text_answers_follow_squads_rule():
-    grader = find_grader("text")()
+    grader = GRADERS.find("text")()
     for stated in (
         "U.S.",
         "the Eiffel Tower",
@@ -180,7 +180,7 @@ def test_labels_are_those_that_the_authors_code_takes():
 
 
 def test_a_number_is_read_whole_where_the_answer_is_one_and_else_the_last_one_counts():
-    grader = find_grader("number")()
+    grader = GRADERS.find("number")()
     for stated, gold, right in [
         ("**18**", "18", True), ("€5", "5", True), ("1e3", "1000", True), ("7 km/h", "7", True), ("1 1/2", "1.5", True), ("it takes 2 1/4 hours", "9/4", True),
         ("12 m^2", "12", True), ("The area is 12 cm^{2}.", "12", True), ("-$5", "-5", True), ("$-5", "-5", True), ("10-5 = 5", "5", True), ("10 - 5", "5", True),

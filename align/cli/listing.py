@@ -1,0 +1,111 @@
+"""`align list [KIND]`: what can be named in recipes and on the command line, a sentence each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import align
+from align.cli.terminal import show
+from align.registry import Registry, registered_in
+
+Rows = Iterator[tuple[str, str]]
+
+
+def add(commands: Any) -> None:
+    """Add this command to a parser's."""
+    about = "List what can be named: losses, scorers, judges, … Without a kind, the kinds, and where a recipe names them."
+    listing = commands.add_parser("list", help="list losses, scorers, judges and what else recipes name", description=about)
+    listing.add_argument("kind", nargs="?", choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
+    listing.set_defaults(command=_list)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("kind", "where it is named", box=None) if options.kind is None else Table("name", "what it is", box=None)
+    rows = ((kind, where) for kind, (where, _) in KINDS.items()) if options.kind is None else KINDS[options.kind][1]()
+    for name, sentence in rows:
+        table.add_row(escape(name), escape(sentence))
+    show(table)
+
+
+def _of(registry: Registry[Any]) -> Rows:
+    return ((name, registry.sentence(name)) for name in sorted(registry))
+
+
+def _losses() -> Rows:
+    for module in ("pairwise", "pointwise", "reference_free"):
+        yield from sorted(registered_in(Path(align.__file__).parent / "losses" / f"{module}.py", "register").items())
+    yield "selm", "`sigmoid` on edges and `optimism` on leaves without one. [SELM, arXiv 2405.19332]"
+
+
+def _scorers() -> Rows:
+    import data_pipelines.thought_trees.answered  # noqa: F401  (registers `answer`)
+    from align.rewards.scorers import SCORERS
+
+    return _of(SCORERS)
+
+
+def _pairings() -> Rows:
+    from align.rewards.pairing import PAIRINGS
+
+    return _of(PAIRINGS)
+
+
+def _code_pairings() -> Rows:
+    from data_pipelines.code_execution.edges import POLICIES
+
+    return _of(POLICIES)
+
+
+def _judges() -> Rows:
+    from align.rewards.scorers import SCORERS
+    from data_pipelines.thought_trees.judges import JUDGES
+
+    yield from _of(JUDGES)
+    yield from _of(SCORERS)
+
+
+def _graders() -> Rows:
+    from data_pipelines.thought_trees.graders import GRADERS
+
+    return _of(GRADERS)
+
+
+def _engines() -> Rows:
+    from data_pipelines.rollouts.engines import ENGINES
+
+    return ((name, sentence) for name, sentence in _of(ENGINES) if name != "scripted")
+
+
+def _tasks() -> Rows:
+    from data_pipelines.thought_trees.tasks import available_tasks, description_of
+
+    return ((name, description_of(name)) for name in available_tasks())
+
+
+def _suites() -> Rows:
+    from eval.suites import CODE, HUB, INSTRUCTIONS
+
+    for name in sorted({*HUB, *CODE, INSTRUCTIONS}):
+        data, split = HUB.get(name, ("your own data", ""))
+        yield name, f"{data} {split}".strip()
+    yield "lm:TASK", "any task of lm-evaluation-harness"
+
+
+KINDS: dict[str, tuple[str, Callable[[], Rows]]] = {
+    "losses": ("training.loss_type; or module:function, its hyperparameters in training.loss_kwargs", _losses),
+    "scorers": ("rounds.scorers; or module:class", _scorers),
+    "pairings": ("rounds.pairing; or module:function", _pairings),
+    "code-pairings": ("code.pairing; or module:function", _code_pairings),
+    "judges": ("thoughts.judge; or module:class", _judges),
+    "graders": ("`grader` of a task; or module:class", _graders),
+    "engines": ("rollouts.engine, --engine", _engines),
+    "tasks": ("thoughts.task, rounds.questions, --suite; or a YAML file", _tasks),
+    "suites": ("--suite; tasks, too", _suites),
+}
+"""Kind → where a recipe or a command names it, and what there is."""
