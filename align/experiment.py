@@ -64,8 +64,8 @@ def train(recipe: Recipe, name: str = "run") -> Outcome:
 def train_stage(task: Task) -> None:
     """The training stage of a run; goes on from the newest whole checkpoint.
 
-    Inputs: `model`, `data`, `reference` where it is not the model itself. Settings: the recipe's `model`, `data` and
-    `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
+    Inputs: `model`, `data`, `eval` where it is evaluated on some, `reference` where it is not the model itself. Settings: the recipe's
+    `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
     """
     checkpoints = task.folder / "checkpoints"
     if (task.folder / "model").exists():  # killed after the model was saved, before the stage was declared done
@@ -74,6 +74,8 @@ def train_stage(task: Task) -> None:
     model, data = {**task.settings["model"], "name_or_path": task.inputs["model"]}, {**task.settings["data"], "train": task.inputs["data"]}
     if "reference" in task.inputs:
         model["reference"] = task.inputs["reference"]
+    if "eval" in task.inputs:
+        data["eval"] = task.inputs["eval"]
     training = {**task.settings["training"], **task.resources["training"], "output_dir": str(checkpoints)}
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
@@ -152,6 +154,8 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
     if not torch.cuda.is_available():
         settings.setdefault("use_cpu", True)
     settings.setdefault("max_rejected_share", recipe.data.max_rejected_share)
+    if recipe.data.eval is not None:
+        settings.setdefault("eval_strategy", "epoch")
     if settings.get("columns"):
         raise AlignError("training.columns: in a recipe the columns are named in `data.columns`")
     try:

@@ -108,7 +108,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 def _training(recipe: Recipe, is_data: bool) -> Stage:
     """How any model of a recipe is trained; `is_data`: on `data.train` itself."""
     unseen = {"output_dir", *WITHOUT_EFFECT}
-    data = recipe.data.model_dump(exclude={"train"} if is_data else {"train", "eval"})
+    data = recipe.data.model_dump(exclude={"train", "eval"})
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
         "data": data if is_data else {**data, "limit": None},  # a limit of `data.train`, not of what is made here

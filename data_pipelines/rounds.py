@@ -114,6 +114,8 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
             inputs["reference"] = method.reference
+        if recipe.data.eval is not None:
+            inputs["eval"] = External(recipe.data.eval)
         train = replace(training, name=f"{round.prefix}train", inputs=inputs, settings=_settings_of_round(training, recipe, own))
         models.append(Output(train.name, "model"))
         stages += [*making, train, *measure(round.prefix, models[-1])]

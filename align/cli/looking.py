@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
     schema.add_argument("file", type=Path)
     schema.set_defaults(command=_schema)
     trees = commands.add_parser("show", help="draw preference trees in the terminal")
-    trees.add_argument("data", help="a .jsonl or .parquet file, or a data set on the hub")
+    trees.add_argument(
+        "data", help="a .jsonl or .parquet file, a data set on the hub, or a journal of samples or searches in a run's folder"
+    )
     trees.add_argument("--split", default="train")
     trees.add_argument("--first", type=int, default=3, help="how many trees (default 3)")
     trees.add_argument("--width", type=int, default=100, help="characters of a node's text to show")
@@ -66,10 +68,16 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    from align.runs import read_journal
     from align.tables import draw_tree
-    from align.trees import read_trees
+    from align.trees import Rejected, from_record, read_trees
 
-    trees, rejected = read_trees(options.data, options.split)
+    rejected: list[Rejected] = []
+    if any(Path(options.data).glob("part-*.jsonl")):  # a journal of samples or of searches
+        records = [record.get("tree", record) for _, record in sorted(read_journal(Path(options.data)).items()) if "reason" not in record]
+        trees = [from_record(record) for record in records if "prompt" in record]
+    else:
+        trees, rejected = read_trees(options.data, options.split)
     for tree in trees[: options.first]:
         show(draw_tree(tree, options.width))
     nodes, edges = sum(len(tree.nodes) for tree in trees), sum(len(tree.edges) for tree in trees)

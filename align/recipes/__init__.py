@@ -170,6 +170,8 @@ def _training_value(key: str, value: Any, where: str) -> Any:
     known = training_types()
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
+    if value is False and key.endswith("_strategy"):
+        return "no"  # which YAML reads as false
     hint = known[key]
     if value is None or not _is_plain(hint):
         return value

@@ -391,9 +391,22 @@ class Recipe(_Section):
     def _has_preferences(self) -> Recipe:
         if self.thoughts is not None and self.code is not None:
             raise ValueError("thoughts and code: a recipe has one of them")
+        self._check_use()
         asks = self.rounds is not None and self.rounds.questions is not None
         if self.data.train is None and self.thoughts is None and self.code is None and not asks:
             raise ValueError(
                 "data.train is missing: preference pairs or trees (only `thoughts`, `code` and `rounds.questions` make their own)"
             )
         return self
+
+    def _check_use(self) -> None:
+        """Keys that another key makes useless are refused: what is written is what is done."""
+        section = "thoughts" if self.thoughts is not None else "code" if self.code is not None else None
+        for key, value in (("data.train", self.data.train), ("data.limit", self.data.limit)):
+            if section is not None and value is not None:
+                raise ValueError(f"{key} is of no use with `{section}`, which makes the preferences that are trained on")
+        if self.code is not None and self.model.reference is not None:
+            raise ValueError("model.reference is of no use with `code`: a training's reference is the policy at its start")
+        strategy = self.training.get("eval_strategy")
+        if strategy not in (None, False, "no") and self.data.eval is None:
+            raise ValueError(f"training.eval_strategy is '{strategy}', but there is no data.eval to evaluate on")

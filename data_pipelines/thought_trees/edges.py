@@ -105,15 +105,24 @@ def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) ->
         dropped.update(one["dropped"])
         cost.update(one["cost"])
     steps = Counter(len(tree.path(edge.chosen)) for tree in trees for edge in tree.edges)
+    values = Counter(_by_value(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in trees for edge in tree.edges)
     total = len(trees) + len(set_aside)
     known = [one["right"] for one in found if one["right"] is not None]
     return {
         "questions": total, "set_aside": len(set_aside), "reasons": dict(Counter(set_aside.values())),
         "without_edges": sum(not tree.edges for tree in trees), "thoughts": sum(len(tree.nodes) for tree in trees),
         "edges": sum(len(tree.edges) for tree in trees), "edges_by_step": {str(step): steps[step] for step in sorted(steps)},
+        "edges_by_value": {name: values[name] for name in ("higher", "equal", "lower", "unknown")},
         "dropped": dict(dropped), "accuracy": sum(known) / total if known else None,
         **{f"{name}_a_question": count / max(1, len(trees)) for name, count in cost.items()},
     }  # fmt: skip
+
+
+def _by_value(chosen: Node, rejected: Node) -> str:
+    """How the value of an edge's better end stands to that of its worse end."""
+    if chosen.score is None or rejected.score is None:
+        return "unknown"
+    return "higher" if chosen.score > rejected.score else "equal" if chosen.score == rejected.score else "lower"
 
 
 def _edges(chosen: int, worse: Sequence[int], rules: EdgeRules) -> list[Edge]:

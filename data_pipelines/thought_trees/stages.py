@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,6 +22,8 @@ from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
 from data_pipelines.thought_trees.settings import HeldOut, SearchStageSettings, StepEdgeSettings
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
+
+logger = logging.getLogger(__name__)
 
 
 def search_questions(task: Task) -> None:
@@ -148,7 +151,12 @@ def make_edges(task: Task) -> None:
     write_trees(trees, task.folder / "searches.jsonl")
     write_jsonl(({"where": id, **record} for id, record in set_aside.items()), task.folder / "set-aside.jsonl")
     reasons = {id: record["reason"] for id, record in set_aside.items()}
-    write_json(task.folder / "statistics.json", statistics(trees, reasons))
+    found_edges = statistics(trees, reasons)
+    write_json(task.folder / "statistics.json", found_edges)
+    equal, total = found_edges["edges_by_value"]["equal"], found_edges["edges"]
+    if 2 * equal > total:
+        advice = "the judge seldom tells thoughts apart; `thoughts.edges.min_gap` leaves such pairs out"
+        logger.warning("%s: %d of %d pairs join thoughts of equal value: %s", task.name, equal, total, advice)
     if not trained:
         first = next(iter(reasons.values()), "no kept thought has a sibling that was not kept")
         raise AlignError(f"no preference can be made of {len(trees) + len(set_aside)} searches; the first reason: {first}")

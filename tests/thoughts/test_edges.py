@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.errors import AlignError
-from align.trees import ROOT, Node, PreferenceTree, only_trained, pairs_from_tree, path_text
+from align.runs import Journal, Task
+from align.trees import ROOT, Node, PreferenceTree, only_trained, pairs_from_tree, path_text, to_record
 from data_pipelines.thought_trees.edges import EdgeRules, kept_leaves, statistics, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.logs import read_tot_log
+from data_pipelines.thought_trees.stages import make_edges
 from data_pipelines.thought_trees.tasks import load_task
 
 
@@ -118,6 +120,20 @@ def test_statistics_count_what_there_is():
     assert (found["questions"], found["set_aside"], found["reasons"]) == (2, 1, {"no answer": 1})
     assert (found["edges"], found["edges_by_step"], found["thoughts"]) == (3, {"1": 1, "2": 2}, 5)
     assert (found["accuracy"], found["dropped"], found["tokens_a_question"]) == (0.5, {"duplicates": 3}, 10)
+
+
+@pytest.mark.parametrize(("scores", "warned"), [((1.0, 1.0, 1.0), True), ((1.0, 0.0, 0.5), False), ((1.0, 1.0, 0.0), False)])
+def test_pairs_of_equal_value_are_counted_and_said_where_they_are_most(tmp_path, caplog, scores, warned):
+    nodes = tuple(Node(text, score=score) for text, score in zip("abc", scores, strict=True))
+    search = {"kept": [0], "gold_nodes": [0], "answers": {"0": "x"}, "right": True, "dropped": {}, "cost": {}}
+    tree = PreferenceTree("q", nodes, metadata={"search": search}, id="q")
+    Journal(tmp_path / "searches").append([("q", {"tree": to_record(tree)})])
+    with caplog.at_level("WARNING"):
+        make_edges(Task("edges", tmp_path, {"seed": 0}, {"searches": str(tmp_path / "searches")}))
+    counted = json.loads((tmp_path / "statistics.json").read_text())["edges_by_value"]
+    assert counted["equal"] == sum(score == scores[0] for score in scores[1:])
+    assert counted["equal"] + counted["higher"] == 2
+    assert ("pairs join thoughts of equal value" in caplog.text) == warned
 
 
 @pytest.fixture(scope="module")
