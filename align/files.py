@@ -156,6 +156,7 @@ def read_json(path: Path, is_whole: Callable[[Any], bool]) -> Any:
     """What a JSON file holds; None where there is no such file.
 
     Args:
+        path: of the file.
         is_whole: whether content is what this file should hold.
 
     Raises:

@@ -26,7 +26,10 @@ def load_model(
 
     Args:
         source: a folder, or a name on the hub.
-        dtype, revision, trust_remote_code, attn_implementation: as for `from_pretrained`.
+        dtype: as for `from_pretrained`.
+        revision: as for `from_pretrained`.
+        trust_remote_code: as for `from_pretrained`.
+        attn_implementation: as for `from_pretrained`.
         quantization: "nf4" or "int8", the linear layers' weights; they cannot be trained then.
         key: the recipe's key, for errors.
         kind: the auto class.
@@ -138,7 +141,10 @@ def load_tokenizer(
     """Load a model's tokenizer.
 
     Args:
-        source, revision, trust_remote_code, key: as for `load_model`.
+        source: as for `load_model`.
+        revision: as for `load_model`.
+        trust_remote_code: as for `load_model`.
+        key: as for `load_model`.
         chat_template: a Jinja file that takes the place of the tokenizer's own.
 
     Raises:

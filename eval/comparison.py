@@ -40,7 +40,8 @@ def differences(first: Path, second: Path) -> list[str]:
     """What differs in how two evaluation stages asked, each as "name: first, second"; empty where they asked alike.
 
     Args:
-        first, second: the stages' folders. What both of them noted is compared.
+        first: the folder of one stage.
+        second: that of the other; what both of them noted is compared.
     """
     mine, other = _flat(_asked(first)), _flat(_asked(second))
     named = [name for name in mine if name in other and name not in _OF_NO_EFFECT and mine[name] != other[name]]

@@ -132,8 +132,10 @@ def write_filtered(trees: Sequence[PreferenceTree], edges: Sequence[Inspected], 
     """Write a data set without its most displacing edges.
 
     Args:
-        trees, edges: the data set and its inspection.
-        share, by: see `without_highest`.
+        trees: the data set.
+        edges: its inspection.
+        share: see `without_highest`.
+        by: see `without_highest`.
         path: a `.jsonl` or `.parquet` file.
 
     Returns:

@@ -15,7 +15,8 @@ def measure(model: Any, tokenizer: Any, count: int = 224, seed: int = 0, samples
     """`gold`, the mean score (−1 to 1), and `tokens`, the mean length, of samples at temperature 1 to held-out prompts.
 
     Args:
-        model, tokenizer: to be judged.
+        model: to be judged.
+        tokenizer: the model's.
         count: prompts.
         seed: of the samples.
         samples: a prompt.

@@ -144,8 +144,10 @@ def remarks(results: Mapping[str, Evaluation], folder: RunFolder, others: Mappin
     """What has to be known to compare two evaluations, a sentence a suite: settings that differ, questions that only one was asked.
 
     Args:
-        results, folder: the evaluations by suite, and where they stand.
-        others, against: those that they are compared with.
+        results: the evaluations by suite.
+        folder: where they stand.
+        others: the evaluations that they are compared with.
+        against: where those stand.
     """
     for suite, mine in results.items():
         differing = differences(folder.stage(_name(suite)), against.stage(_name(suite)))

@@ -13,8 +13,10 @@ def measure(model: Any, tokenizer: Any, count: int = 400, seed: int = 0) -> Meas
     """`accuracy`: share of held-out problems whose greedy response is right in every step, 0 to 1.
 
     Args:
-        model, tokenizer: to be judged.
-        count, seed: of the test problems.
+        model: to be judged.
+        tokenizer: the model's.
+        count: how many test problems.
+        seed: of the problems.
     """
     asked = problems(count, seed, "test")
     responses = greedy_responses(model, tokenizer, asked)

@@ -9,8 +9,9 @@ def ches(chosen: Tensor, rejected: Tensor) -> Tensor:
     """CHES(x, y⁺, y⁻) = ⟨H⁺, H⁻⟩ − ‖H⁺‖² (definition 2). The higher, the more the chosen response's likelihood is displaced.
 
     Args:
-        chosen, rejected: H, `[edges, hidden size]`: the sum of the last layer's states from the last token of the prompt to the
-            last but one of the response (`TreeOutput.hidden_sums`).
+        chosen: H⁺, `[edges, hidden size]`: the sum of the last layer's states from the last token of the prompt to the last but one of
+            the chosen response (`TreeOutput.hidden_sums`).
+        rejected: H⁻, the same of the rejected response.
 
     >>> import torch
     >>> ches(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])).item()
@@ -25,7 +26,9 @@ def normalized_ches(chosen: Tensor, rejected: Tensor, chosen_lengths: Tensor, re
     Its experiment keeps the 5% of the pairs with the lowest scores: `align diagnose MODEL PAIRS --filter 0.95 --output FILE`.
 
     Args:
-        chosen, rejected: as for `ches`.
-        chosen_lengths, rejected_lengths: `[edges]`, tokens.
+        chosen: as for `ches`.
+        rejected: as for `ches`.
+        chosen_lengths: `[edges]`, tokens.
+        rejected_lengths: `[edges]`, tokens.
     """
     return ches(chosen / chosen_lengths[:, None], rejected / rejected_lengths[:, None])

@@ -21,7 +21,8 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor", mode: str 
 
     Args:
         model: the bare model.
-        backend, mode: as `torch.compile`.
+        backend: as `torch.compile`.
+        mode: as `torch.compile`.
 
     Returns:
         How many layers; 0 where the architecture has none that are known as such.

@@ -37,7 +37,8 @@ def small_model(source: str, folder: Path, *, reward: bool = False, revision: st
         source: a folder, of an adapter too (its base's architecture is taken), or a name on the hub.
         folder: where it goes.
         reward: a model that gives a text a number, instead of one that writes.
-        revision, trust_remote_code: as for `from_pretrained`.
+        revision: as for `from_pretrained`.
+        trust_remote_code: as for `from_pretrained`.
 
     Returns:
         Its number of parameters.

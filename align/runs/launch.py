@@ -57,7 +57,8 @@ def command(config: str, module: str, arguments: Sequence[str], place: Place) ->
 
     Args:
         config: an accelerate configuration.
-        module: to be run with `arguments` by every process.
+        module: to be run by every process.
+        arguments: the module's.
         place: of the node.
 
     Raises:

@@ -278,7 +278,8 @@ def check_rejected(trees: int, rejected: Iterable[Rejected], keep_aside: str | o
     Args:
         trees: how many records were usable.
         rejected: the others.
-        keep_aside, limit: see `UnusableRecords`.
+        keep_aside: see `UnusableRecords`.
+        limit: see `UnusableRecords`.
 
     Raises:
         AlignError: the share is above the limit; names the first bad record.

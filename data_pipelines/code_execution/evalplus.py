@@ -32,7 +32,8 @@ def test_code(entry: str, task_id: str, base: Sequence[Any], plus: Sequence[Any]
     Args:
         entry: the function's name.
         task_id: as the record has it, "HumanEval/1" or "Mbpp/2".
-        base, plus: inputs, arguments each, as JSON gives them.
+        base: the benchmark's own inputs, arguments each, as JSON gives them.
+        plus: the inputs that EvalPlus adds, in the same form.
         tolerance: the record's `atol`.
     """
     rule = (RULES if task_id.startswith("Mbpp/") else ROOT_RULE).get(entry, "equal")

@@ -61,7 +61,8 @@ def read_problems(
     """Read a benchmark or a problem set.
 
     Args:
-        source, split: a file, or a name on the hub, as for `align.trees.read_records`.
+        source: a file, or a name on the hub, as for `align.trees.read_records`.
+        split: of a hub data set.
         format: a name from `FORMATS`, or "auto": by the columns.
         limit: the first so many.
         make_tests: called for problems without tests.

@@ -16,7 +16,8 @@ def sample_preferences(
     """Sample responses and pair a right one with a wrong one, for every problem that has both.
 
     Args:
-        model, tokenizer: the start model.
+        model: the start model.
+        tokenizer: the start model's.
         count: how many pairs.
         samples: responses a problem.
         seed: of problems and samples.

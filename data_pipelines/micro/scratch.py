@@ -77,7 +77,11 @@ def train_from_scratch(
         tokenizer: its vocabulary sets the model's.
         examples: (prompt, response), taken in order; the end token follows every response.
         seed: of the weights; the global random state is left as it was.
-        batch_size, hidden_size, layers, heads, learning_rate: of model and training (constant after a warm-up).
+        batch_size: texts per step.
+        hidden_size: of the model.
+        layers: of the model.
+        heads: of the model.
+        learning_rate: constant after a warm-up.
         label: in front of the progress bar.
         stop: (model, step) → how good it is, where it is time to look; None otherwise.
         stop_at: how good is enough.

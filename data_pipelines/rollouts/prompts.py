@@ -27,7 +27,8 @@ def read_prompts(
     """The distinct prompts of a source, in its order, and the records that hold none, each with the reason.
 
     Args:
-        source, split: as for `align.trees.read_records`; prompt sets and preference sets alike.
+        source: as for `align.trees.read_records`; prompt sets and preference sets alike.
+        split: of a hub data set.
         limit: the first so many.
         column: where the prompt stands; for a list of messages, all up to the last user turn are the prompt.
 

@@ -126,7 +126,9 @@ def serve(
     """Run `vllm serve` on a free port of this machine, as long as the context lasts; yields its address.
 
     Args:
-        model, dtype, tensor_parallel: as for `VllmEngine`.
+        model: as for `VllmEngine`.
+        dtype: as for `VllmEngine`.
+        tensor_parallel: as for `VllmEngine`.
         options: further settings of `vllm serve`, such as `{"data_parallel_size": 8}`.
         patience: seconds to wait for it to be ready.
 

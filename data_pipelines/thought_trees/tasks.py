@@ -311,7 +311,8 @@ def read_questions(task: ThoughtTask, source: str, split: str = "train", limit: 
 
     Args:
         task: says which columns to read.
-        source, split: as for `align.trees.read_records`.
+        source: as for `align.trees.read_records`.
+        split: of a hub data set.
         limit: the first so many.
 
     Raises:

@@ -54,7 +54,8 @@ def begun(thought: Thought, token_ids: tuple[int, ...], text: str) -> Thought:
 
     Args:
         thought: what was sampled.
-        token_ids, text: of the beginning.
+        token_ids: tokens of the beginning.
+        text: its text.
     """
     if not token_ids or not thought.text.strip():
         return thought

@@ -71,7 +71,8 @@ def render(title: str, lead: str, sections: Sequence[Section], missing: Sequence
     """A page that needs no network and no other file.
 
     Args:
-        title, lead: what stands at its top.
+        title: the page's heading.
+        lead: the sentence below it.
         sections: its parts.
         missing: what could not be read, in words.
     """

@@ -32,7 +32,9 @@ def lines(title: str, x: str, y: str, series: Mapping[str, Points], log: bool = 
     """A line for each series.
 
     Args:
-        title, x, y: of the chart and its axes.
+        title: of the chart.
+        x: the horizontal axis' label.
+        y: the vertical axis' label.
         series: name → (xs, ys).
         log: the y axis in powers of ten.
     """

@@ -30,7 +30,9 @@ def varlen_forward(
     """Softmax attention of every run of queries to its run of keys, with its log-sum-exp.
 
     Args:
-        q, k, v: the runs' tokens, one run after the other.
+        q: the runs' tokens, one run after the other.
+        k: the runs' tokens, one run after the other.
+        v: the runs' tokens, one run after the other.
         runs: their bounds.
         causal: aligned at the end of queries and keys.
         scale: of the scores.

@@ -35,9 +35,12 @@ def attend(
 
     Args:
         q: `[1, heads, Lq, dim]`.
-        k, v: `[1, kv_heads, Lk, dim]`.
+        k: `[1, kv_heads, Lk, dim]`.
+        v: `[1, kv_heads, Lk, dim]`.
         mask: `[Lq, Lk]` bool, True where allowed.
-        scale, softcap, sinks: as `align.engine.attention.registry.tree_attention`.
+        scale: as `align.engine.attention.registry.tree_attention`.
+        softcap: as `align.engine.attention.registry.tree_attention`.
+        sinks: as `align.engine.attention.registry.tree_attention`.
     """
     grouped = q.shape[1] != k.shape[1]
     if softcap is None and sinks is None:

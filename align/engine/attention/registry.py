@@ -171,7 +171,8 @@ def tree_attention(
     Args:
         backend: a name of `BACKENDS`.
         q: `[1, heads, T, dim]`.
-        k, v: `[1, kv_heads, T, dim]`; heads a multiple of kv_heads.
+        k: `[1, kv_heads, T, dim]`; heads a multiple of kv_heads.
+        v: `[1, kv_heads, T, dim]`; heads a multiple of kv_heads.
         layout: the row's tree structure.
         scale: of the scores, usually dim^−½.
         window: a query at position p sees keys at positions above p − window.
