@@ -44,7 +44,7 @@ def _losses() -> Rows:
 
 
 def _scorers() -> Rows:
-    import data_pipelines.thought_trees.answered  # noqa: F401  (registers `answer`)
+    import data_pipelines.implicit_rewards.known_scorers  # noqa: F401  (registers them)
     from align.rewards.scorers import SCORERS
 
     return _of(SCORERS)

@@ -183,7 +183,7 @@ class ScorerChoice(_Section):
     """One scorer."""
 
     name: str
-    """implicit, reward_model, answer, length, function, or `module:class` of your own."""
+    """implicit, reward_model, llm, answer, length, function, or `module:class` of your own."""
     weight: float = 1.0
     """In the sum, where there are several."""
     options: dict[str, Any] = {}
@@ -392,10 +392,10 @@ class Recipe(_Section):
         if self.thoughts is not None and self.code is not None:
             raise ValueError("thoughts and code: a recipe has one of them")
         self._check_use()
-        asks = self.rounds is not None and self.rounds.questions is not None
-        if self.data.train is None and self.thoughts is None and self.code is None and not asks:
+        alone = self.rounds is not None and self.rounds.replay == 0 and self.rounds.candidates == "samples"
+        if self.data.train is None and self.thoughts is None and self.code is None and not alone:
             raise ValueError(
-                "data.train is missing: preference pairs or trees (only `thoughts`, `code` and `rounds.questions` make their own)"
+                "data.train is missing: preference pairs or trees (`thoughts`, `code` and rounds without replay make their own)"
             )
         return self
 

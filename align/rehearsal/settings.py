@@ -85,7 +85,11 @@ class Rehearsed:
         if recipe.rollouts is not None:
             self._rollouts(raw, micro)
         if recipe.rounds is not None:
-            self._rounds(raw["rounds"], micro)
+            for changes in raw["rounds"]["overrides"]:  # what a rehearsal sets stays set in every round
+                for key in [key for key in changes if key.startswith(SET_HERE)]:
+                    del changes[key]
+        if recipe.ranks_by_rewards:
+            self._rewards(raw["rounds"], micro)
         if recipe.thoughts is not None:
             _narrow(raw["thoughts"], micro)
         if recipe.evaluation is not None:
@@ -159,16 +163,17 @@ class Rehearsed:
             self.note("rollouts.options.speculative_config: left out")
             rollouts["options"] = {key: value for key, value in rollouts["options"].items() if key != "speculative_config"}
 
-    def _rounds(self, rounds: dict[str, Any], micro: bool) -> None:
+    def _rewards(self, rounds: dict[str, Any], micro: bool) -> None:
         rounds["filter"]["min_responses"] = min(rounds["filter"]["min_responses"], 2)
+        for scorer in rounds["scorers"]:
+            if scorer["name"] == "llm" and self._weights is Weights.SMALL:
+                self.note("rounds.scorers: length in the place of llm, since a random model writes no grade that can be read")
+                scorer |= {"name": "length", "options": {}}
         if rounds["policy_scores"] == "sampler" and not micro:
             self.note("rounds.policy_scores: rescore, since written responses have no log-probs of a sampler")
             rounds["policy_scores"] = "rescore"
-        if "reference_samples" in rounds and not micro:
+        if not micro:
             rounds["reference_samples"] = min(rounds["reference_samples"], SAMPLES)
-        for changes in rounds.get("overrides", []):  # what a rehearsal sets stays set in every round
-            for key in [key for key in changes if key.startswith(SET_HERE)]:
-                del changes[key]
 
     def _training(self, training: dict[str, Any], folder: Path) -> None:
         for key in LEFT_OUT & training.keys():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import data_pipelines.implicit_rewards.known_scorers  # noqa: F401  (registers them)
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.rewards.pairing import RIGHT_OVER_WRONG, rule_ranks
@@ -257,8 +258,6 @@ def _check_candidates(recipe: Recipe) -> None:
         raise AlignError(f"rounds.reference_samples is {rounds.reference_samples}: several scorers need 1 or more")
     if ("answer" in scorers) != (rounds.questions is not None):
         raise AlignError("rounds.questions and rounds.scorers: [{name: answer}] belong together: the task has the gold answers")
-    if rounds.questions is not None and recipe.data.train is None and (rounds.replay or rounds.candidates != "samples"):
-        raise AlignError("data.train is missing: rounds.replay and rounds.candidates take its responses; for none set rounds.replay to 0")
     if rounds.pairing == RIGHT_OVER_WRONG and rounds.length_alpha != 0.0:
         raise AlignError("rounds.pairing: right_over_wrong takes rewards as they are: set rounds.length_alpha to 0")
     if rounds.pairs is not None and rounds.pairs < 1:

@@ -140,9 +140,9 @@ def test_its_stages_ask_once_and_measure_as_they_ask(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds__questions": None, "evaluation__task": "sums"}, "data.train is missing"),
+        ({"rounds__questions": None, "evaluation__task": "sums"}, "belong together"),
         ({"rounds__scorers": [{"name": "length"}]}, "belong together"),
-        ({"rounds__replay": 0.5}, "for none set rounds.replay to 0"),
+        ({"rounds__replay": 0.5}, "data.train is missing"),
         ({"rounds__length_alpha": "fit"}, "set rounds.length_alpha to 0"),
         ({"rounds__pairs": 0}, "rounds.pairs is 0: expected 1 or more"),
         ({"evaluation__questions": None}, "evaluation.questions is missing"),

@@ -1,0 +1,149 @@
+"""A language model as the scorer of responses: the policy itself (self-rewarding, arXiv 2401.10020), another model, or a server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import fmean
+
+from align.errors import AlignError, nearest
+from align.rewards.scorers import SCORERS, Score, ScorerSettings
+from align.runs import StageSettings
+from align.trees import Node, PreferenceTree
+from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.prompts import asked_as, wants_chat
+from data_pipelines.rollouts.protocol import Request, Sampling, seed_of
+
+TEMPLATE = """You grade a response to an instruction. Start at 0 and add one point for each of these that holds:
+1. It is about what was asked.
+2. It answers a good part of it, though perhaps not all.
+3. It answers all that matters, so that the person is helped.
+4. It is correct, well organised and written for the person who asked, with nothing beside the point.
+5. An expert would not change it.
+
+The instruction:
+{instruction}
+
+The response:
+{response}
+
+Give your reasons in a few sentences, then end with one line: "Score: " and the number of points, 0 to 5."""
+PLACES = ("{instruction}", "{response}")
+_SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMOptions(StageSettings):
+    """Options of the scorer `llm`.
+
+    Attributes:
+        model: who grades; None: the policy of the round.
+        engine: what decodes: transformers, vllm or server.
+        url: of a running server.
+        votes: grades per response, whose mean is its reward.
+        temperature: of the grades.
+        max_new_tokens: longest grade with its reasons.
+        highest: grades above, and below 0, are not counted.
+        template: a text file in the place of `TEMPLATE`, with the same places.
+        batch: grades at a time (transformers).
+        seed: of the grades.
+    """
+
+    model: str | None = None
+    engine: str = "transformers"
+    url: str | None = None
+    votes: int = 3
+    temperature: float = 0.7
+    max_new_tokens: int = 512
+    highest: float = 5.0
+    template: str | None = None
+    batch: int = 64
+    seed: int = 0
+
+
+@SCORERS.register("llm")
+class LLMScorer:
+    """A language model's grades from 0 to 5, the mean of several: the policy's own (self-rewarding, arXiv 2401.10020), another model's,
+    or a server's. A response none of whose grades can be read is worth 0."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """
+        Args:
+            settings: with `LLMOptions` as options.
+
+        Raises:
+            AlignError: an option is none, the template lacks a place, or the engine does not start.
+        """
+        known = [field.name for field in fields(LLMOptions)]
+        for name in settings.options:
+            if name not in known:
+                raise AlignError(f"rounds.scorers: llm: there is no options.{name}: {nearest(name, known)}")
+        self._options = LLMOptions.of(settings.options)
+        self._template = template_of(self._options.template)
+        engine = EngineSettings(self._options.engine, settings.dtype, self._options.batch, url=self._options.url)
+        with contextlib.ExitStack() as stack:
+            self._engine = stack.enter_context(open_engine(engine, self._options.model or settings.policy))
+            weakref.finalize(self, stack.pop_all().close)
+        self._chat = wants_chat(None, self._engine.tokenizer)
+
+    def score(self, trees: Sequence[PreferenceTree]) -> list[list[Score]]:
+        """Grades every response of every tree."""
+        asked = {
+            f"{tree.id}/{place}": asked_as(self._question(tree, node), self._chat)
+            for tree in trees
+            for place, node in enumerate(tree.nodes)
+        }
+        requests = []
+        for id, prompt in asked.items():
+            ids = self._engine.prompt_ids(prompt)
+            if self._engine.context is None or len(ids) < self._engine.context:
+                requests.append(Request(id, ids, self._options.votes, seed_of(self._options.seed, id)))
+        sampling = Sampling(self._options.max_new_tokens, self._options.temperature)
+        replies = {rollout.id: [one.text for one in rollout.completions] for rollout in self._engine.generate(requests, sampling)}
+        return [[self._score(replies.get(f"{tree.id}/{place}", [])) for place in range(len(tree.nodes))] for tree in trees]
+
+    def _question(self, tree: PreferenceTree, node: Node) -> str:
+        return self._template.replace("{instruction}", _text(tree.prompt)).replace("{response}", _text(node.text).strip())
+
+    def _score(self, replies: Sequence[str]) -> Score:
+        grades = [grade for text in replies if (grade := read_grade(text, self._options.highest)) is not None]
+        return Score(fmean(grades) if grades else 0.0, {"readable": float(len(grades))})
+
+
+def template_of(file: str | None) -> str:
+    """The text of a grading prompt.
+
+    Raises:
+        AlignError: there is no such file, or it lacks a place.
+    """
+    if file is None:
+        return TEMPLATE
+    if not Path(file).is_file():
+        raise AlignError(f"rounds.scorers: llm: options.template '{file}': no such file")
+    text = Path(file).read_text(encoding="utf-8")
+    for place in PLACES:
+        if place not in text:
+            raise AlignError(f"rounds.scorers: llm: options.template '{file}': there is no {place} in it")
+    return text
+
+
+def read_grade(reply: str, highest: float = 5.0) -> float | None:
+    """The grade that a reply ends with; None where it states none from 0 to `highest`.
+
+    >>> read_grade("It helps. Score: 4"), read_grade("**Score:** 3.5/5"), read_grade("Score: 9"), read_grade("Good.")
+    (4.0, 3.5, None, None)
+    """
+    stated = _SCORE.findall(reply)
+    grade = float(stated[-1]) if stated else None
+    return grade if grade is not None and grade <= highest else None
+
+
+def _text(content: str | list[dict[str, object]]) -> str:
+    """A prompt or response as a person reads it: messages one after the other, each behind its role."""
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(f"{message['role']}: {message.get('content') or ''}" for message in content)

@@ -1,0 +1,100 @@
+"""A language model as scorer: what it is asked, how its grades are read and averaged, and the policy grading itself for real."""
+
+import contextlib
+
+import pytest
+from conftest import byte_level_tokenizer, random_model
+
+from align.errors import AlignError
+from align.rewards.scorers import ScorerSettings, open_scorer
+from align.trees import Node, PreferenceTree
+from data_pipelines.implicit_rewards.known_scorers import LLMScorer
+from data_pipelines.implicit_rewards.llm_scorer import read_grade, template_of
+from data_pipelines.rollouts.engines import ENGINES
+from data_pipelines.rollouts.protocol import Completion, Rollout
+
+TREE = PreferenceTree("What is two and two?", (Node("Four."), Node("Five."), Node("Perhaps.")), id="a")
+
+
+class Canned:
+    """An engine that grades by what stands in the prompt: so many replies, whatever their number is."""
+
+    context, batch = 4000, None
+    replies = {"Four.": ["Right. Score: 5", "score 4", "I do not know."], "Five.": ["Score: 1", "Score: 0", "**Score:** 2/5"]}
+
+    def __init__(self):
+        self.tokenizer, self.asked, self.closed = byte_level_tokenizer(), [], False
+
+    def prompt_ids(self, prompt):
+        self.asked.append(prompt)
+        return (len(self.asked),)
+
+    def generate(self, requests, sampling):
+        for request in requests:
+            text = str(self.asked[request.prompt[0] - 1])
+            replies = next((replies for key, replies in self.replies.items() if key in text), ["no grade at all"] * request.n)
+            yield Rollout(request.id, request.prompt, tuple(Completion(reply, (1,), (), "stop") for reply in replies[: request.n]))
+
+
+@pytest.fixture
+def canned(monkeypatch):
+    engine = Canned()
+
+    @contextlib.contextmanager
+    def opened(settings, model):
+        engine.model = model
+        yield engine
+        engine.closed = True
+
+    monkeypatch.setitem(ENGINES._entries, "canned", opened)
+    return engine
+
+
+def scored(**options):
+    scorer = open_scorer("llm", ScorerSettings("the-policy", "", options={"engine": "canned", **options}))
+    ((*scores,),) = scorer.score([TREE])
+    return [(score.reward, score.details["readable"]) for score in scores]
+
+
+def test_the_mean_of_the_readable_grades_is_the_reward(canned):
+    assert scored() == [(4.5, 2.0), (1.0, 3.0), (0.0, 0.0)]
+    assert canned.model == "the-policy"
+    assert canned.closed, "the engine stays open when the scorer is gone"
+    assert [message["role"] for message in canned.asked[0]] == ["user"]
+    assert "What is two and two?" in canned.asked[0][0]["content"]
+    assert scored(votes=1, model="another")[0] == (5.0, 1.0)
+    assert canned.model == "another"
+
+
+@pytest.mark.parametrize(
+    ("reply", "grade"),
+    [
+        ("Score: 3", 3.0), ("score: 3\nNo, wait. Score: 4", 4.0), ("**Score**: 2.5", 2.5), ("Score: 5/5", 5.0), ("Score: 6", None), ("3", None),
+        ("The scoreboard says 3", None), ("", None), ("SCORE = 0", 0.0),
+    ],
+)  # fmt: skip
+def test_grades_are_read_at_the_end(reply, grade):
+    assert read_grade(reply) == grade
+
+
+def test_mistakes_are_one_sentence(canned, tmp_path):
+    (tmp_path / "prompt.txt").write_text("Grade {response}.")
+    with pytest.raises(AlignError, match=r"there is no \{instruction\} in it"):
+        template_of(str(tmp_path / "prompt.txt"))
+    with pytest.raises(AlignError, match="no such file"):
+        template_of(str(tmp_path / "absent.txt"))
+    with pytest.raises(AlignError, match=r"there is no options.vote: did you mean 'votes'"):
+        scored(vote=2)
+    with pytest.raises(AlignError, match=r"rollouts.engine is 'transformer': did you mean 'transformers'"):
+        LLMScorer(ScorerSettings("m", "", options={"engine": "transformer"}))
+
+
+def test_a_real_model_grades_itself_alike_at_the_same_seed(tmp_path):
+    random_model().save_pretrained(tmp_path / "model")
+    byte_level_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "prompt.txt").write_text("{instruction} {response} Score:")
+    options = {"votes": 2, "max_new_tokens": 4, "template": str(tmp_path / "prompt.txt")}
+    scorer = open_scorer("llm", ScorerSettings(str(tmp_path / "model"), "", dtype="float32", options=options))
+    first, again = scorer.score([TREE]), scorer.score([TREE])
+    assert first == again
+    assert all(0.0 <= score.reward <= 5.0 for score in first[0])
