@@ -131,6 +131,7 @@ def _ids(tokenizer: T.PreTrainedTokenizerFast) -> dict[str, Any]:
 MODELS = {
     "princeton-nlp/Llama-3-Base-8B-SFT": lambda: _llama(_llama3("<|end_of_text|>"), LLAMA3_8B),
     "princeton-nlp/Llama-3-Base-8B-SFT-DPO": lambda: _llama(_llama3("<|end_of_text|>"), LLAMA3_8B),
+    "meta-llama/Llama-3.1-8B-Instruct": lambda: _llama(_llama3("<|eot_id|>"), LLAMA3_8B),
     "Skywork/Skywork-Reward-Llama-3.1-8B-v0.2": lambda: _llama(
         _llama3("[PAD]"), LLAMA3_8B, "LlamaForSequenceClassification", id2label={0: "LABEL_0"}
     ),
