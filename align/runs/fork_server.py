@@ -52,7 +52,7 @@ def serve(orders: socket.socket) -> list[str] | None:
         order = json.loads(message)
         if "modules" in order:
             _import(order["modules"])
-            orders.send(json.dumps(not _other_threads()).encode())
+            orders.send(json.dumps(not (_other_threads() or _has_accelerator())).encode())
             continue
         lock, report = descriptors
         gc.freeze()  # a collection in a fork would write to every page of what is imported, and so copy it
@@ -108,6 +108,12 @@ def _other_threads() -> list[str]:
     """Threads beside the main one: a fork would leave them behind, perhaps with a lock that they hold."""
     threads = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
     return [name for task in threads if (name := (task / "comm").read_text().strip()) not in HARMLESS_THREADS]
+
+
+def _has_accelerator() -> bool:
+    """Whether what is imported has a device beside the CPU, such as a GPU of another maker than NVIDIA: none survives a fork."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.accelerator.is_available())
 
 
 def _leave(status: int) -> NoReturn:

@@ -87,13 +87,14 @@ def test_a_stop_ends_imports_that_go_on(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("why", ["a thread", "a GPU", "no server"])
+@pytest.mark.parametrize("why", ["a thread", "a GPU", "another accelerator", "no server"])
 def test_where_nothing_can_be_forked_stages_are_interpreters(tmp_path, monkeypatch, why):
     if why == "a GPU":
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     if why == "no server":
         monkeypatch.setattr(forks, "SERVER", "align.runs.no_such_module")
-    run(tmp_path, *stages("one", function="starts_a_thread:about" if why == "a thread" else "forked_stages:about"))
+    function = {"a thread": "starts_a_thread:about", "another accelerator": "has_an_accelerator:about"}.get(why, "forked_stages:about")
+    run(tmp_path, *stages("one", function=function))
     assert about(tmp_path)["parent"] == os.getpid()
 
 
