@@ -108,12 +108,19 @@ def _check_columns(recipe: Recipe) -> None:
 def _check_rounds(run: Run) -> None:
     from align.rewards import PAIRINGS
     from align.rewards.scorers import SCORERS
+    from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
 
     rounds = run.recipe.rounds
     assert rounds is not None
     PAIRINGS.check(rounds.pairing)
     for choice in rounds.scorers:
         SCORERS.check(choice.name)
+        if choice.name == "llm":
+            options = LLMOptions.checked(choice.options)
+            if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+                raise AlignError(
+                    "rounds.scorers: llm: options.engine is 'vllm', which is not installed: pip install align-preferences[vllm]"
+                )
     if not 0 <= rounds.replay < 1:
         raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
 
@@ -217,7 +224,7 @@ def _check_responses(run: Run) -> None:
         model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code, chat_template=model.chat_template
     )
     stop_token_ids(rollouts.stop_token_ids, tokenizer)
-    continued = recipe.thoughts is not None or recipe.code is not None  # prompts are texts there unless `chat` is true
+    continued = recipe.task_of_questions is not None or recipe.code is not None  # prompts are texts there unless `chat` is true
     check_system(rollouts.system, tokenizer, bool(rollouts.chat) if continued else rollouts.chat is not False)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.recipes.schema import Rounds
+from align.recipes.methods import Rounds
 from align.runs import External, Input, Output, Stage
 
 LOOP = ("count", "prompts", "overrides")
@@ -136,12 +136,32 @@ def recipe_of_round(recipe: Recipe, number: int) -> Recipe:
     changes = rounds.overrides[number - 1] if number <= len(rounds.overrides) else {}
     where = f"rounds.overrides[{number - 1}]"
     for key in changes:
-        section, _, rest = key.partition(".")
-        if section not in DIFFER or (section == "rounds" and rest in LOOP):
-            raise AlignError(
-                f"{where}: '{key}' cannot differ by round: expected keys of {', '.join(DIFFER[:-1])} or {DIFFER[-1]}, as training.beta"
-            )
+        _check_differs(recipe, key, where)
     return recipes.changed(recipe, changes, where) if changes else recipe
+
+
+FIXED = ("rollouts.prompts", "rounds.questions")
+"""Keys that are the same in all rounds, besides those of `LOOP`."""
+CHOSEN_ONCE = (
+    "rollouts.prompts_split", "rollouts.prompts_column", "rollouts.limit", "rollouts.chat", "rollouts.system", "code.format",
+    "code.tests_from", "code.check_solutions", "code.decontaminate",
+)  # fmt: skip
+"""Keys that cannot differ where the first round chooses, for all rounds, what is asked."""
+
+
+def _check_differs(recipe: Recipe, key: str, where: str) -> None:
+    """See that a key may differ by round.
+
+    Raises:
+        AlignError: it may not.
+    """
+    section, _, rest = key.partition(".")
+    if section not in DIFFER or (section == "rounds" and rest in LOOP) or key in FIXED:
+        expected = f"{', '.join(DIFFER[:-1])} or {DIFFER[-1]}"
+        raise AlignError(f"{where}: '{key}' cannot differ by round: expected keys of {expected}, as training.beta")
+    asks_once = recipe.code is not None or (recipe.ranks_by_rewards and recipe.task_of_questions is not None)
+    if asks_once and key in CHOSEN_ONCE:
+        raise AlignError(f"{where}: '{key}' cannot differ by round: what is asked is chosen once for all rounds")
 
 
 def check_only_loop(rounds: Rounds | None, method: str) -> None:

@@ -9,6 +9,7 @@ from data_pipelines.code_execution.plan import sandbox_settings
 from data_pipelines.code_execution.settings import ProblemSource
 from data_pipelines.rollouts.plan import engine_settings
 from data_pipelines.thought_trees.settings import QuestionSource
+from data_pipelines.thought_trees.tasks import file_input
 from eval.settings import AnswerSettings, ProgramSettings, TaskSettings
 
 
@@ -24,7 +25,9 @@ def evaluation_stage(recipe: Recipe, evaluation: Evaluation, name: str, model: I
     """
     if recipe.task_of_questions is not None:
         assert tested is not None
-        return Stage(name, "eval.chain_of_thought:answer", _answers(recipe, evaluation).as_json(), {"model": model, "questions": tested})
+        answers = _answers(recipe, evaluation)
+        asked = {"model": model, "questions": tested, **file_input(answers.task)}
+        return Stage(name, "eval.chain_of_thought:answer", answers.as_json(), asked)
     if recipe.code is not None:
         assert tested is not None
         return Stage(name, "eval.code:evaluate", _programs(recipe, evaluation).as_json(), {"model": model, "problems": tested})

@@ -34,7 +34,7 @@ def misread(chosen_score):
 
 def first_over_third(count):
     """The best over the third best."""
-    return [(0, 2)]
+    return [(0, 2)]  # also where there are two
 
 
 class Vowels:
@@ -96,6 +96,8 @@ def test_what_does_not_fit_a_loss_is_said(own, tmp_path, loss, given, message):
 
 def test_pair_rules_scorers_and_judges(own):
     assert pairs_of([3.0, 1.0, 2.0, 0.0], "own_parts:first_over_third") == [(0, 1)]
+    with pytest.raises(AlignError, match=r"gives the ranks \(0, 2\) for 2 responses: expected 0 to 1"):
+        pairs_of([1.0, 2.0], "own_parts:first_over_third")
     scorer = open_scorer("own_parts:Vowels", ScorerSettings("", "", options={"each": 2.0}))
     assert [score.reward for score in scorer.score(TREES)[0]] == [2.0, 2.0]
     assert find_judge("own_parts:Vowels").__name__ == "Vowels"

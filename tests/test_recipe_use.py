@@ -39,6 +39,13 @@ def parse(method, **sections):
         ("thoughts", {"training": {"eval_strategy": "epoch"}}, "there is no data.eval"),
         ("thoughts", {"rounds": {"replay": 0.1}}, "rounds.replay is of no use with `thoughts`"),
         ("code", {"rounds": {"scorers": [{"name": "length"}]}}, "rounds.scorers is of no use with `code`"),
+        (
+            "code",
+            {"rounds": {"overrides": [{"rollouts.chat": True}]}},
+            "'rollouts.chat' cannot differ by round: what is asked is chosen once",
+        ),
+        ("code", {"rounds": {"overrides": [{"code.format": "mbpp"}]}}, "'code.format' cannot differ by round"),
+        ("thoughts", {"rounds": {"overrides": [{"rollouts.prompts": "r.jsonl"}]}}, "'rollouts.prompts' cannot differ by round"),
     ],
 )
 def test_a_key_of_no_use_is_refused(method, sections, message):

@@ -17,16 +17,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
+from align.recipes.methods import Code, Rounds, Section, Thoughts
 from align.trees import check_targets
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class Lora(_Section):
+class Lora(Section):
     """A LoRA adapter; the reference is then the model with the adapter off."""
 
     r: int = 16
@@ -39,7 +36,7 @@ class Lora(_Section):
     """Which linear layers get one."""
 
 
-class Model(_Section):
+class Model(Section):
     """The policy and its reference."""
 
     name_or_path: str
@@ -68,7 +65,7 @@ class Model(_Section):
         return self
 
 
-class Data(_Section):
+class Data(Section):
     """Preference pairs or trees."""
 
     train: str | None = None
@@ -97,11 +94,12 @@ class Data(_Section):
         return columns
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """What is measured before and after the training."""
 
     task: Literal["sums", "style", "chain_of_thought", "code"]
-    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task`; `code`: programs that pass their tests."""
+    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task` or `rounds.questions`; `code`: programs that pass
+    their tests."""
     problems: int = 400
     """How many held-out problems."""
     questions: str | None = None
@@ -109,9 +107,9 @@ class Evaluation(_Section):
     questions_split: str = "test"
     """Split of a hub data set."""
     questions_task: str | None = None
-    """With chain_of_thought: the task that these questions are of; left out, `thoughts.task`."""
+    """With chain_of_thought: the task that these questions are of; left out, that of the recipe."""
     search: bool = True
-    """With chain_of_thought: answer the questions by tree search too, with its cost."""
+    """With `thoughts`: answer the questions by tree search too, with its cost."""
     samples: int = 1
     """With code: n, programs sampled for pass@k, besides the greedy one; 1: the greedy one alone."""
     temperature: float = 0.8
@@ -120,12 +118,12 @@ class Evaluation(_Section):
     """With code: every k of pass@k; those above `samples` are left out."""
 
 
-class Rollouts(_Section):
+class Rollouts(Section):
     """How responses are sampled."""
 
     prompts: str
-    """Prompts, preferences, with `thoughts` questions, with `code` problems: a name on the hub, a .jsonl, .json or .parquet file, or a
-    micro task."""
+    """Prompts, preferences, with `thoughts` and `rounds.questions` questions, with `code` problems: a name on the hub, a .jsonl, .json or
+    .parquet file, or a micro task."""
     prompts_split: str = "train"
     """Split of a hub data set."""
     prompts_column: str = "prompt"
@@ -133,8 +131,8 @@ class Rollouts(_Section):
     limit: int | None = None
     """Use the first so many prompts only."""
     chat: bool | None = None
-    """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`
-    and `code` prompts are texts to go on from, and stay so unless this is true."""
+    """Put text prompts into the chat template as a user's message; left out, if the tokenizer has a template. With `thoughts`,
+    `rounds.questions` and `code` prompts are texts to go on from, and stay so unless this is true."""
     system: str | None = None
     """System message in front of every conversation that has none; "" is an empty one, which many templates render in another
     way than none."""
@@ -164,170 +162,7 @@ class Rollouts(_Section):
     """Responses at a time (transformers; the others schedule by themselves)."""
 
 
-class Filter(_Section):
-    """Which samples may become preferences; defaults as DICE's released code."""
-
-    drop_truncated: bool = True
-    """Drop responses that ended for length."""
-    min_characters: int = 4
-    """Shortest response, without white space around it."""
-    max_characters: int = 6699
-    """Longest response, without white space around it."""
-    max_tokens: int = 4095
-    """Longest response with its prompt."""
-    min_responses: int = 8
-    """A prompt with fewer valid responses is left out."""
-
-
-class ScorerChoice(_Section):
-    """One scorer."""
-
-    name: str
-    """implicit, reward_model, llm, answer, length, function, or `module:class` of your own."""
-    weight: float = 1.0
-    """In the sum, where there are several."""
-    options: dict[str, Any] = {}
-    """The scorer's own."""
-
-
-class Rounds(_Section):
-    """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332). With `thoughts` or `code` the
-    rounds go around these, and only `count`, `prompts` and `overrides` are of use."""
-
-    count: int = 2
-    """R, how many rounds."""
-    prompts: Literal["all", "split"] = "all"
-    """Every round samples to all prompts, or to a part of its own."""
-    questions: str | None = None
-    """The task that `rollouts.prompts` holds questions of (gsm8k, math, ..., or a YAML file of your own): they are asked as the task
-    says, and the scorer `answer` gives 1 to a response that states the gold answer, else 0 (IRPO, arXiv 2404.19733)."""
-    filter: Filter = Filter()
-    """Which samples are left out."""
-    candidates: Literal["samples", "samples_and_data", "data"] = "samples"
-    """What is ranked: the policy's samples, or these and the responses that `data.train` has to the same prompt (SELM). `data`: nothing
-    is sampled, the round trains on the pairs of `data.train` as they are."""
-    scorers: list[ScorerChoice] = [ScorerChoice(name="implicit")]
-    """One, or several: then the weighted sum of their log-sigmoid-centred rewards (arXiv 2402.00742)."""
-    quantile: float = 0.85
-    """Of the rewards of the reference's responses to a prompt: where the log-sigmoid of each of several scorers is centred."""
-    reference_samples: int = 16
-    """With several scorers: responses of the round's reference to each prompt, which that quantile is of."""
-    policy_scores: Literal["rescore", "sampler"] = "rescore"
-    """The policy's log-probs: computed, or taken from the sampler and checked on one prompt in sixteen."""
-    max_tokens_per_row: int = 16384
-    """Tokens in a packed row when scoring."""
-    length_unit: Literal["characters", "tokens"] = "characters"
-    """What |y| counts; characters without white space around the response."""
-    length_alpha: float | Literal["fit"] = "fit"
-    """α of s − α·|y|: fitted so that pairs are equally long on average, or a number; 0 is off."""
-    pairing: str = "best_worst"
-    """Which responses of a prompt become pairs: best_worst, best_median, best_second, quartiles, two_best_two_worst, best_rest,
-    right_over_wrong."""
-    pairs: int | None = None
-    """So many pairs of a prompt at most, drawn at random; left out, all that the rule gives."""
-    replay: float = 0.5
-    """γ, the share of offline preferences (`data.train`) in what is trained on; 0 is off."""
-    exploration: Literal["none", "policy"] = "none"
-    """`policy`: the greedy response of the policy at the start of the round, which is the round's reference, joins each tree as a leaf
-    without an edge, for `loss_type: [selm]`."""
-    overrides: list[dict[str, Any]] = []
-    """Dotted overrides of each round in turn, `[{}, {training.learning_rate: 3.0e-7}]`: keys of `training`, `rollouts`, `rounds`,
-    `thoughts` and `code`; rounds beyond the list have none."""
-
-
-class JudgeChoice(_Section):
-    """What gives the paths of a search their values."""
-
-    name: str = "self_evaluation"
-    """self_evaluation, vote, checker, a scorer (implicit, reward_model, function, ...), or `module:class` of your own."""
-    votes: int = 5
-    """m, judgements of each path."""
-    temperature: float = 0.4
-    """Of the judgements."""
-    options: dict[str, Any] = {}
-    """The judge's own."""
-
-
-class Edges(_Section):
-    """Which preferences a search tree gives."""
-
-    paths: Literal["judged", "gold"] = "judged"
-    """The paths that count as good: those of the winning answer (the task's `winner`), or those with the gold answer."""
-    form: Literal["steps", "responses"] = "steps"
-    """Thoughts against their siblings, or whole paths against each other, for comparison."""
-    min_gap: float | None = None
-    """The values of a pair differ by so much at least."""
-    cap: int | None = None
-    """Pairs of a kept thought, at most."""
-    weight: Literal["pair", "thought"] = "pair"
-    """`pair`: every pair counts once; `thought`: every kept thought does, its pairs share its weight, for `loss_type: [sft]`."""
-
-
-class Thoughts(_Section):
-    """Tree-of-thought search and training on its preferences (CPO, arXiv 2406.09136)."""
-
-    task: str
-    """bamboogle, 2wikimultihopqa, hotpotqa, fever, feverous, vitaminc, gsm8k, svamp, game24, sums, ..., or a YAML file of your own."""
-    judge: JudgeChoice = JudgeChoice()
-    """Who judges paths."""
-    keep: int = 3
-    """n, the best paths that go on at each step."""
-    keep_at_most: int | None = None
-    """With those that tie with the n-th, at most; equal to `keep`, ties are cut; left out, all ties go on, as in CPO's code."""
-    min_value: float | None = None
-    """A path of a lower value dies; left out, the best go on whatever they are worth."""
-    min_characters: int = 4
-    """A shorter thought is dropped."""
-    together: int = 64
-    """Questions that advance together, level by level; also what an interruption costs at most."""
-    edges: Edges = Edges()
-    """Which preferences the trees give."""
-
-
-class Sandboxing(_Section):
-    """How programs are kept from the host, and what they may use."""
-
-    isolation: Literal["require-strong", "best-available", "limits-only"] = "best-available"
-    """`require-strong`: namespaces, or nothing runs; `limits-only` protects nothing but time and memory."""
-    seconds: float = 10.0
-    """CPU time of a program, for all its tests; for each test where a program reads standard input. One that sleeps is ended after
-    twice as much wall clock, one that does not get the CPU after ten times as much."""
-    memory_gb: float = 1.0
-    """Address space of a program."""
-    packages: list[str] = []
-    """Installed packages that programs and their tests may import besides the standard library."""
-    tolerance: float = 1e-6
-    """By how much a number may differ, relatively or absolutely, where one with a fraction is expected; 0: exactly. Problems of APPS
-    always have 1e-6."""
-    confirm: bool = False
-    """Run a program that passes once more, with another hash seed; it must pass again."""
-
-
-class Code(_Section):
-    """Preferences from programs that pass their tests over programs that fail (arXiv 2410.18585)."""
-
-    format: str = "auto"
-    """humaneval, evalplus, mbpp, apps, livecodebench, own; auto: by the columns."""
-    tests_from: str | None = None
-    """`module:function` of your own that makes the tests of problems without: record → Python text with assertions."""
-    check_solutions: bool = True
-    """Set problems aside whose own solution does not pass."""
-    decontaminate: list[str] = ["openai/openai_humaneval", "google-research-datasets/mbpp:full"]
-    """Benchmarks (their test split) whose problems are left out; `evaluation.questions` always is."""
-    sandbox: Sandboxing = Sandboxing()
-    """Where programs run."""
-    pairing: str = "random"
-    """Which pairs come first: random, closest (most similar), hardest (most tests passed by the worse), focus (most lines in common
-    before the first difference)."""
-    pairs: int | None = None
-    """So many pairs of a problem at most; left out, every pass × fail."""
-    min_gap: float | None = None
-    """Rank by share of tests passed instead: a pair differs by so much at least."""
-    drop_truncated: bool = True
-    """Programs cut off for length are no part of a pair."""
-
-
-class Resources(_Section):
+class Resources(Section):
     """How many machines' parts do the work; none of it changes the outcome."""
 
     processes: int = 1
@@ -339,7 +174,7 @@ class Resources(_Section):
     """Launch training with this configuration: a name below recipes/accelerate, or a file."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training, or several variants of it."""
 
     description: str = ""

@@ -18,7 +18,8 @@ from data_pipelines.rollouts.prompts import prompt_id, read_prompts
 from data_pipelines.rollouts.scripted_engine import Script
 from data_pipelines.thought_trees.answered import AskSettings
 from data_pipelines.thought_trees.forms import FORMS
-from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
+from data_pipelines.thought_trees.settings import QuestionSource
+from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task
 
 LONGEST = 600  # characters of a written response
 PLAIN = ("It depends on what is asked for.", "Yes. Here is why: it follows from what was said.", "I am not sure about this one.")
@@ -68,10 +69,9 @@ def _distinct(texts: Sequence[str]) -> list[str]:
 
 def _thoughts(stage: Stage) -> Script:
     """The thoughts of the task's worked examples; among those of the last step one that states the right answer."""
-    task = load_task(stage.settings["task"])
-    questions = stage.inputs["questions"]
+    task, questions = load_task(stage.settings["task"]), stage.inputs["questions"]
     assert isinstance(questions, External)
-    found = {q.id: _steps(task, q) for q in read_questions(task, questions.source, **stage.settings["source"])}
+    found = {q.id: _steps(task, q) for q in QuestionSource.of(stage.settings["source"]).read(task, questions.source)}
     return Script(thoughts=found, markers=task.markers, judgements=_judgements(task))
 
 

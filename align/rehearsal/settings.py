@@ -166,9 +166,14 @@ class Rehearsed:
     def _rewards(self, rounds: dict[str, Any], micro: bool) -> None:
         rounds["filter"]["min_responses"] = min(rounds["filter"]["min_responses"], 2)
         for scorer in rounds["scorers"]:
-            if scorer["name"] == "llm" and self._weights is Weights.SMALL:
-                self.note("rounds.scorers: length in the place of llm, since a random model writes no grade that can be read")
-                scorer |= {"name": "length", "options": {}}
+            if scorer["name"] != "llm":
+                continue
+            if self._weights is Weights.SMALL:
+                self.note("rounds.scorers: the number of characters in the place of llm, since a random model writes no grade")
+                scorer |= {"name": "function", "options": {"function": f"{__name__}:characters"}}
+            elif not self._machine.vllm and scorer["options"].get("engine") == "vllm":
+                self.note("rounds.scorers: transformers as the engine of llm, since vLLM is not installed")
+                scorer["options"]["engine"] = "transformers"
         if rounds["policy_scores"] == "sampler" and not micro:
             self.note("rounds.policy_scores: rescore, since written responses have no log-probs of a sampler")
             rounds["policy_scores"] = "rescore"
@@ -202,6 +207,11 @@ class Rehearsed:
         resources["processes"] = 1
         if self._weights is Weights.SMALL:
             resources["tensor_parallel"] = 1
+
+
+def characters(prompt: object, response: str) -> float:
+    """What stands for a model's grade of a response in a rehearsal."""
+    return float(len(response))
 
 
 def _narrow(thoughts: dict[str, Any], micro: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from align.errors import AlignError
 from align.registry import Registry
 
 Rule = Callable[[int], list[tuple[int, int]]]
@@ -60,9 +61,13 @@ def rule_ranks(rule: str, count: int) -> list[tuple[int, int]]:
     """The pairs of a rule for so many responses, as ranks.
 
     Raises:
-        AlignError: no such rule.
+        AlignError: no such rule, or it names a response that there is not.
     """
-    return [(chosen, rejected) for chosen, rejected in PAIRINGS.find(rule)(count) if chosen != rejected]
+    ranks = PAIRINGS.find(rule)(count)
+    for pair in ranks:
+        if not all(0 <= rank < count for rank in pair):
+            raise AlignError(f"{PAIRINGS.key}: '{rule}' gives the ranks {pair} for {count} responses: expected 0 to {count - 1}")
+    return [(chosen, rejected) for chosen, rejected in ranks if chosen != rejected]
 
 
 def pairs_of(rewards: Sequence[float], rule: str = "best_worst") -> list[tuple[int, int]]:

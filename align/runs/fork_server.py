@@ -52,18 +52,22 @@ def serve(orders: socket.socket) -> list[str] | None:
         order = json.loads(message)
         if "modules" in order:
             _import(order["modules"])
-            orders.send(json.dumps(not (_other_threads() or _has_accelerator())).encode())
+            orders.send(json.dumps(_can_be_forked()).encode())
             continue
         lock, report = descriptors
-        gc.freeze()  # a collection in a fork would write to every page of what is imported, and so copy it
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
-            _become_a_stage(order, [orders.detach(), woken, wake, report, *reports.values()])
+            _become_a_stage(order, [woken, wake, report, *reports.values()])
             os.set_inheritable(lock, True)
+            orders.send(json.dumps(os.getpid()).encode())  # now signals reach it, and its group
+            orders.close()
             return [*order["arguments"]]
-        reports[pid] = report
         os.close(lock)
-        orders.send(json.dumps(pid).encode())
+        if pid is None:
+            os.close(report)
+            orders.send(b"null")
+        else:
+            reports[pid] = report
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -71,6 +75,32 @@ def _import(modules: Sequence[str]) -> None:
         for module in modules:
             with contextlib.suppress(Exception):  # the stage meets the same error, and tells it
                 importlib.import_module(module)
+    sys.stdout.flush()  # else every fork would write once more what was printed
+    sys.stderr.flush()
+    gc.freeze()  # a collection in a fork would write to every page of what is imported, and so copy it
+
+
+def _fork() -> int | None:
+    """As `os.fork`; None where the system has no room for a process."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
+
+
+def _can_be_forked() -> bool:
+    """Whether forks of what is imported would work: no thread would be left behind, no accelerator is in use.
+
+    BLAS libraries start threads when they are imported, end them before a fork and start them anew when they are needed: so they are
+    looked for after a fork that ends at once.
+    """
+    pid = _fork()
+    if pid == 0:
+        os._exit(0)
+    if pid is None:
+        return False
+    os.waitpid(pid, 0)
+    return not (_other_threads() or _has_accelerator())
 
 
 def _become_a_stage(order: Mapping[str, Any], descriptors: Sequence[int]) -> None:
@@ -106,8 +136,12 @@ def _report_the_dead(reports: dict[int, int]) -> None:
 
 def _other_threads() -> list[str]:
     """Threads beside the main one: a fork would leave them behind, perhaps with a lock that they hold."""
-    threads = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
-    return [name for task in threads if (name := (task / "comm").read_text().strip()) not in HARMLESS_THREADS]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            if task.name != str(os.getpid()) and (name := (task / "comm").read_text().strip()) not in HARMLESS_THREADS:
+                found.append(name)
+    return found
 
 
 def _has_accelerator() -> bool:
@@ -136,6 +170,8 @@ def main(descriptor: str) -> None:
             status = worker.main(*arguments)
     except SystemExit as exit:
         status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        if exit.code is not None and not isinstance(exit.code, int):
+            print(exit.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         status = 1

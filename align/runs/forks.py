@@ -52,6 +52,7 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
+        self._stopped = False
         self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> ForkServer:
@@ -60,6 +61,8 @@ class ForkServer:
     def __exit__(self, *error: object) -> None:
         if self._socket is not None and self._process is not None:
             self._socket.close()
+            if self._stopped:  # it may be in the midst of imports
+                self._process.kill()
             self._process.wait()
         self._socket = self._process = None
 
@@ -90,16 +93,18 @@ class ForkServer:
     def _import(self, modules: list[str], environment: Mapping[str, str], stop: threading.Event) -> bool:
         """Have the process import modules; whether it can be forked then."""
         if self._socket is None:
-            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._environment = dict(environment)
-            command = [sys.executable, "-m", SERVER, str(theirs.fileno())]
-            self._process = subprocess.Popen(command, env=self._environment, pass_fds=[theirs.fileno()], start_new_session=True)
-            theirs.close()
-        assert self._process is not None
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours.dup() as kept, theirs:
+                command = [sys.executable, "-m", SERVER, str(theirs.fileno())]
+                self._process = subprocess.Popen(command, env=dict(environment), pass_fds=[theirs.fileno()], start_new_session=True)
+                self._socket, self._environment = kept.dup(), dict(environment)
+            ours.close()
+        if self._stopped:
+            return False
         self._socket.send(json.dumps({"modules": modules}).encode())
         while not select.select([self._socket], [], [], 0.05)[0]:
-            if stop.is_set():
-                self._process.kill()
+            if stop.is_set():  # the server goes on for the stages of other runs; its answer is never read, so it gets no further order
+                self._stopped = True
                 return False
         return bool(json.loads(self._socket.recv(LARGEST) or b"false"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class Work(Generic[Unit]):
         progress = Progress(self._task, self._total, self._before, self._unit)
         journal = Journal(self._folder, self._task.shard)
         started, tokens, shown = time.monotonic(), 0, dict[str, int]()
-        with tqdm(total=self._total, initial=self._before, desc=self._task.name, unit=self._unit, mininterval=0.5) as bar:
+        quiet = {"disable": True} if os.environ.get("TQDM_DISABLE") else {}  # tqdm itself looks when it is imported, before a fork
+        with tqdm(total=self._total, initial=self._before, desc=self._task.name, unit=self._unit, mininterval=0.5, **quiet) as bar:
             for piece in pieces:
                 new = [(id, record) for id, record in piece.records if id not in self.done]
                 journal.append(new)

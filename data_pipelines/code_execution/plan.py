@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.recipes.schema import Sandboxing
+from align.recipes.methods import Sandboxing
 from align.runs import External, Input, Output, Stage
 from data_pipelines.code_execution.sandbox import Limits
 from data_pipelines.code_execution.settings import (

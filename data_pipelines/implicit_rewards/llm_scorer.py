@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from align.errors import AlignError, nearest
 from align.rewards.scorers import SCORERS, Score, ScorerSettings
 from align.runs import StageSettings
 from align.trees import Node, PreferenceTree
-from data_pipelines.rollouts.engines import EngineSettings, open_engine
+from data_pipelines.rollouts.engines import ENGINES, EngineSettings, open_engine
 from data_pipelines.rollouts.prompts import asked_as, wants_chat
 from data_pipelines.rollouts.protocol import Request, Sampling, seed_of
 
@@ -33,7 +34,7 @@ The response:
 
 Give your reasons in a few sentences, then end with one line: "Score: " and the number of points, 0 to 5."""
 PLACES = ("{instruction}", "{response}")
-_SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
+_SCORE = re.compile(r"\bscore\b\s*(?:\([^)]*\))?[^\w\n-]{0,6}(-?\d+(?:\.\d+)?)(?![\d,])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,22 @@ class LLMOptions(StageSettings):
     batch: int = 64
     seed: int = 0
 
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> LLMOptions:
+        """Options as a recipe gives them.
+
+        Raises:
+            AlignError: one of them is none, or the template's file cannot be used.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise AlignError(f"rounds.scorers: llm: there is no options.{name}: {nearest(name, known)}")
+        read = cls.of(options)
+        template_of(read.template)
+        ENGINES.check(read.engine)
+        return read
+
 
 @SCORERS.register("llm")
 class LLMScorer:
@@ -78,11 +95,7 @@ class LLMScorer:
         Raises:
             AlignError: an option is none, the template lacks a place, or the engine does not start.
         """
-        known = [field.name for field in fields(LLMOptions)]
-        for name in settings.options:
-            if name not in known:
-                raise AlignError(f"rounds.scorers: llm: there is no options.{name}: {nearest(name, known)}")
-        self._options = LLMOptions.of(settings.options)
+        self._options = LLMOptions.checked(settings.options)
         self._template = template_of(self._options.template)
         engine = EngineSettings(self._options.engine, settings.dtype, self._options.batch, url=self._options.url)
         with contextlib.ExitStack() as stack:
@@ -139,7 +152,7 @@ def read_grade(reply: str, highest: float = 5.0) -> float | None:
     """
     stated = _SCORE.findall(reply)
     grade = float(stated[-1]) if stated else None
-    return grade if grade is not None and grade <= highest else None
+    return grade if grade is not None and 0 <= grade <= highest else None
 
 
 def _text(content: str | list[dict[str, object]]) -> str:

@@ -18,7 +18,7 @@ from data_pipelines.rollouts.settings import PromptSource, SampleSettings
 from data_pipelines.rounds import Round
 from data_pipelines.thought_trees.answered import AskSettings
 from data_pipelines.thought_trees.settings import HeldOut, QuestionSource
-from data_pipelines.thought_trees.tasks import load_task
+from data_pipelines.thought_trees.tasks import file_input, load_task
 
 MICRO = "micro:style"
 QUESTIONS_MICRO = ("micro:sums", "micro:careless")
@@ -37,9 +37,9 @@ class RewardMethod:
             raise AlignError("rounds: a recipe with rounds needs the section `rollouts`, which says how to sample")
         assert recipe.rounds is not None
         asks = recipe.rounds.questions is not None
-        kinds = QUESTIONS_MICRO if asks else (MICRO,)
+        self._kinds = QUESTIONS_MICRO if asks else (MICRO,)
         name, seed = recipe.model.name_or_path, recipe.training.get("seed", 42)
-        self._micro = name in kinds
+        self._micro = name in self._kinds
         self.start: list[Stage] = []
         if self._micro and asks:
             made = {"kind": name.partition(":")[2], "seed": seed}
@@ -60,7 +60,7 @@ class RewardMethod:
             self.start.append(self._asking(recipe, questions))
 
     def _source(self, name: str | None, made: str) -> Input:
-        return Output("start/prepare", made) if self._micro and (name is None or name.startswith("micro:")) else External(str(name))
+        return Output("start/prepare", made) if self._micro and (name is None or name in self._kinds) else External(str(name))
 
     def _asking(self, recipe: Recipe, questions: Input) -> Stage:
         """How the questions of a task are asked."""
@@ -75,6 +75,7 @@ class RewardMethod:
             task=str(rounds.questions), source=QuestionSource(rollouts.prompts_split, rollouts.limit), chat=bool(rollouts.chat),
             system=rollouts.system, held_out=held_out,
         )  # fmt: skip
+        inputs |= file_input(rounds.questions, held_out.task if held_out else None)
         return Stage("questions", "data_pipelines.thought_trees.answered:ask", settings.as_json(), inputs)
 
     def check(self, recipe: Recipe) -> None:
@@ -161,7 +162,7 @@ class _Making:
         )
         inputs = {**responses, "policy": self.round.policy, "reference": self.round.before}
         if rounds.questions is not None:
-            inputs["questions"] = Output("questions", "questions.json")
+            inputs |= {"questions": Output("questions", "questions.json"), **file_input(rounds.questions)}
         return Stage(
             f"{self.round.prefix}{name}",
             f"{_HERE}.scoring:score",
@@ -196,13 +197,14 @@ class _Making:
         assert rounds is not None
         part, parts = self.round.part
         source, sampling = PromptSource(rollouts.prompts_split, rollouts.limit, rollouts.prompts_column), sampling_settings(rollouts)
+        chat = rollouts.chat
         if rounds.questions is not None:
-            source = PromptSource()
-            if not rollouts.chat:
+            source, chat = PromptSource(), bool(chat)
+            if not chat:
                 ends = (*sampling.stop, *load_task(rounds.questions).end)  # a text that goes on with a question of its own
                 sampling = replace(sampling, stop=tuple(dict.fromkeys(ends)))
         return SampleSettings(
-            source=source, part=part, parts=parts, chat=rollouts.chat, system=rollouts.system, samples=rollouts.samples,
+            source=source, part=part, parts=parts, chat=chat, system=rollouts.system, samples=rollouts.samples,
             seed=self.round.seed, round=self.round.number, engine=engine_settings(self.recipe), sampling=sampling,
         )  # fmt: skip
 
@@ -258,6 +260,8 @@ def _check_candidates(recipe: Recipe) -> None:
         raise AlignError(f"rounds.reference_samples is {rounds.reference_samples}: several scorers need 1 or more")
     if ("answer" in scorers) != (rounds.questions is not None):
         raise AlignError("rounds.questions and rounds.scorers: [{name: answer}] belong together: the task has the gold answers")
+    if rounds.questions is not None and recipe.model.name_or_path in QUESTIONS_MICRO and rounds.replay:
+        raise AlignError("rounds.replay: the micro tasks of questions have no pairs to replay: set it to 0")
     if rounds.pairing == RIGHT_OVER_WRONG and rounds.length_alpha != 0.0:
         raise AlignError("rounds.pairing: right_over_wrong takes rewards as they are: set rounds.length_alpha to 0")
     if rounds.pairs is not None and rounds.pairs < 1:

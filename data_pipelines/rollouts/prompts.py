@@ -72,11 +72,6 @@ def wants_chat(chat: bool | None, tokenizer: Any) -> bool:
     return bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
 
 
-def as_conversation(prompts: list[Prompt], system: str | None = None) -> list[Prompt]:
-    """Prompts as conversations, for chat models; see `conversation`."""
-    return [Prompt(p.id, conversation(p.prompt, system)) for p in prompts]
-
-
 def conversation(prompt: str | list[Message], system: str | None = None) -> list[Message]:
     """A prompt as messages: text is a user's; the system message stands first, unless the prompt begins with one of its own.
 

@@ -96,6 +96,7 @@ class JudgeSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+NO_JUDGES = ("llm", "answer")
 JUDGES: Registry[Callable[[JudgeSettings], Judge]] = Registry("judges", "thoughts.judge")
 
 
@@ -107,6 +108,8 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     """
     if name in JUDGES or ":" in name:
         return JUDGES.find(name)
+    if name in NO_JUDGES:
+        raise AlignError(f"{JUDGES.key}: the scorer '{name}' grades finished responses, not the thoughts of a search: take another judge")
     if name in SCORERS:
         return functools.partial(ScorerJudge, name)
     raise AlignError(f"{JUDGES.key} is '{name}': {nearest(name, [*JUDGES, *SCORERS])}")

@@ -9,6 +9,7 @@ from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 from data_pipelines.rounds import Round, check_only_loop
 from data_pipelines.thought_trees.search import SearchSettings
 from data_pipelines.thought_trees.settings import HeldOut, JudgeChoice, QuestionSource, SearchStageSettings, StepEdgeSettings
+from data_pipelines.thought_trees.tasks import file_input
 
 _HERE = "data_pipelines.thought_trees"
 MICRO = ("micro:sums", "micro:careless")
@@ -99,5 +100,6 @@ def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: Questio
             rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
         ),
     )  # fmt: skip
+    inputs = inputs | file_input(task or thoughts.task, held_out.task if held_out else None)
     resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
     return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from align.errors import AlignError, nearest
+from align.runs import External, Input
 from align.trees import read_records
 from align.validation import first_problem
 from data_pipelines.rollouts.prompts import prompt_id
@@ -294,6 +295,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not (TASK_FILES / f"{base}.yaml").is_file():
         raise AlignError(f"{path}: extends '{base}': no such task: {nearest(str(base), available_tasks())}")
     return {**_read(TASK_FILES / f"{base}.yaml"), **raw}
+
+
+def file_input(*names: str | None) -> dict[str, Input]:
+    """The files among names of tasks as inputs of a stage, so that it is done again when one of them is edited."""
+    files = dict.fromkeys(name for name in names if name is not None and name.endswith((".yaml", ".yml")))
+    return {f"task-{number}" if number else "task": External(name) for number, name in enumerate(files)}
 
 
 def description_of(name: str) -> str:

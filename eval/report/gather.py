@@ -115,12 +115,22 @@ class RunData:
 
     @property
     def method(self) -> str:
-        """Which of the four methods this is."""
+        """Which method this is."""
+        rounds = self.recipe.get("rounds") or {}
         has_rounds = self.recipe.get("rounds") is not None
         for section, name in (("thoughts", "CPO"), ("code", "code preferences")):
             if self.recipe.get(section) is not None:
                 return f"iterated {name}" if has_rounds else name
-        return "DICE" if has_rounds else "DPO"
+        scorers = [choice.get("name") for choice in rounds.get("scorers", [{"name": "implicit"}])]
+        return self._of_rounds(scorers, rounds) if has_rounds else "DPO"
+
+    @staticmethod
+    def _of_rounds(scorers: list[Any], rounds: dict[str, Any]) -> str:
+        if rounds.get("exploration") == "policy":
+            return "SELM"
+        if rounds.get("questions"):
+            return "IRPO"
+        return {"implicit": "DICE", "llm": "self-rewarding"}.get(scorers[0], "rounds") if len(scorers) == 1 else "rounds"
 
     def attempt(self, what: str, read: Callable[[], Value], otherwise: Value) -> Value:
         """Read something; what goes wrong is noted, and `otherwise` stands in its place."""
@@ -192,7 +202,7 @@ def _read_stage(run: RunData, name: str) -> None:
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
         three_d = run.lines(f"the 3D monitor of {name}", folder / "three_d.jsonl") if watched else []
         run.trainings.append(Training(name, log, three_d))
-    elif kind == "pair" and run.method == "DICE":
+    elif kind == "pair" and run.recipe.get("thoughts") is None and run.recipe.get("code") is None:
         run.rounds.append(_round(run, name.rpartition("/")[0], folder))
     elif kind == "edges":  # of several rounds the last
         run.searches = run.trees("searches", folder / "searches.jsonl")[:TREES]

@@ -179,3 +179,14 @@ def test_prompts_get_their_own_responses_and_those_without_their_neighbours(tmp_
     assert script_of(stage, []).responses[prompt_id("Who?")][:2] == ["A poet.", "Nobody."]
     stage = Stage("sample", SAMPLE, settings, {"prompts": External(write(tmp_path / "prompts.jsonl", [{"prompt": "Where?"}]))})
     assert len(script_of(stage, []).responses[prompt_id("Where?")]) > 1
+
+
+@pytest.mark.parametrize("name", ["cpo/qwen2.5-7b-gsm8k", "irpo/qwen2.5-7b-gsm8k"])
+def test_the_plan_of_a_recipe_that_asks_questions_gets_scripts(name, tmp_path):
+    """From the stages as they are planned, settings and all."""
+    rows = [{"question": f"How much is {n} and {n}?", "answer": f"#### {2 * n}"} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = [f"rollouts.prompts={tmp_path}/rows.jsonl", f"evaluation.questions={tmp_path}/rows.jsonl", "rollouts.engine=transformers"]
+    stages = stages_of(recipes.load(name, overrides))
+    scripts = {stage.name: script for stage in stages if (script := script_of(stage, stages)) is not None}
+    assert {stage.name for stage in stages if stage.function in (SAMPLE, SEARCH)} == set(scripts)

@@ -70,7 +70,7 @@ def test_the_mean_of_the_readable_grades_is_the_reward(canned):
     ("reply", "grade"),
     [
         ("Score: 3", 3.0), ("score: 3\nNo, wait. Score: 4", 4.0), ("**Score**: 2.5", 2.5), ("Score: 5/5", 5.0), ("Score: 6", None), ("3", None),
-        ("The scoreboard says 3", None), ("", None), ("SCORE = 0", 0.0),
+        ("The scoreboard says 3", None), ("", None), ("SCORE = 0", 0.0), ("Score: -1", None), ("Score (0-5): 4", 4.0), ("Score: 1,000", None), ("underscore 3", None),
     ],
 )  # fmt: skip
 def test_grades_are_read_at_the_end(reply, grade):

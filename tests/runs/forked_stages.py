@@ -47,3 +47,16 @@ def status(task: Task) -> None:
     if task.settings["status"] < 0:
         os.kill(os.getpid(), -task.settings["status"])
     sys.exit(task.settings["status"])
+
+
+def slow_to_end(task: Task) -> None:
+    """Takes a second to end when it is asked to, and leaves `ended in order`."""
+
+    def end(number, frame):
+        time.sleep(1.0)
+        (task.folder / "ended in order").touch()
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, end)
+    (task.folder / "begun").touch()
+    time.sleep(60)

@@ -70,6 +70,43 @@ def test_it_ends_as_an_interpreter_ends(tmp_path):
     assert (tmp_path / "one/exit").exists()
 
 
+def test_libraries_of_numerics_do_not_keep_stages_from_being_forked(tmp_path, monkeypatch):
+    """Their threads, as many as there are CPUs, end before a fork and begin anew in it."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    run(tmp_path, *stages("one", "two", function="computes:about"))
+    assert about(tmp_path, "one")["parent"] == about(tmp_path, "two")["parent"] != os.getpid()
+    assert about(tmp_path, "two")["product"] == 512.0 * 512 * 512
+
+
+def test_what_an_import_prints_is_printed_once(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    run(tmp_path, *stages("one", "two", "three", function="computes:about"))
+    assert capfd.readouterr().out.count("computes is imported") == 1
+
+
+def test_a_stop_in_one_runs_imports_leaves_the_stages_of_others_their_time(tmp_path):
+    stop = threading.Event()
+    with forks.ForkServer() as shared:
+
+        def interrupted():
+            with pytest.raises(InterruptedRunError):
+                run(tmp_path / "a", SLOW_TO_END, forks=shared, stop=stop)
+
+        other = threading.Thread(target=interrupted)
+        other.start()
+        while not (tmp_path / "a/one/begun").exists():
+            time.sleep(0.05)
+        threading.Timer(0.5, stop.set).start()
+        with pytest.raises(InterruptedRunError):
+            run(tmp_path / "b", Stage("one", "slow_to_import:nothing"), forks=shared, stop=stop)
+        other.join()
+    assert (tmp_path / "a/one/ended in order").exists()
+
+
+SLOW_TO_END = Stage("one", "forked_stages:slow_to_end")
+
+
 @pytest.mark.parametrize(("status", "said"), [(3, "ended with status 3"), (-9, "ended by signal 9"), (-11, "ended by signal 11")])
 def test_how_it_ended_is_told(tmp_path, status, said):
     with pytest.raises(AlignError, match=said):
