@@ -1,5 +1,6 @@
 """Recipes: typed, overridable, with errors that name the key."""
 
+import configparser
 import dataclasses
 import json
 import os
@@ -68,6 +69,15 @@ def test_numbers_written_as_text_and_overrides(tmp_path):
 def test_mistakes_are_named(tmp_path, change, message):
     with pytest.raises(AlignError, match=message):
         recipes.load(write(tmp_path, {**BASE, **change}))
+
+
+def test_every_folder_of_recipes_is_installed():
+    """A wheel holds the folders that setup.cfg names."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    installed = setup["options.data_files"]
+    for folder in {path.parent for path in (ROOT / "recipes").glob("*/*.yaml")}:
+        assert installed[f"share/align/recipes/{folder.name}"] == f"recipes/{folder.name}/*.yaml"
 
 
 def test_recipe_that_is_not_there_names_the_nearest():
