@@ -37,7 +37,7 @@ def test_train_trains_and_saves_a_model(recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert (tmp_path / "run" / "three_d.jsonl").exists()
-    assert "chosen drift" in " ".join(done.stdout.split())
+    assert "better than start" in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
