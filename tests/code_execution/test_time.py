@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import threading
 import time
 
+import psutil
 import pytest
 
 from align.machine import usable_cpus
@@ -19,8 +21,8 @@ SLEEPS = "import time\ndef f(x): time.sleep(1000)"
 def test_no_program_at_60_percent_of_the_limit_is_late_with_twice_as_many_workers_as_cpus():
     with Sandbox(workers=2 * usable_cpus()) as box:
         jobs = ((COMPUTES.format(0.12), ONE) for _ in range(300))
-        verdicts = [str(result.verdict) for result in box.run_batch(jobs, Limits(seconds=0.2))]
-    assert [verdict for verdict in verdicts if verdict != "pass"] == []
+        results = list(box.run_batch(jobs, Limits(seconds=0.2)))
+    assert [f"{result.verdict} after {result.seconds:.2f} s" for result in results if not result.passed] == []
 
 
 @pytest.fixture
@@ -40,6 +42,36 @@ def test_what_others_compute_on_the_machine_makes_no_program_late(a_busy_machine
         assert verdicts == {"pass"}
         endless = [str(result.verdict) for result in box.run_batch([(LOOPS, ONE), (SLEEPS, ONE)] * 2, Limits(seconds=0.5))]
     assert endless == ["timeout"] * 4
+
+
+def test_a_program_that_the_machine_held_up_for_longer_than_it_may_sleep_is_not_taken_for_asleep():
+    with Sandbox(workers=1) as box:
+        assert box.run("def f(x): return x", ONE).passed
+        found = []
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
+        held_up = threading.Thread(target=lambda: found.extend(_hold_up(2.1, before)))
+        held_up.start()
+        result = box.run(COMPUTES.format(0.6), ONE, Limits(seconds=1.0))
+        held_up.join()
+    assert found, "the program's process was not found"
+    assert result.passed
+
+
+def _hold_up(seconds, known):
+    """Stop the first new process below this one that computes, as a machine does that stands still, and let it go on after a while."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.pid not in known and sum(process.cpu_times()[:2]) >= 0.02:
+                    process.suspend()
+                    time.sleep(seconds)
+                    process.resume()
+                    return [process.pid]
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.01)
+    return []
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -357,6 +357,7 @@ class _Clock:
 
     def __init__(self, started: float, seconds: float, asleep: float) -> None:
         self._started, self._seconds, self._asleep = started, seconds, asleep
+        self._rested: tuple[float, float] | None = None  # when it first seemed to sleep, and the CPU time it had used by then
         self.next = started + seconds  # on one core, nobody uses up CPU time faster than time passes
         self.idle = False
         self.charged = 0.0
@@ -367,10 +368,14 @@ class _Clock:
         if used >= self._seconds:
             return True
         passed = now - self._started
-        if passed >= self._asleep and used < _ASLEEP * passed:
+        sleeps = passed >= self._asleep and used < _ASLEEP * passed
+        if sleeps and self._rested and used - self._rested[1] < _ASLEEP * (now - self._rested[0]):
             return True
         self.idle = passed >= wall_seconds(self._seconds)
         ends = self._started + (self._asleep if passed < self._asleep else wall_seconds(self._seconds))
+        if sleeps and not self._rested:  # or the machine stood still for that long: look once more
+            self._rested = now, used
+            ends = now + self._asleep / 4
         self.next = min(now + self._seconds - used, ends)
         return self.idle
 
