@@ -71,6 +71,54 @@ def test_mistakes_are_named(tmp_path, change, message):
         recipes.load(write(tmp_path, {**BASE, **change}))
 
 
+REST = {
+    "dpo": ("data.train=d",), "dpo-3d": ("data.train=d",), "dice": ("data.train=d", "rollouts.prompts=p"),
+    "selm": ("data.train=d", "rollouts.prompts=p"), "self-rewarding": ("rollouts.prompts=p",), "code": ("rollouts.prompts=p",),
+    "irpo": ("rollouts.prompts=p", "rounds.questions=gsm8k"), "cpo": ("rollouts.prompts=p", "thoughts.task=gsm8k"),
+}  # fmt: skip
+"""What a recipe that extends a method says at least, besides its model."""
+METHODS = sorted(path.stem for path in (recipes.RECIPES / recipes.METHODS).glob("*.yaml"))
+
+
+def test_a_recipe_is_its_own_keys_over_those_of_what_it_extends(tmp_path):
+    first = {"rollouts": {"samples": 4, "options": {"a": 1, "b": 2}}, "training": {"loss_type": ["sigmoid", "sft"]}, "seeds": [1, 2]}
+    write(tmp_path, first).rename(tmp_path / "first.yaml")
+    write(tmp_path, {"training": {"beta": 0.5}, "model": {"lora": {"r": 4}}}).rename(tmp_path / "second.yaml")
+    own = {
+        "extends": ["first", "second.yaml"],
+        "rollouts": {"prompts": "p", "options": {"b": 3}},
+        "model": {"name_or_path": "m", "lora": None},
+    }
+    recipe = recipes.load(write(tmp_path, own | {"training": {"loss_type": ["ipo"]}, "data": {"train": "d"}}), ["training.beta=0.7"])
+    assert (recipe.rollouts.samples, recipe.rollouts.options, recipe.seeds) == (4, {"a": 1, "b": 3}, [1, 2])
+    assert (recipe.training["loss_type"], recipe.training["beta"], recipe.model.lora) == (["ipo"], 0.7, None)
+
+
+@pytest.mark.parametrize(
+    "extends, message",
+    [
+        ("methods/dic", r"recipe.yaml: extends 'methods/dic': no such file next to it, and no such recipe: did you mean 'methods/dice'"),
+        ("recipe", r"recipe.yaml: extends 'recipe', which extends recipe.yaml in turn"),
+        (3, r"extends is 3: expected the name of a recipe, as methods/dice, or a list of names"),
+    ],
+)
+def test_what_cannot_be_extended_is_named(tmp_path, extends, message):
+    with pytest.raises(AlignError, match=message):
+        recipes.load(write(tmp_path, {**BASE, "extends": extends}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_extended_by_a_recipe_and_is_none_itself(name):
+    assert f"methods/{name}" not in dict(recipes.available())
+    raw = recipes.read(recipes.RECIPES / recipes.METHODS / f"{name}.yaml")
+    assert raw["description"]
+    assert not {"model", "data"} & set(raw)
+    sources = [recipes.read_yaml(path) for path in recipes.RECIPES.glob("*/*.yaml")]
+    assert name.startswith("dpo") or any(source.get("extends") == f"methods/{name}" for source in sources if isinstance(source, dict))
+    recipe = recipes.load(recipes.RECIPES / f"methods/{name}.yaml", ["model.name_or_path=m", *REST[name]])
+    assert {key: recipe.training[key] for key in raw["training"]} == raw["training"]
+
+
 def test_every_folder_of_recipes_is_installed():
     """A wheel holds the folders that setup.cfg names."""
     setup = configparser.ConfigParser()

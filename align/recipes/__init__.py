@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from align.errors import AlignError, nearest
 from align.recipes.schema import Recipe
+from align.recipes.sources import METHODS, RECIPES, available, find, parse_yaml, read, read_yaml
 from align.recipes.training_keys import training_types
 from align.secrets import check_no_secret, masked
 from align.validation import first_problem
 
-_CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
-RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
+__all__ = ["METHODS", "RECIPES", "Recipe", "available", "changed", "find", "json_schema", "load", "parse", "read", "read_yaml", "variant"]
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -33,37 +31,17 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `key.path=value`, the value in YAML.
 
     Raises:
-        AlignError: no such file, not YAML, an unknown key (with the nearest one) or a value of the wrong type.
+        AlignError: no such file, not YAML, an unknown key (with the nearest one) or a value of the wrong type, in it or in what it
+            extends.
     """
     path = find(source)
-    raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise AlignError(f"{path}: expected keys such as `model` and `data`, found {type(raw).__name__}")
+    raw = read(path)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise AlignError(f"override '{masked(override)}': expected key.path=value")
-        _set(raw, key, _yaml(value, f"override '{masked(override)}'"), f"override '{key}'")
+        _set(raw, key, parse_yaml(value, f"override '{masked(override)}'"), f"override '{key}'")
     return parse(raw, str(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        AlignError: it is not valid YAML.
-    """
-    try:
-        return _yaml(path.read_text(encoding="utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start})") from error
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:  # also dates and numbers that there are not
-        raise AlignError(f"{where}: not valid YAML: {masked(' '.join(str(error).split()))}") from error
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Recipe:
@@ -106,28 +84,6 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
     return parse(_with_changes(recipe.model_dump(), changes, where), where)
 
 
-def find(source: str | Path) -> Path:
-    """The file of a recipe given by path or by name.
-
-    Raises:
-        AlignError: there is none; names the nearest.
-    """
-    for candidate in (Path(source), RECIPES / source, RECIPES / f"{source}.yaml"):
-        if candidate.is_file():
-            return candidate
-    raise AlignError(f"{source}: no such recipe: {nearest(str(source), [name for name, _ in available()])}")
-
-
-def available() -> list[tuple[str, str]]:
-    """Name and description of the recipes that come along."""
-    found = []
-    for path in sorted(RECIPES.rglob("*.yaml")):
-        if path.parent.name != "accelerate":
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-            found.append((path.relative_to(RECIPES).with_suffix("").as_posix(), raw.get("description", "")))
-    return found
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
     from align.trainers.config import PreferenceConfig  # with trl, which takes seconds: for the types' own values and the help texts
@@ -143,6 +99,12 @@ def json_schema() -> dict[str, Any]:
         description = " ".join(field.metadata.get("help", "").split())
         properties[field.name] |= {"description": description} if description else {}
     training = {"type": "object", "properties": properties, "additionalProperties": False}
+    for section in schema["$defs"].values():
+        section.pop("required", None)  # what a recipe extends may have it
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["extends"]}]
+    names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    about = "What this recipe is written over: a method (methods/dice), another recipe by its name or path, or several, later ones first."
+    schema["properties"] = {"extends": {"description": about, **names}, **schema["properties"]}
     schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
     return {**json.loads(json.dumps(schema)), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe"}
 

@@ -1,5 +1,6 @@
 """The recipe's sections.
 
+extends:     what the recipe is written over: a method, or another recipe (see sources.py)
 model:       which model, its precision, adapters, reference
 data:        preference pairs or trees, for training and evaluation; what rounds replay
 rollouts:    prompts, engine and sampling, for methods that sample
