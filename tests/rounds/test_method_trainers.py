@@ -122,7 +122,7 @@ def test_a_script_gives_the_trees_and_weights_of_its_recipe(of_recipe, models, t
     assert difference(tmp_path / "run", of_recipe) <= 1e-6
     assert told.count("CALLED at 6") == 2
     assert (tmp_path / "run/report.html").exists()
-    assert align("status", tmp_path / "run").returncode == 0
+    assert align("status", tmp_path / "run", env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{tmp_path}"}).returncode == 0
 
 
 def test_two_processes_that_are_killed_on_the_way_give_what_one_gives(of_recipe, models, tmp_path):
