@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback
 
 from align import recipes
 from align.card import model_card
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.files import put, remove, write_text
 from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
@@ -130,7 +131,7 @@ def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> Prefere
     assert recipe.data.train is not None
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     start = whole_model(path, folder, **_model_options(recipe)) if recipe.model.lora else path  # before weights are spread over ranks
-    args = _arguments(recipe)
+    args = arguments(recipe)
     tokenizer = _tokenizer(recipe, path)
     model = _load(recipe, start)
     trainer = PreferenceTrainer(
@@ -149,7 +150,12 @@ def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> Prefere
     return trainer
 
 
-def _arguments(recipe: Recipe) -> PreferenceConfig:
+def arguments(recipe: Recipe) -> PreferenceConfig:
+    """The trainer's configuration of a recipe.
+
+    Raises:
+        AlignError: its settings contradict each other or the machine; names the key where the library's error tells it.
+    """
     settings = dict(recipe.training)
     if not torch.cuda.is_available():
         settings.setdefault("use_cpu", True)
@@ -160,8 +166,21 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
         raise AlignError("training.columns: in a recipe the columns are named in `data.columns`")
     try:
         return PreferenceConfig(**settings)
-    except (ValueError, TypeError) as error:
-        raise AlignError(f"training: {error}") from error
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        raise AlignError(f"training: {_of_the_settings(error, settings)}") from error
+
+
+def _of_the_settings(error: Exception, settings: dict[str, Any]) -> str:
+    """A library's error about settings as a sentence; of a value that is none of several options, with the key and the nearest."""
+    text = " ".join(str(error).split())
+    if (known := _OPTIONS.match(text)) is not None:
+        key = next((name for name, value in settings.items() if value == known[1]), known[2])
+        return f"{key} is '{known[1]}': {nearest(known[1], _QUOTED.findall(known[3]))}"
+    return text
+
+
+_OPTIONS = re.compile(r"'?(\S+?)'? is not a valid (\w+),? (?:please select one of|allowed values:) (.*)")
+_QUOTED = re.compile(r"'([^']+)'")
 
 
 def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:

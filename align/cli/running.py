@@ -119,18 +119,25 @@ def _run(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
+    from align.runs.plan import up_to
     from align.tables import chain_table, code_table, outcome_table, plan_table, round_table
+    from align.training_check import check_settings
 
     recipe = recipes.load(options.recipe, options.overrides)
     if options.rehearse:
         _rehearse(recipe, options)
         return
     runs = plans.runs_of(recipe)
+    if options.jobs < 1:
+        raise AlignError(f"--jobs {options.jobs}: expected 1 or more")
     for run in runs:
+        up_to(run.stages, options.until)
         check(run)
     if options.dry_run:
         for run in runs:
             show(plan_table(run))
+            for sentence in check_settings(run.recipe):
+                print(sentence)
         return
     shard = Shard.parse(options.shard) if options.shard else None
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))

@@ -9,7 +9,6 @@ its `beta` is its authors': what a user gets who names the loss and no β.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from align.errors import nearest
+from align.loss_names import COMPOSITES, canonical, unknown
 from align.registry import imported
 
 EDGE_TENSORS = (
@@ -82,7 +82,6 @@ class Loss:
 
 
 LOSSES: dict[str, Loss] = {}
-COMPOSITES: dict[str, tuple[str, ...]] = {"selm": ("sigmoid", "optimism")}
 
 
 def register(
@@ -114,15 +113,16 @@ def register(
 
 
 def get_loss(name: str) -> Loss:
-    """Look a loss up by name; "module:function" is one of the user's own, registered there or not.
+    """Look a loss up by name or by one of its usual names; "module:function" is one of the user's own, registered there or not.
 
     Raises:
         ValueError: no such loss; names the nearest one and lists all. Or the user's function reads a tensor that there is not.
         AlignError: "module:function" cannot be imported.
 
-    >>> get_loss("sigmoid").needs_reference
-    True
+    >>> get_loss("sigmoid").needs_reference, get_loss("dpo").name
+    (True, 'sigmoid')
     """
+    name = name if name in LOSSES else canonical(name)
     if name in LOSSES:
         return LOSSES[name]
     if ":" in name:
@@ -131,9 +131,7 @@ def get_loss(name: str) -> Loss:
         if own is None:
             register(name, source=f"{function.__module__}")(function)
         return own or LOSSES[name]
-    near = difflib.get_close_matches(name, [*LOSSES, *COMPOSITES], n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise ValueError(f"Unknown loss type '{name}': {hint}The losses are {', '.join(sorted([*LOSSES, *COMPOSITES]))}.")
+    raise ValueError(unknown(name, [*LOSSES]))
 
 
 def expand(names: Sequence[str], weights: Sequence[float] | None = None) -> list[tuple[Loss, float]]:
@@ -145,7 +143,8 @@ def expand(names: Sequence[str], weights: Sequence[float] | None = None) -> list
     weights = [1.0] * len(names) if weights is None else weights
     if len(weights) != len(names):
         raise ValueError(f"`loss_weights` has {len(weights)} numbers for {len(names)} losses in `loss_type`.")
-    return [(get_loss(part), weight) for name, weight in zip(names, weights, strict=True) for part in COMPOSITES.get(name, (name,))]
+    given = zip(map(canonical, names), weights, strict=True)
+    return [(get_loss(part), weight) for name, weight in given for part in COMPOSITES.get(name, (name,))]
 
 
 def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping[str, float | None]) -> Tensor:
