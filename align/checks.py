@@ -27,6 +27,7 @@ def check(run: Run) -> None:
         AlignError: what is missing, and under which key of the recipe.
     """
     recipe = run.recipe
+    _check_folder(run.folder.path)
     check_needs(recipe)
     sources = [source.source for stage in run.stages for source in stage.inputs.values() if isinstance(source, External)]
     for key, name in (("model.name_or_path", recipe.model.name_or_path), ("model.reference", recipe.model.reference)):
@@ -55,6 +56,15 @@ def check(run: Run) -> None:
     _check_responses(run)
     _check_tracker(run)
     _check_disk(run)
+
+
+def _check_folder(path: Path) -> None:
+    """See that the run's folder is one, or can be made."""
+    above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    if not above.is_dir():
+        raise AlignError(f"training.output_dir '{path}': a file stands where a folder is needed ({above})")
+    if not os.access(above, os.W_OK):
+        raise AlignError(f"training.output_dir '{path}': {above} may not be written: give a folder that you may write to")
 
 
 def _check_tokenizers(policy: Path, reference: Path) -> None:

@@ -24,7 +24,7 @@ from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.secrets import masked
-from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
+from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer, used_data
 from align.trainers.data import made_on_each_node
 from align.trees import PreferenceTree, Rejected, UnusableRecords, locate_trees, merged_dataset, tree_dataset, write_jsonl
 from data_pipelines.micro import start_model
@@ -36,8 +36,6 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
-    if recipe.makes_preferences:
-        raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     outcomes = []
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
@@ -51,7 +49,9 @@ def run(recipe: Recipe) -> list[Outcome]:
 def train(recipe: Recipe, name: str = "run") -> Outcome:
     """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
     path = start_model.resolve(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
-    trainer = make_trainer(recipe, path, name, Path(recipe.training.get("output_dir") or "runs/train"))
+    folder = Path(recipe.training.get("output_dir") or "runs/train")
+    trainer = make_trainer(recipe, path, name, folder)
+    _say_what_is_used(trainer, recipe, folder)
     before = _evaluate(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
@@ -66,7 +66,8 @@ def train_stage(task: Task) -> None:
     """The training stage of a run; goes on from the newest whole checkpoint.
 
     Inputs: `model`, `data`, `eval` where it is evaluated on some, `reference` where it is not the model itself. Settings: the recipe's
-    `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
+    `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`; `data.json`,
+    what is used of the data, and beside it what is left out (`unreadable.jsonl`, `rejected-train.jsonl`).
     """
     checkpoints = task.folder / "checkpoints"
     if (task.folder / "model").exists():  # killed after the model was saved, before the stage was declared done
@@ -81,6 +82,7 @@ def train_stage(task: Task) -> None:
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name, task.folder)
+    _say_what_is_used(trainer, recipe, task.folder)
     trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
@@ -90,6 +92,15 @@ def train_stage(task: Task) -> None:
     if trainer.accelerator.is_main_process:
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
+
+
+def _say_what_is_used(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
+    """Say what is used of each data set and what is left out, and leave both in a folder."""
+    if not trainer.accelerator.is_main_process:
+        return
+    parts = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+    for part, used in used_data.keep(parts, Path(str(trainer.args.output_dir)), folder).items():
+        print(f"data: {used.sentence(Path(str(getattr(recipe.data, part))).name, folder)}", flush=True)
 
 
 def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
@@ -231,7 +242,7 @@ def read(recipe: Recipe, part: str, args: PreferenceConfig) -> Dataset:
         AlignError: too large a share cannot be read; names the first such record.
     """
     source, split = getattr(recipe.data, part), getattr(recipe.data, f"{part}_split")
-    aside = Path(args.output_dir or ".") / ("unreadable.jsonl" if part == "train" else f"unreadable-{part}.jsonl")
+    aside = Path(args.output_dir or ".") / used_data.files_of(part)[0]
     with UnusableRecords(aside if _is_main_process() else None) as unusable:
         usable = Usable(locate_trees(source, split, recipe.data.columns), unusable)
         dataset = _written(recipe, usable)

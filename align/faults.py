@@ -23,6 +23,7 @@ _PIP = {
 """What pip installs for a module; of others, a package of the module's name."""
 _NOT_REACHED = ("ConnectError", "ConnectTimeout", "ReadTimeout", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ProxyError")
 _HUB = ("GatedRepoError", "RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "HfHubHTTPError")
+_REFUSE = ("transformers", "trl", "peft", "accelerate", "deepspeed", f"torch{os.sep}_dynamo")
 LONGEST = 300  # characters of a library's own words
 
 
@@ -39,8 +40,8 @@ def sentence_of(error: BaseException) -> str | None:
         return in_words(system)
     if (own := _own_part(error)) is not None:
         return own
-    links = list(_links(error))
-    return next((sentence for link in links if (sentence := _of_a_library(link)) is not None), None)
+    sentences = [_of_a_library(link) for link in _links(error)]
+    return next(filter(None, sentences), None) or _refusal(error)
 
 
 def fault_of_ours(error: BaseException, log: Path | None) -> str:
@@ -119,6 +120,18 @@ def _missing_package(error: ImportError) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return f"it needs '{module}', which is not installed here: pip install {_PIP.get(module, module)}"
     return f"'{module}' does not fit the other packages here ({shortened(error)}): install the versions that align asks for"
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What a library of the training says that it cannot do: an error that it raises itself about what the recipe asks for."""
+    stack = traceback.extract_tb(error.__traceback__)
+    if not stack or not isinstance(error, (ValueError, RuntimeError, ImportError, NotImplementedError)):
+        return None
+    package = next((name for name in _REFUSE if f"{os.sep}{name}{os.sep}" in stack[-1].filename), None)
+    if package is None or not (stack[-1].line or "").startswith("raise"):
+        return None
+    said = " ".join(str(error).split())
+    return f"{package.split(os.sep)[0]} refuses what the recipe asks for: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
 
 
 def _own_part(error: BaseException) -> str | None:

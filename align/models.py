@@ -55,7 +55,10 @@ def load_model(
             merged = PeftModel.from_pretrained(kind.from_pretrained(base_of(source), **options), source).merge_and_unload()
             return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except SafetensorError as error:
+        reason = f"its weights cannot be read ({error}): they are damaged, cut off, or a pointer of Git LFS: fetch them again"
+        raise AlignError(f"{key} '{source}': {reason}") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise AlignError(f"{key} '{source}': {hub.hint(error)}") from error
 
 
@@ -93,6 +96,8 @@ def _tokenizer_error(source: str, error: Exception) -> str:
     """Why there is no tokenizer: transformers' message about a missing file lists, over several lines, what it could have been made of."""
     if Path(source).is_dir() and "tokenizer" in str(error) and not any(Path(source).glob("tokenizer*")):
         return "there is no tokenizer in this folder (no tokenizer.json): save it beside the model with tokenizer.save_pretrained"
+    if isinstance(error, json.JSONDecodeError):
+        return f"a file of its tokenizer is damaged: it is not JSON ({error})"
     return hub.hint(error)
 
 

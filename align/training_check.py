@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from align import hub
 from align.errors import AlignError, nearest
 from align.recipes import Recipe
 from align.trees import Rejected, locate_trees, to_row
@@ -46,8 +48,8 @@ def check_needs(recipe: Recipe) -> None:
     config = recipe.training.get("deepspeed")
     if config:
         _check_package("deepspeed", "training.deepspeed is set", "pip install 'align-preferences[deepspeed]'")
-    if isinstance(config, str) and not Path(config).is_file():
-        raise AlignError(f"training.deepspeed '{config}': no such file")
+    if isinstance(config, str):
+        _check_json("training.deepspeed", Path(config))
 
 
 def check_local_model(key: str, name: str) -> None:
@@ -182,6 +184,15 @@ def _check_template(given: str | None) -> None:
         raise AlignError(f"model.chat_template '{given}' line {error.lineno}: {error.message}") from error
     except UnicodeDecodeError as error:
         raise AlignError(f"model.chat_template '{given}': it is no UTF-8 text (byte {error.start})") from error
+
+
+def _check_json(key: str, path: Path) -> None:
+    if not path.is_file():
+        raise AlignError(f"{key} '{path}': {hub.not_there(str(path))}")
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AlignError(f"{key} '{path}': it is not JSON ({error})") from error
 
 
 def _check_attention(name: str | None) -> None:

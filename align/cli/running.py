@@ -79,9 +79,14 @@ def _recipe(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from align import recipes
+    from align import plans, recipes
+    from align.checks import check
 
     recipe = recipes.load(options.recipe, options.overrides)
+    if recipe.makes_preferences:
+        raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
+    for planned in plans.runs_of(recipe):
+        check(planned)
     with without_collection():
         from align.experiment import run
 

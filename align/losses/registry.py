@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from align.errors import nearest
+from align.errors import AlignError, nearest
 from align.loss_names import COMPOSITES, canonical, unknown
 from align.registry import imported
 
@@ -127,6 +127,8 @@ def get_loss(name: str) -> Loss:
         return LOSSES[name]
     if ":" in name:
         function = imported(name, "loss_type")
+        if not callable(function):
+            raise ValueError(f"`loss_type` names '{name}', which is no function.")
         own = next((loss for loss in LOSSES.values() if loss.fn is function), None)
         if own is None:
             register(name, source=f"{function.__module__}")(function)
@@ -159,11 +161,17 @@ def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping
         The loss's values, `[edges]` or `[free_nodes]`.
 
     Raises:
-        ValueError: a tensor that the loss reads is missing (the reference's log-probs, for instance).
+        ValueError: a tensor that the loss reads is missing (the reference's log-probs, for instance), or its values are not one for each.
     """
     optional = {p.name for p in inspect.signature(loss.fn).parameters.values() if p.default is not p.empty}
     missing = [name for name in loss.tensors if name not in tensors and name not in optional]
     if missing:
         raise ValueError(f"Loss '{loss.name}' reads {', '.join(missing)}, which this batch does not have.")
     chosen = {k: v for k, v in hyperparameters.items() if k in loss.hyperparameters and v is not None}
-    return loss.fn(**{name: tensors[name] for name in loss.tensors if name in tensors}, **chosen)
+    inputs = {name: tensors[name] for name in loss.tensors if name in tensors}
+    values = loss.fn(**inputs, **chosen)
+    shapes = {tensor.shape for tensor in inputs.values() if isinstance(tensor, Tensor) and tensor.dim()}
+    if not isinstance(values, Tensor) or (shapes and values.shape not in shapes):
+        given = f"values of the shape {[*values.shape]}" if isinstance(values, Tensor) else type(values).__name__
+        raise AlignError(f"Loss '{loss.name}' gives {given}: expected one value for each of its inputs, of the shape {[*shapes.pop()]}.")
+    return values

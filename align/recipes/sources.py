@@ -108,7 +108,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start})") from error
+        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -251,6 +251,8 @@ class UnusableRecords:
             AlignError: the share is above the limit; names the first bad record.
         """
         if self.first is None:
+            if self._target is not None:
+                remove(self._target)  # of data that was mended since
             return
         kept = ""
         if self._out is not None and self._target is not None:
