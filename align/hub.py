@@ -71,7 +71,8 @@ def hint(error: BaseException) -> str:
         return "access to it is gated: ask for it on its page on the hub, then log in with `hf auth login`"
     if names & {"RevisionNotFoundError"}:
         return "there is no such revision of it on the hub"
-    if names & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectTimeout"}:
+    unreachable = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectTimeout"}
+    if names & unreachable or first.startswith(("Couldn't reach", "We couldn't connect")):
         return "no such folder here, and the hub cannot be reached (or HF_HUB_OFFLINE is set) and nothing of it is cached: give a path"
     if names & {"RepositoryNotFoundError"}:
         return "no such folder here, and no such name on the hub (a private one takes `hf auth login`)"

@@ -70,7 +70,7 @@ MISTAKES = {
     "no recipe": (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
     "misspelt key": (["train", "RECIPE", "training.lerning_rate=1"], "training.lerning_rate is not a key: did you mean 'learning_rate'?"),
     "unknown loss": (["train", "RECIPE", "training.loss_type=[sigmoit]"], "unknown loss 'sigmoit': did you mean 'sigmoid'?"),
-    "no data": (["train", "RECIPE", "data.train=none.jsonl"], "none.jsonl: no such file"),
+    "no data": (["train", "RECIPE", "data.train=none.jsonl"], "data.train 'none.jsonl': no such file"),
     "no model": (["train", "RECIPE", "model.name_or_path=./nowhere"], "model.name_or_path './nowhere'"),
     "short max_length": (["train", "RECIPE", "training.max_length=3"], "pairs.jsonl line 1): `prompt` has"),
     "override without value": (["train", "RECIPE", "training.beta"], "expected key.path=value"),

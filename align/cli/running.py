@@ -121,6 +121,8 @@ def _slurm(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.jobs < 1:
+        raise AlignError(f"--jobs {options.jobs}: expected 1 or more")
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
@@ -132,9 +134,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.rehearse:
         _rehearse(recipe, options)
         return
+    shard = Shard.parse(options.shard) if options.shard else None
     runs = plans.runs_of(recipe)
-    if options.jobs < 1:
-        raise AlignError(f"--jobs {options.jobs}: expected 1 or more")
     for run in runs:
         up_to(run.stages, options.until)
         check(run)
@@ -144,7 +145,6 @@ def _run(options: argparse.Namespace) -> None:
             for sentence in check_settings(run.recipe):
                 print(sentence)
         return
-    shard = Shard.parse(options.shard) if options.shard else None
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
@@ -160,10 +160,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
-    from align.rehearsal import Weights, rehearse
-
     if options.dry_run or options.shard or options.jobs != 1:
         raise AlignError("--rehearse goes with --until alone: a rehearsal is one process after the other, and runs every stage")
+    from align.rehearsal import Weights, rehearse
+
     report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lambda line: print(line, flush=True))
     print(f"rehearsed: {report.stages} stages in {report.seconds:.0f} s, all of them done. Not as it will be:")
     for sentence in report.replaced:
