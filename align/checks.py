@@ -8,10 +8,12 @@ import os
 import shutil
 from pathlib import Path
 
+from align import hub
 from align.errors import AlignError, nearest
 from align.plans import Run
 from align.recipes import Recipe
 from align.runs import External
+from align.training_check import MICRO, check_local_model, check_micro, check_needs
 from align.trees import check_source
 from align.trees.files import FILES, file_type
 
@@ -25,6 +27,8 @@ def check(run: Run) -> None:
         AlignError: what is missing, and under which key of the recipe.
     """
     recipe = run.recipe
+    _check_folder(run.folder.path)
+    check_needs(recipe)
     sources = [source.source for stage in run.stages for source in stage.inputs.values() if isinstance(source, External)]
     for key, name in (("model.name_or_path", recipe.model.name_or_path), ("model.reference", recipe.model.reference)):
         if name in sources:
@@ -54,6 +58,15 @@ def check(run: Run) -> None:
     _check_disk(run)
 
 
+def _check_folder(path: Path) -> None:
+    """See that the run's folder is one, or can be made."""
+    above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    if not above.is_dir():
+        raise AlignError(f"training.output_dir '{path}': a file stands where a folder is needed ({above})")
+    if not os.access(above, os.W_OK):
+        raise AlignError(f"training.output_dir '{path}': {above} may not be written: give a folder that you may write to")
+
+
 def _check_tokenizers(policy: Path, reference: Path) -> None:
     """Two folders with different tokenizers; models on the hub are compared when they are loaded."""
     files = [folder / "tokenizer.json" for folder in (policy, reference)]
@@ -66,35 +79,49 @@ def _check_tokenizers(policy: Path, reference: Path) -> None:
 
 def _check_model(key: str, name: str) -> None:
     if name.startswith("micro:"):
+        check_micro(key, name, MICRO)
         return
-    path = Path(name)
-    if path.exists() or name.startswith((".", "/", "~")):
-        if not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
-            raise AlignError(f"{key} '{name}': there is no model in this folder (no config.json)")
+    if hub.is_local(name):
+        check_local_model(key, name)
         return
     from transformers import AutoConfig
 
+    hub.offline_where_unreachable()
     try:
         AutoConfig.from_pretrained(name)
     except Exception as error:  # not found, no access, no network: the sentence says which
-        raise AlignError(f"{key} '{name}': {str(error).strip().splitlines()[0]}") from error
+        raise AlignError(f"{key} '{name}': {hub.hint(error)}") from error
 
 
 def _check_data(key: str, name: str) -> None:
     if name.startswith("micro:"):
+        check_micro(key, name, MICRO)
         return
-    if file_type(name) in FILES:
-        if not Path(name).exists():
-            raise AlignError(f"{key} '{name}': no such file")
+    if hub.is_local(name):
+        _check_file(key, Path(name))
         return
     from datasets import load_dataset_builder
 
-    if not Path(name).exists():
-        try:
-            path, _, subset = name.partition(":")
-            load_dataset_builder(path, subset or None)
-        except Exception as error:
-            raise AlignError(f"{key} '{name}': {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+    hub.offline_where_unreachable()
+    try:
+        path, _, subset = name.partition(":")
+        load_dataset_builder(path, subset or None)
+    except Exception as error:
+        raise AlignError(f"{key} '{name}': {hub.hint(error)}") from error
+
+
+def _check_file(key: str, path: Path) -> None:
+    """See that a file or folder of data is there, can be read, and is of a type that is."""
+    if not path.exists():
+        raise AlignError(f"{key} '{path}': {hub.not_there(str(path))}")
+    if path.is_dir():
+        if not any(file.is_file() for file in path.rglob("*")):
+            raise AlignError(f"{key} '{path}': there is no file in this folder")
+        return
+    if file_type(path) not in FILES:
+        raise AlignError(f"{key} '{path}': a file of this type is not read: expected {', '.join(FILES)}, text also with .gz after it")
+    if not os.access(path, os.R_OK):
+        raise AlignError(f"{key} '{path}': it may not be read: change its permissions (chmod +r)")
 
 
 def _check_columns(recipe: Recipe) -> None:
@@ -102,6 +129,7 @@ def _check_columns(recipe: Recipe) -> None:
     replays = recipe.rounds is None or not recipe.ranks_by_rewards or recipe.rounds.replay > 0
     for source, split in ((recipe.data.train if replays else None, recipe.data.train_split), (recipe.data.eval, recipe.data.eval_split)):
         if source is not None and file_type(source) in FILES:
+            _check_file("data.train" if source == recipe.data.train else "data.eval", Path(source))
             check_source(source, split, recipe.data.columns)
 
 

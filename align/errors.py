@@ -17,6 +17,10 @@ class InterruptedRunError(AlignError):
     """What runs was asked to stop; the same command goes on with it."""
 
 
+class StageFaultError(AlignError):
+    """A stage ended by a fault of ours. The command line exits with 1."""
+
+
 LISTED = 30  # options that a hint names
 
 

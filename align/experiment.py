@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,14 +17,14 @@ from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerCallb
 
 from align import recipes
 from align.card import model_card
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.files import put, remove, write_text
 from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
 from align.recipes import Recipe
 from align.runs import Task
 from align.secrets import masked
-from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer
+from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer, used_data
 from align.trainers.data import made_on_each_node
 from align.trees import PreferenceTree, Rejected, UnusableRecords, locate_trees, merged_dataset, tree_dataset, write_jsonl
 from data_pipelines.micro import start_model
@@ -35,8 +36,6 @@ def run(recipe: Recipe) -> list[Outcome]:
     Returns:
         One outcome a run, in order; they are also written to `outcomes.jsonl` in the recipe's output folder.
     """
-    if recipe.makes_preferences:
-        raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     outcomes = []
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
@@ -50,7 +49,9 @@ def run(recipe: Recipe) -> list[Outcome]:
 def train(recipe: Recipe, name: str = "run") -> Outcome:
     """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
     path = start_model.resolve(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
-    trainer = make_trainer(recipe, path, name, Path(recipe.training.get("output_dir") or "runs/train"))
+    folder = Path(recipe.training.get("output_dir") or "runs/train")
+    trainer = make_trainer(recipe, path, name, folder)
+    _say_what_is_used(trainer, recipe, folder)
     before = _evaluate(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
@@ -72,7 +73,8 @@ def train_task(task: Task, callbacks: Sequence[TrainerCallback] = ()) -> Prefere
     Args:
         task: with the inputs `model`, `data`, `eval` where it is evaluated on some, `reference` where it is not the model itself, and as
             settings the recipe's `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was
-            logged; `three_d.jsonl`.
+            logged; `three_d.jsonl`; `data.json`, what is used of the data, and beside it what is left out (`unreadable.jsonl`,
+            `rejected-train.jsonl`).
         callbacks: of the trainer, besides its own.
 
     Returns:
@@ -93,6 +95,7 @@ def train_task(task: Task, callbacks: Sequence[TrainerCallback] = ()) -> Prefere
     trainer = make_trainer(recipe, path, task.name, task.folder)
     for callback in callbacks:
         trainer.add_callback(callback)
+    _say_what_is_used(trainer, recipe, task.folder)
     trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
@@ -103,6 +106,15 @@ def train_task(task: Task, callbacks: Sequence[TrainerCallback] = ()) -> Prefere
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
     return trainer
+
+
+def _say_what_is_used(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
+    """Say what is used of each data set and what is left out, and leave both in a folder."""
+    if not trainer.accelerator.is_main_process:
+        return
+    parts = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+    for part, used in used_data.keep(parts, Path(str(trainer.args.output_dir)), folder).items():
+        print(f"data: {used.sentence(Path(str(getattr(recipe.data, part))).name, folder)}", flush=True)
 
 
 def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:
@@ -144,7 +156,7 @@ def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> Prefere
     assert recipe.data.train is not None
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime may not be reliable" not in record.getMessage())
     start = whole_model(path, folder, **_model_options(recipe)) if recipe.model.lora else path  # before weights are spread over ranks
-    args = _arguments(recipe)
+    args = arguments(recipe)
     tokenizer = _tokenizer(recipe, path)
     model = _load(recipe, start)
     trainer = PreferenceTrainer(
@@ -163,7 +175,12 @@ def make_trainer(recipe: Recipe, path: str, label: str, folder: Path) -> Prefere
     return trainer
 
 
-def _arguments(recipe: Recipe) -> PreferenceConfig:
+def arguments(recipe: Recipe) -> PreferenceConfig:
+    """The trainer's configuration of a recipe.
+
+    Raises:
+        AlignError: its settings contradict each other or the machine; names the key where the library's error tells it.
+    """
     settings = dict(recipe.training)
     if not torch.cuda.is_available():
         settings.setdefault("use_cpu", True)
@@ -174,8 +191,21 @@ def _arguments(recipe: Recipe) -> PreferenceConfig:
         raise AlignError("training.columns: in a recipe the columns are named in `data.columns`")
     try:
         return PreferenceConfig(**settings)
-    except (ValueError, TypeError) as error:
-        raise AlignError(f"training: {error}") from error
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        raise AlignError(f"training: {_of_the_settings(error, settings)}") from error
+
+
+def _of_the_settings(error: Exception, settings: dict[str, Any]) -> str:
+    """A library's error about settings as a sentence; of a value that is none of several options, with the key and the nearest."""
+    text = " ".join(str(error).split())
+    if (known := _OPTIONS.match(text)) is not None:
+        key = next((name for name, value in settings.items() if value == known[1]), known[2])
+        return f"{key} is '{known[1]}': {nearest(known[1], _QUOTED.findall(known[3]))}"
+    return text
+
+
+_OPTIONS = re.compile(r"'?(\S+?)'? is not a valid (\w+),? (?:please select one of|allowed values:) (.*)")
+_QUOTED = re.compile(r"'([^']+)'")
 
 
 def _load(recipe: Recipe, source: str, key: str = "model.name_or_path") -> Any:
@@ -226,7 +256,7 @@ def read(recipe: Recipe, part: str, args: PreferenceConfig) -> Dataset:
         AlignError: too large a share cannot be read; names the first such record.
     """
     source, split = getattr(recipe.data, part), getattr(recipe.data, f"{part}_split")
-    aside = Path(args.output_dir or ".") / ("unreadable.jsonl" if part == "train" else f"unreadable-{part}.jsonl")
+    aside = Path(args.output_dir or ".") / used_data.files_of(part)[0]
     with UnusableRecords(aside if _is_main_process() else None) as unusable:
         usable = Usable(locate_trees(source, split, recipe.data.columns), unusable)
         dataset = _written(recipe, usable)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from align import hub
 from align.errors import AlignError
 from align.files import put
 
@@ -37,6 +39,8 @@ def load_model(
     Raises:
         AlignError: there is no such model, or it cannot be loaded.
     """
+    if not Path(source).exists():
+        hub.offline_where_unreachable()
     disable_progress_bar()  # loading and saving weights need none
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     if attn_implementation:
@@ -51,8 +55,11 @@ def load_model(
             merged = PeftModel.from_pretrained(kind.from_pretrained(base_of(source), **options), source).merge_and_unload()
             return merged if quantization else merged.requires_grad_(True)  # PEFT has frozen the base
         return kind.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+    except SafetensorError as error:
+        reason = f"its weights cannot be read ({error}): they are damaged, cut off, or a pointer of Git LFS: fetch them again"
+        raise AlignError(f"{key} '{source}': {reason}") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise AlignError(f"{key} '{source}': {hub.hint(error)}") from error
 
 
 def whole_model(source: str, folder: Path, **options: Any) -> str:
@@ -83,6 +90,15 @@ def whole_model(source: str, folder: Path, **options: Any) -> str:
             load_model(source, **{**options, "quantization": None}).save_pretrained(scratch)
             put(scratch, target)
     return str(target.resolve())
+
+
+def _tokenizer_error(source: str, error: Exception) -> str:
+    """Why there is no tokenizer: transformers' message about a missing file lists, over several lines, what it could have been made of."""
+    if Path(source).is_dir() and "tokenizer" in str(error) and not any(Path(source).glob("tokenizer*")):
+        return "there is no tokenizer in this folder (no tokenizer.json): save it beside the model with tokenizer.save_pretrained"
+    if isinstance(error, json.JSONDecodeError):
+        return f"a file of its tokenizer is damaged: it is not JSON ({error})"
+    return hub.hint(error)
 
 
 def _quantized(kind: str, dtype: str) -> BitsAndBytesConfig:
@@ -151,9 +167,11 @@ def load_tokenizer(
         AlignError: there is none, or the template's file does not exist.
     """
     try:
+        if not Path(source).exists():
+            hub.offline_where_unreachable()
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise AlignError(f"{key} '{source}': {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise AlignError(f"{key} '{source}': {_tokenizer_error(source, error)}") from error
     if chat_template:
         template = Path(chat_template)
         if not template.is_file():

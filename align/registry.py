@@ -98,8 +98,9 @@ def imported(name: str, key: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AlignError(f"{key}: '{name}': expected 'module:name' of something that can be imported ({error})") from error
+    except Exception as error:  # whatever a module of the user's own raises when it is imported
+        reason = error if isinstance(error, (ImportError, AttributeError, ValueError)) else f"{type(error).__name__}: {error}"
+        raise AlignError(f"{key}: '{name}': expected 'module:name' of something that can be imported ({reason})") from error
 
 
 def _docstring_at(place: str) -> str | None:

@@ -2,7 +2,11 @@
 
 import sys
 
-from align.cli import main
+from align.imports import put_ours_first
+
+put_ours_first()
+
+from align.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

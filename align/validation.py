@@ -31,6 +31,11 @@ def first_problem(error: ValidationError, where: str, root: type[BaseModel]) -> 
         return f"{where}: {key} is not a key: {nearest(last, _keys_at(root, above))}"
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        blank = " (is there a blank after the colon?)" if isinstance(problem["input"], str) and ":" in problem["input"] else ""
+        return f"{where}: {key} is {problem['input']!r}: expected a section, keys with values below `{last}:`{blank}"
+    if problem["type"] == "value_error":  # of a section as a whole: the sentence names the key
+        return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{where}: {key} is {problem['input']!r}: {problem['msg']}"
 
 

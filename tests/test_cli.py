@@ -69,8 +69,8 @@ def test_two_processes_take_the_steps_of_one(recipe, tmp_path):
 MISTAKES = {
     "no recipe": (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
     "misspelt key": (["train", "RECIPE", "training.lerning_rate=1"], "training.lerning_rate is not a key: did you mean 'learning_rate'?"),
-    "unknown loss": (["train", "RECIPE", "training.loss_type=[sigmoit]"], "Unknown loss type 'sigmoit': did you mean 'sigmoid'?"),
-    "no data": (["train", "RECIPE", "data.train=none.jsonl"], "none.jsonl: no such file"),
+    "unknown loss": (["train", "RECIPE", "training.loss_type=[sigmoit]"], "unknown loss 'sigmoit': did you mean 'sigmoid'?"),
+    "no data": (["train", "RECIPE", "data.train=none.jsonl"], "data.train 'none.jsonl': no such file"),
     "no model": (["train", "RECIPE", "model.name_or_path=./nowhere"], "model.name_or_path './nowhere'"),
     "short max_length": (["train", "RECIPE", "training.max_length=3"], "pairs.jsonl line 1): `prompt` has"),
     "override without value": (["train", "RECIPE", "training.beta"], "expected key.path=value"),
@@ -81,7 +81,7 @@ MISTAKES = {
 def test_a_mistake_in_a_process_of_its_own_leaves_no_traceback(recipe):
     done = align("train", recipe, "data.train=none.jsonl")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert done.stderr.strip().splitlines()[-1] == "align: none.jsonl: no such file"
+    assert done.stderr.strip().splitlines()[-1] == "align: data.train 'none.jsonl': no such file or folder"
 
 
 @pytest.mark.parametrize("name", MISTAKES)

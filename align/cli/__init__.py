@@ -7,48 +7,72 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from align import faults
 from align.cli import listing, looking, measuring, running
+from align.cli.parsing import Parser
 from align.cli.terminal import in_utf8
-from align.errors import AlignError, InterruptedRunError, in_words
+from align.errors import InterruptedRunError, StageFaultError, in_words
+from align.imports import put_ours_first
 from align.secrets import masked
+
+FAULT, MISTAKE = 1, 2  # exit statuses: a fault of ours; a mistake of the user's, or a machine that fails
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status. A user's mistake is one sentence on stderr and status 2."""
+    """Run a command; returns the exit status.
+
+    A user's mistake is one sentence on stderr and status 2. A fault of ours is one sentence, too, and status 1; its traceback goes to a
+    file. `--traceback` shows the traceback of either.
+    """
     if arguments is None:
+        put_ours_first()
         in_utf8()
     options = parse(arguments)
     _quiet_libraries()
+    if options.traceback:
+        os.environ["ALIGN_TRACEBACK"] = "1"  # for the processes of stages, too
     try:
         status = options.command(options)
-    except AlignError as error:
-        if options.traceback:
-            raise
-        print(f"align: {masked(str(error))}", file=sys.stderr)
-        return 128 + signal.SIGTERM if isinstance(error, InterruptedRunError) else 2
     except KeyboardInterrupt:
         print("align: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a folder that cannot be made, a disk that is full or gone
+    except Exception as error:
         if options.traceback:
-            raise
-        print(f"align: {masked(in_words(error))}", file=sys.stderr)
-        return 2
+            print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
+        return _told(error)
     return status or 0
+
+
+def _told(error: Exception) -> int:
+    """Say in one sentence what happened; returns the exit status."""
+    sentence, status = faults.sentence_of(error), MISTAKE
+    if isinstance(error, InterruptedRunError):
+        status = 128 + signal.SIGTERM
+    elif isinstance(error, StageFaultError):
+        status = FAULT
+    elif sentence is None and isinstance(error, OSError):
+        sentence = in_words(error)
+    elif sentence is None:
+        sentence, status = faults.fault_of_ours(error, faults.kept(error)), FAULT
+    print(f"align: {masked(' '.join(str(sentence).split()))}", file=sys.stderr)
+    return status
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; `key=value` may stand before and after options."""
     parser = _parser()
     options, rest = parser.parse_known_args(running.with_default_rehearsal(sys.argv[1:] if arguments is None else arguments))
+    options.traceback = options.traceback or "--traceback" in rest  # before the command or after it
+    rest = [word for word in rest if word != "--traceback"]
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.unknown(rest, options.name)
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
@@ -61,10 +85,10 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="align", description="Preference alignment on token trees.")
+def _parser() -> Parser:
+    parser = Parser(prog="align", description="Preference alignment on token trees.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
     for purpose in (running, measuring, looking, listing):
         purpose.add(commands)
     return parser

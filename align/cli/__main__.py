@@ -2,6 +2,10 @@
 
 import sys
 
-from align.cli import main
+from align.imports import put_ours_first
+
+put_ours_first()
+
+from align.cli import main  # noqa: E402
 
 sys.exit(main())

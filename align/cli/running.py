@@ -23,7 +23,6 @@ def add(commands: Any) -> None:
     """Add these commands to a parser's."""
     train = commands.add_parser("train", help="train a recipe", description="Train a recipe; every variant, every seed.")
     _recipe(train, "training.learning_rate=5e-7")
-    train.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     train.set_defaults(command=_train)
     about = "Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate says."
     launch = commands.add_parser("launch", help="train a recipe on all GPUs there are", description=about)
@@ -40,7 +39,6 @@ def add(commands: Any) -> None:
     run.add_argument("--until", metavar="STAGE", help="stop after this stage, such as round-1/pair")
     run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
-    run.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
     about = "Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm."
     slurm = commands.add_parser("slurm", help="write or submit the Slurm jobs of a recipe", description=about)
@@ -50,7 +48,6 @@ def add(commands: Any) -> None:
     slurm.add_argument("--shards", type=int, help="sample in an array of so many tasks; left out, the run's own job samples")
     slurm.add_argument("--at-once", type=int, default=16, help="tasks of the array that run at a time (default 16)")
     slurm.add_argument("--submit", action="store_true", help="submit them, too")
-    slurm.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     slurm.set_defaults(command=_slurm)
     status = commands.add_parser("status", help="say how far a run is")
     status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
@@ -72,7 +69,7 @@ def with_default_rehearsal(arguments: Sequence[str]) -> list[str]:
     >>> with_default_rehearsal(["run", "--rehearse", "dpo/zephyr-7b"]), with_default_rehearsal(["run", "r", "--rehearse", "real"])
     (['run', '--rehearse=small', 'dpo/zephyr-7b'], ['run', 'r', '--rehearse', 'real'])
     """
-    following = [*arguments[1:], ""]
+    following = [*arguments[1:], ""][: len(arguments)]
     return ["--rehearse=small" if a == "--rehearse" and b not in REHEARSALS else a for a, b in zip(arguments, following, strict=True)]
 
 
@@ -82,9 +79,14 @@ def _recipe(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from align import recipes
+    from align import plans, recipes
+    from align.checks import check
 
     recipe = recipes.load(options.recipe, options.overrides)
+    if recipe.makes_preferences:
+        raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
+    for planned in plans.runs_of(recipe):
+        check(planned)
     with without_collection():
         from align.experiment import run
 
@@ -119,25 +121,30 @@ def _slurm(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.jobs < 1:
+        raise AlignError(f"--jobs {options.jobs}: expected 1 or more")
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
+    from align.runs.plan import up_to
     from align.tables import chain_table, code_table, outcome_table, plan_table, round_table
+    from align.training_check import check_settings
 
-    if options.traceback:
-        os.environ["ALIGN_TRACEBACK"] = "1"
     recipe = recipes.load(options.recipe, options.overrides)
     if options.rehearse:
         _rehearse(recipe, options)
         return
+    shard = Shard.parse(options.shard) if options.shard else None
     runs = plans.runs_of(recipe)
     for run in runs:
+        up_to(run.stages, options.until)
         check(run)
     if options.dry_run:
         for run in runs:
             show(plan_table(run))
+            for sentence in check_settings(run.recipe):
+                print(sentence)
         return
-    shard = Shard.parse(options.shard) if options.shard else None
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
@@ -153,10 +160,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
-    from align.rehearsal import Weights, rehearse
-
     if options.dry_run or options.shard or options.jobs != 1:
         raise AlignError("--rehearse goes with --until alone: a rehearsal is one process after the other, and runs every stage")
+    from align.rehearsal import Weights, rehearse
+
     report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lambda line: print(line, flush=True))
     print(f"rehearsed: {report.stages} stages in {report.seconds:.0f} s, all of them done. Not as it will be:")
     for sentence in report.replaced:

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+from align.imports import importing_ours
+
 
 def show(what: object) -> None:
     """Print a rich table or tree, as wide as the terminal."""
@@ -21,7 +23,7 @@ def in_utf8() -> None:
     """
     if not sys.flags.utf8_mode and sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
         command = [sys.executable, "-X", "utf8", "-m", "align.cli", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, "PYTHONUTF8": "1"})
+        os.execve(sys.executable, command, importing_ours({**os.environ, "PYTHONUTF8": "1"}))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,14 +9,14 @@ its `beta` is its authors': what a user gets who names the loss and no β.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from align.errors import nearest
+from align.errors import AlignError, nearest
+from align.loss_names import COMPOSITES, canonical, unknown
 from align.registry import imported
 
 EDGE_TENSORS = (
@@ -82,7 +82,6 @@ class Loss:
 
 
 LOSSES: dict[str, Loss] = {}
-COMPOSITES: dict[str, tuple[str, ...]] = {"selm": ("sigmoid", "optimism")}
 
 
 def register(
@@ -114,26 +113,27 @@ def register(
 
 
 def get_loss(name: str) -> Loss:
-    """Look a loss up by name; "module:function" is one of the user's own, registered there or not.
+    """Look a loss up by name or by one of its usual names; "module:function" is one of the user's own, registered there or not.
 
     Raises:
         ValueError: no such loss; names the nearest one and lists all. Or the user's function reads a tensor that there is not.
         AlignError: "module:function" cannot be imported.
 
-    >>> get_loss("sigmoid").needs_reference
-    True
+    >>> get_loss("sigmoid").needs_reference, get_loss("dpo").name
+    (True, 'sigmoid')
     """
+    name = name if name in LOSSES else canonical(name)
     if name in LOSSES:
         return LOSSES[name]
     if ":" in name:
         function = imported(name, "loss_type")
+        if not callable(function):
+            raise ValueError(f"`loss_type` names '{name}', which is no function.")
         own = next((loss for loss in LOSSES.values() if loss.fn is function), None)
         if own is None:
             register(name, source=f"{function.__module__}")(function)
         return own or LOSSES[name]
-    near = difflib.get_close_matches(name, [*LOSSES, *COMPOSITES], n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise ValueError(f"Unknown loss type '{name}': {hint}The losses are {', '.join(sorted([*LOSSES, *COMPOSITES]))}.")
+    raise ValueError(unknown(name, [*LOSSES]))
 
 
 def expand(names: Sequence[str], weights: Sequence[float] | None = None) -> list[tuple[Loss, float]]:
@@ -145,7 +145,8 @@ def expand(names: Sequence[str], weights: Sequence[float] | None = None) -> list
     weights = [1.0] * len(names) if weights is None else weights
     if len(weights) != len(names):
         raise ValueError(f"`loss_weights` has {len(weights)} numbers for {len(names)} losses in `loss_type`.")
-    return [(get_loss(part), weight) for name, weight in zip(names, weights, strict=True) for part in COMPOSITES.get(name, (name,))]
+    given = zip(map(canonical, names), weights, strict=True)
+    return [(get_loss(part), weight) for name, weight in given for part in COMPOSITES.get(name, (name,))]
 
 
 def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping[str, float | None]) -> Tensor:
@@ -160,11 +161,17 @@ def evaluate(loss: Loss, tensors: Mapping[str, Tensor], hyperparameters: Mapping
         The loss's values, `[edges]` or `[free_nodes]`.
 
     Raises:
-        ValueError: a tensor that the loss reads is missing (the reference's log-probs, for instance).
+        ValueError: a tensor that the loss reads is missing (the reference's log-probs, for instance), or its values are not one for each.
     """
     optional = {p.name for p in inspect.signature(loss.fn).parameters.values() if p.default is not p.empty}
     missing = [name for name in loss.tensors if name not in tensors and name not in optional]
     if missing:
         raise ValueError(f"Loss '{loss.name}' reads {', '.join(missing)}, which this batch does not have.")
     chosen = {k: v for k, v in hyperparameters.items() if k in loss.hyperparameters and v is not None}
-    return loss.fn(**{name: tensors[name] for name in loss.tensors if name in tensors}, **chosen)
+    inputs = {name: tensors[name] for name in loss.tensors if name in tensors}
+    values = loss.fn(**inputs, **chosen)
+    shapes = {tensor.shape for tensor in inputs.values() if isinstance(tensor, Tensor) and tensor.dim()}
+    if not isinstance(values, Tensor) or (shapes and values.shape not in shapes):
+        given = f"values of the shape {[*values.shape]}" if isinstance(values, Tensor) else type(values).__name__
+        raise AlignError(f"Loss '{loss.name}' gives {given}: expected one value for each of its inputs, of the shape {[*shapes.pop()]}.")
+    return values

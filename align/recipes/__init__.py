@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from align import loss_names
 from align.errors import AlignError, nearest
+from align.ranges import TRAINING, out_of_range, out_of_range_in
 from align.recipes.schema import Recipe
 from align.recipes.sources import METHODS, RECIPES, available, find, parse_yaml, read, read_yaml
 from align.recipes.training_keys import training_types
@@ -58,7 +60,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise AlignError(first_problem(error, where, Recipe)) from error
-    recipe.training = {key: _training_value(key, value, where) for key, value in recipe.training.items()}
+    recipe.training = _training(recipe.training, where)
+    if (problem := out_of_range_in(recipe)) is not None:
+        raise AlignError(f"{where}: {problem[0]} is {problem[1]}")
+    if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or not all(TRAINING["seed"].has(seed) for seed in recipe.seeds):
+        raise AlignError(f"{where}: seeds is {recipe.seeds}: expected different whole numbers from 0 to 2^32 − 1, one at least")
     for name, changes in recipe.variants.items():
         if "variants" in changes or "seeds" in changes:
             raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
@@ -136,10 +142,23 @@ def with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str)
     return changed
 
 
+def _training(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of a training in their types, losses under our names."""
+    checked = {key: _training_value(key, value, where) for key, value in settings.items()}
+    if (problem := out_of_range(checked)) is not None:
+        raise AlignError(f"{where}: training.{problem[0]} is {problem[1]}")
+    if "loss_type" in checked:
+        loss_names.check(checked["loss_type"], f"{where}: training.loss_type")
+        checked["loss_type"] = loss_names.canonical_types(checked["loss_type"])
+    return checked
+
+
 def _training_value(key: str, value: Any, where: str) -> Any:
     known = training_types()
     if key not in known:
         raise AlignError(f"{where}: training.{key} is not a key: {nearest(key, known)}")
+    if isinstance(value, bool) and known[key] in (int, float, float | None, int | None):
+        raise AlignError(f"{where}: training.{key} is {str(value).lower()}: expected a number")
     if value is False and key.endswith("_strategy"):
         return "no"  # which YAML reads as false
     hint = known[key]

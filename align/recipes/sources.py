@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from align.errors import AlignError, nearest
+from align.hub import not_there
 from align.secrets import masked
+from align.trees.files import FILES, file_type
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
@@ -27,6 +29,11 @@ def find(source: str | Path) -> Path:
     for candidate in (Path(source), RECIPES / source, RECIPES / f"{source}.yaml"):
         if candidate.is_file():
             return candidate
+    path = Path(source)
+    if path.is_dir():
+        raise AlignError(f"{source}: it is a folder: expected a recipe, a .yaml file or one of those that `align recipes` lists")
+    if path.suffix in (".yaml", ".yml"):
+        raise AlignError(f"{source}: no such recipe: {not_there(str(path))} (`align recipes` lists those that come along)")
     raise AlignError(f"{source}: no such recipe: {nearest(str(source), [name for name, _ in available()])}")
 
 
@@ -52,9 +59,12 @@ def read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     Raises:
         AlignError: it is not YAML with keys, extends what is not there, or extends itself.
     """
+    if file_type(path) in FILES and path.suffix != ".json":
+        raise AlignError(f"{path}: it is a file of data: expected a recipe, a .yaml file whose data.train names it")
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise AlignError(f"{path}: expected keys such as `model` and `data`, found {type(content).__name__}")
+        found = "nothing: it is empty" if content is None else {list: "a list", str: "a text"}.get(type(content), type(content).__name__)
+        raise AlignError(f"{path}: expected keys such as `model` and `data`, found {found}")
     extended = content.pop("extends", None)
     names = [extended] if isinstance(extended, str) else extended or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -98,7 +108,25 @@ def read_yaml(path: Path) -> Any:
     try:
         return parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start})") from error
+        raise AlignError(f"{path}: not valid YAML: it is no UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types; a key that stands twice in one section is an error, where YAML would keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"):
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise DuplicateKeyError(f"the key '{name}' stands in line {lines[name]} and again in line {line}: keep one of them")
+            lines[name] = line
+        return dict(super().construct_mapping(node, deep))
+
+
+class DuplicateKeyError(yaml.YAMLError):
+    """A key stands twice in one section."""
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -108,6 +136,21 @@ def parse_yaml(text: str, where: str) -> Any:
         AlignError: it is not valid YAML.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        raise AlignError(f"{where}: not valid YAML: {masked(_problem(error))}") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:  # also dates and numbers that there are not
         raise AlignError(f"{where}: not valid YAML: {masked(' '.join(str(error).split()))}") from error
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """A YAML error's own sentence with the line that it stands in."""
+    mark = error.problem_mark or error.context_mark
+    said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+    if mark is None:
+        return said
+    line = f"line {mark.line + 1}, column {mark.column + 1}: {said}"
+    text = "" if mark.buffer is None else mark.buffer.rstrip("\0").splitlines()[mark.line : mark.line + 1]
+    if text and "\t" in text[0][: len(text[0]) - len(text[0].lstrip())]:
+        return f"{line} (the line begins with a tab: YAML wants blanks)"
+    return line

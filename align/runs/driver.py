@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from align.errors import AlignError, InterruptedRunError
+from align.errors import AlignError, InterruptedRunError, StageFaultError
 from align.files import files_in
+from align.imports import importing_ours
 from align.runs import launch, watchdog
 from align.runs.folder import RunFolder, WrittenOutputs
 from align.runs.forks import ForkServer, Process, can_fork
@@ -185,12 +186,13 @@ def _run(
     if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
         raise _interrupted(name)
     for process, shard in zip(started, shards, strict=True):
-        if process.returncode not in (None, 0, 2):
+        if process.returncode not in (None, 0, 1, 2):
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
             part = f" (shard {shard})" if len(shards) > 1 else ""
             raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
     if any(process.returncode for process in started):
-        raise AlignError(f"{name} failed: see above; what it finished is kept in {here}")
+        kind = StageFaultError if any(process.returncode == 1 for process in started) else AlignError
+        raise kind(f"{name} failed: see above; what it finished is kept in {here}")
     yield from waiting
 
 
@@ -205,7 +207,7 @@ def _start(
     """Begin the process of a shard of a stage, or of several that share it: as a fork where that can be, else as an interpreter."""
     resources, arguments = stages[0].resources, [*map(str, folders), str(shard)]
     inherited = launch.of_no_group(os.environ)
-    variables = {**inherited, "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files and names are UTF-8
+    variables = importing_ours({**inherited, "PYTHONUTF8": "1", **(environment or {})})  # whatever the locale is, files are UTF-8
     if shard.count > 1:
         variables |= _own_devices(shard, int(resources.get("gpus_per_process", 1)))
         if shard.index:

@@ -123,7 +123,7 @@ class RunFolder:
             "key": key, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 2), "outputs": outputs,
             "sizes": {file: (folder / file).stat().st_size for file in outputs}, "settings": specification.get("settings"),
             "inputs": specification.get("inputs"), "versions": _versions(), "commit": _commit(), "python": platform.python_version(),
-            "host": platform.node(),
+            "host": platform.node(), **_counted(folder),
         }  # fmt: skip
         write_json(folder / MANIFEST, manifest)
         return manifest
@@ -226,6 +226,15 @@ def _is_manifest(content: Any) -> bool:
         and all(isinstance(digest, str) for digest in content["outputs"].values())
         and all(isinstance(size, int) for size in content["sizes"].values())
     )
+
+
+def _counted(folder: Path) -> dict[str, Any]:
+    """What a stage used of its data and left out, as it says in `data.json`; nothing where it says none."""
+    said = _read(folder / "data.json", lambda content: isinstance(content, dict))
+    if said is None:
+        return {}
+    names = ("used", "left_out", "first", "kept_in")
+    return {"data": {part: {name: counts.get(name) for name in names} for part, counts in said.items() if isinstance(counts, dict)}}
 
 
 def _versions() -> dict[str, str]:

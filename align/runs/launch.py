@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from align.errors import AlignError
+from align.imports import importing_ours, put_ours_first
 
 _OF_A_GROUP = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _OF_LAUNCHERS = ("ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
@@ -117,7 +118,7 @@ def _first_node(environment: Mapping[str, str]) -> str:
 def main(config: str, module: str, arguments: Sequence[str]) -> int:
     """Launch, from here or on every node; says which node it was that failed."""
     launched = over_nodes(config, module, arguments, os.environ)
-    status = subprocess.run(launched, check=False).returncode
+    status = subprocess.run(launched, check=False, env=importing_ours(os.environ)).returncode
     if status and launched[0] != "srun":
         node = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
         print(f"align: node {node}: the training ended with status {status}: its first error stands above", file=sys.stderr)
@@ -125,6 +126,7 @@ def main(config: str, module: str, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    put_ours_first()
     try:
         sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
     except AlignError as error:

@@ -13,20 +13,23 @@ import resource
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from align.errors import AlignError, InterruptedRunError, in_words, of_the_system
+from align import faults
+from align.errors import AlignError, InterruptedRunError, in_words
 from align.files import write_json
-from align.imports import without_collection
+from align.imports import put_ours_first, without_collection
 from align.runs.journal import Shard
 from align.runs.sharing import sharing
 from align.runs.stage import FINISHED, log_of, read_specification
 from align.secrets import masked
 
 NOTHING_LEFT = 1 << 20  # bytes of disk
+FAULT, MISTAKE = 1, 2  # exit statuses: a fault of ours; a mistake of the user's, or a machine that fails
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -40,6 +43,7 @@ def main(*arguments: str) -> int:
         The exit status.
     """
     *folders, shard = arguments
+    put_ours_first()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of what a terminal cannot show, the escape
@@ -96,7 +100,7 @@ def _run(here: Path, shard: Shard, log: logging.Handler, several: bool) -> int:
     Args:
         here: its folder.
         shard: its part.
-        log: where a mistake's place in the code is told.
+        log: where an error's traceback goes; `ALIGN_TRACEBACK` in the environment shows it in the terminal, too.
         several: other stages follow in this process, and the driver is told that this one is finished.
 
     Returns:
@@ -119,28 +123,28 @@ def _run(here: Path, shard: Shard, log: logging.Handler, several: bool) -> int:
     except KeyboardInterrupt:
         return TERMINATED
     except Exception as error:
-        if isinstance(error, AlignError) and os.environ.get("ALIGN_TRACEBACK"):
-            raise
+        log.handle(logging.LogRecord("align", logging.ERROR, __file__, 0, "%s failed", (name,), sys.exc_info()))
+        if os.environ.get("ALIGN_TRACEBACK"):
+            print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
         sentence = str(error) if isinstance(error, AlignError) else _of_the_machine(error, here)
         if sentence is None:
-            logging.getLogger("align").exception("%s failed in a way that align did not foresee", name)
-            return 1
-        log.handle(logging.LogRecord("align", logging.ERROR, __file__, 0, "%s failed", (name,), sys.exc_info()))
-        return _told(f"{name}: {sentence}", 2)
+            path = log_of(here, shard, os.environ.get("RANK", "0"))
+            return _told(f"{name}: {faults.fault_of_ours(error, path if path.is_file() else faults.kept(error))}", FAULT)
+        return _told(f"{name}: {sentence}", MISTAKE)
     return 0
 
 
 def _told(sentence: str, status: int) -> int:
-    print(f"align: {masked(sentence)}", file=sys.stderr)
+    print(f"align: {masked(' '.join(sentence.split()))}", file=sys.stderr)
     return status
 
 
 def _of_the_machine(error: BaseException, folder: Path) -> str | None:
-    """What a user can do about a failing disk or machine; None where it is not that."""
+    """What a user can do about a failing disk or machine, a library or a part of the user's own; None where it is a fault of ours."""
     if _is_full_disk(error, folder):
         return "No space left on device: make room, then run the same command to go on"
-    system = of_the_system(error)
-    return f"{in_words(system)}, then run the same command to go on" if system is not None else None
+    sentence = faults.sentence_of(error)
+    return f"{sentence}, then run the same command to go on" if sentence is not None else None
 
 
 def _note_usage(folder: Path, shard: Shard) -> None:

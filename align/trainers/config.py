@@ -15,7 +15,9 @@ from align.engine import BACKENDS
 from align.engine.attention import described
 from align.engine.model import MODEL_LOGITS, UNSHARED
 from align.errors import nearest
+from align.loss_names import canonical_types
 from align.losses import F_DIVERGENCES, Loss, expand
+from align.ranges import out_of_range
 from align.trees import check_targets
 
 SCHEDULES = ("constant", "linear", "cosine")
@@ -96,6 +98,9 @@ class PreferenceConfig(DPOConfig):
     monitor_max_new_tokens: int = _setting(48, "Longest unseen response that the 3D monitor samples at the start.")
 
     def __post_init__(self) -> None:
+        self.loss_type = canonical_types(self.loss_type)  # type: ignore[has-type]
+        if (problem := out_of_range(vars(self))) is not None:
+            raise ValueError(f"`{problem[0]}` is {problem[1]}.")
         self._accumulate_to_global_batch()
         if self.accelerator_config is None and self.dataloader_pin_memory and torch.cuda.is_available():  # type: ignore[has-type]
             self.accelerator_config = {"non_blocking": True}  # a batch is copied while the step before it still runs
@@ -104,6 +109,7 @@ class PreferenceConfig(DPOConfig):
         self._check_name("attention_backend", ("auto", *BACKENDS, UNSHARED, MODEL_LOGITS))
         self._check_name("beta_rejected_schedule", SCHEDULES)
         self._check_name("sft_normalization", ("token", "sum"))
+        self._check_name("truncation_mode", ("keep_start", "keep_end"))
         self._check_name("f_divergence_type", F_DIVERGENCES)
         if self.beta_rejected is not None and self.beta_rejected_schedule != "constant" and self.beta_rejected_end is None:
             raise ValueError(
@@ -112,8 +118,6 @@ class PreferenceConfig(DPOConfig):
         self._check_loss_kwargs()
         if any(loss.name == "cdpo" for loss, _ in self.losses()) and self.label_smoothing == 0.0:
             raise ValueError("`loss_type='cdpo'` needs `label_smoothing` above 0, the share of labels taken to be flipped.")
-        if self.wpo_max_weight is not None and self.wpo_max_weight <= 0:
-            raise ValueError(f"`wpo_max_weight` is {self.wpo_max_weight}: expected a number above 0, or None for no limit.")
 
     def _check_loss_kwargs(self) -> None:
         """Every hyperparameter of a user's own loss is given or has a default, and nothing else is given."""

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from align.engine import TokenTree
 from align.engine.tokenize import equal_edges, result_of, tokenize_trees, truncate, without_edges
 from align.errors import AlignError, in_words
-from align.files import naming
+from align.files import naming, remove
 from align.trainers.collator import PAIR_COLUMNS, TREE_COLUMNS, pair_record_of, record_of
 from align.trainers.config import PreferenceConfig
 from align.trees import (
@@ -186,6 +186,8 @@ class Preparation:
         if left_out and self._is_main:
             logger.warning("%d edges of the %s data set join two equal responses and are left out", left_out, self.name)
         if len(kept) == len(reasons):
+            if self._is_main:
+                remove(self._aside)  # of data that was mended since
             return tokenized
         with UnusableRecords(self._aside if self._is_main else None) as unusable:
             for number, reason in enumerate(reasons):

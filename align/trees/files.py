@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from align import hub
 from align.errors import AlignError
 from align.files import naming, put, remove, scratch_of, writing
 from align.trees.arrow import tree_dataset
@@ -171,9 +172,11 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))
         name, _, subset = str(path).partition(":")
+        if not source.exists():
+            hub.offline_where_unreachable()
         return datasets.load_dataset(name, subset or None, split=split)
     except Exception as error:
-        raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {hub.hint(error)}") from error
 
 
 def locate_trees(
@@ -248,6 +251,8 @@ class UnusableRecords:
             AlignError: the share is above the limit; names the first bad record.
         """
         if self.first is None:
+            if self._target is not None:
+                remove(self._target)  # of data that was mended since
             return
         kept = ""
         if self._out is not None and self._target is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError
+from align.imports import importing_ours
 from align.models import load_tokenizer
 from align.sampling import Sample, Sampling
 from align.trees import Message
@@ -147,7 +149,8 @@ def serve(
     if adapter:
         settings |= {"enable_lora": True, "max_lora_rank": adapter_rank(adapter), "lora_modules": f"{adapter}={adapter}"}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([*command, "--tokenizer", str(model), *_flags(settings)], stdout=sys.stderr)
+    command += ["--tokenizer", str(model), *_flags(settings)]
+    process = subprocess.Popen(command, stdout=sys.stderr, env=importing_ours(os.environ))
     address = f"http://127.0.0.1:{port}"
     started = [psutil.Process(process.pid)]
     try:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     ("function", "message"),
     [
         ("wrong", "stage failed: see above"),
-        ("crash", "ended with status 1: see .*log.txt"),
+        ("crash", "stage failed: see above"),
         ("die", "was ended by signal 9: see .*log.txt"),
     ],
 )
@@ -179,6 +180,9 @@ def test_a_failing_stage_is_one_sentence(tmp_path, function, message, capfd):
         assert "align: stage: the moon is not made of cheese" in capfd.readouterr().err
     if function == "crash":
         assert "RuntimeError: a bug" in (tmp_path / "stage" / "log.txt").read_text()
+        said = capfd.readouterr().err
+        assert re.search(r"align: stage: .*toy_stages.py line \d+: RuntimeError: a bug", said)
+        assert "Traceback" not in said
 
 
 @pytest.mark.slow
