@@ -159,9 +159,9 @@ def test_the_keys_of_training_are_the_fields_that_the_trainer_takes():
 
 
 @pytest.mark.parametrize("name", ["micro/dice", "micro/cpo", "micro/code", "micro/dpo-3d"])
-def test_a_plan_is_shown_without_what_models_need(name, tmp_path):
+def test_a_wrong_key_is_told_without_what_models_need(name, tmp_path):
     """torch, transformers and trl take fifteen seconds to import."""
-    code = f"import sys\nfrom align.cli import main\nmain(['run', {name!r}, '--dry-run'])\n"
+    code = f"import sys\nfrom align.cli import main\nassert main(['run', {name!r}, '--dry-run', 'training.betta=1']) == 2\n"
     code += "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
