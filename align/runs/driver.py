@@ -185,8 +185,9 @@ def _run(
     here = folder.stage(name)
     if stop.is_set() or (asked_to_stop() and any(process.returncode for process in started)):
         raise _interrupted(name)
+    told = (2,) if waiting[0].stage.resources.get("accelerate") else (1, 2)  # a launcher's 1 says that a process failed, and not how
     for process, shard in zip(started, shards, strict=True):
-        if process.returncode not in (None, 0, 1, 2):
+        if process.returncode not in (None, 0, *told):
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
             part = f" (shard {shard})" if len(shards) > 1 else ""
             raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
@@ -206,8 +207,8 @@ def _start(
 ) -> Process:  # fmt: skip
     """Begin the process of a shard of a stage, or of several that share it: as a fork where that can be, else as an interpreter."""
     resources, arguments = stages[0].resources, [*map(str, folders), str(shard)]
-    inherited = launch.of_no_group(os.environ)
-    variables = importing_ours({**inherited, "PYTHONUTF8": "1", **(environment or {})})  # whatever the locale is, files are UTF-8
+    inherited = {**launch.of_no_group(os.environ), "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files are UTF-8
+    variables = importing_ours(inherited)
     if shard.count > 1:
         variables |= _own_devices(shard, int(resources.get("gpus_per_process", 1)))
         if shard.index:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import resource
 import shutil
+import time
 
 import pytest
-from conftest import align_here, byte_level_tokenizer, random_model
+from conftest import align, align_here, byte_level_tokenizer, random_model
 from mistakes import ALL, PAIRS, RECIPE, lines
 
 from align.errors import AlignError, StageFaultError
@@ -151,3 +154,17 @@ def test_a_stage_that_fails_by_a_fault_of_ours_ends_with_1(bare, monkeypatch):
     assert align_here("run", "recipe.yaml").returncode == 1
     monkeypatch.setattr("align.recipes.load", lambda *_: (_ for _ in ()).throw(AlignError("no")))
     assert align_here("run", "recipe.yaml").returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("override", ["model.name_or_path=nobody/nothing", "data.train=nobody/nothing"])
+def test_the_hub_is_looked_for_once_and_quietly(override, folder):
+    """Where nothing answers, libraries of their own try five times over half a minute, with a warning each."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "cache")}
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, time.monotonic()
+    done = align("run", "recipe.yaml", "--dry-run", override, env=environment)
+    assert done.returncode == 2
+    assert "the hub cannot be reached" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    waited = time.monotonic() - began[1] - (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began[0])
+    assert waited < 20, "mostly waiting"
