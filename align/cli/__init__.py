@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli import listing, looking, measuring, running
+from align.cli import listing, looking, measuring, own_data, running
 from align.cli.terminal import in_utf8
 from align.errors import AlignError, InterruptedRunError, in_words
 from align.secrets import masked
@@ -65,6 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="align", description="Preference alignment on token trees.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for purpose in (running, measuring, looking, listing):
+    for purpose in (own_data, running, measuring, looking, listing):
         purpose.add(commands)
     return parser
