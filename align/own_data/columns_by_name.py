@@ -9,6 +9,7 @@ from typing import Any
 
 from align.trees.messages import are_messages
 
+# fmt: off
 _CALLED = {
     "chosen": {
         "chosen", "better", "good", "preferred", "accepted", "winner", "winning", "win", "positive", "best", "right", "selected", "liked",
@@ -21,7 +22,8 @@ _CALLED = {
     "prompt": {
         "prompt", "question", "query", "instruction", "input", "user", "ask", "asked", "q", "request", "problem", "human", "context",
     },
-}  # fmt: skip
+}
+# fmt: on
 """What is read → words in the names that its column has elsewhere."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _TEXT_LIKE = 0.5  # share of the records in which a column must hold text or messages

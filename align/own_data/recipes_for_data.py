@@ -17,9 +17,8 @@ from align.own_data.looking import PLAIN, DataKind, GoldAnswers, Look
 from align.trees import PreferenceTree
 
 _PAIRS_A_STEP, _STEPS_AT_LEAST = 16, 10
-_TEMPLATED = re.compile(
-    r"<\||\[INST\]|</?s>|<start_of_turn>|###|(^|\n)\s*(Human|User|Assistant|Question|Q|A):"
-)  # signs of a template in a text
+_TEMPLATED = re.compile(r"<\||\[INST\]|</?s>|<start_of_turn>|###|(^|\n)\s*(Human|User|Assistant|Question|Q|A):")
+"""Signs of a template in a text."""
 _ROOM = 512  # tokens of a response that is sampled, where nothing says how long it should be
 
 
