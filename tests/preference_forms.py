@@ -95,6 +95,13 @@ READ = {
     "message prompt with its answer beside whole conversations": ({"prompt": [*ASKED, BOT(GOOD)], "chosen": [*ASKED, BOT(GOOD)], "rejected": [*ASKED, BOT(BAD)]}, ASKED),
     "message prompt with its answer": ({"prompt": [*ASKED, BOT(GOOD)], "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, ASKED),
     "message prompt that ends with another answer": ({"prompt": CHAT[:2], "chosen": [BOT(GOOD)], "rejected": [BOT(BAD)]}, CHAT[:2]),
+    "OpenAI's preferences": ({"input": {"messages": ASKED, "tools": [], "parallel_tool_calls": True}, "preferred_output": [BOT(GOOD)], "non_preferred_output": [BOT(BAD)]}, ASKED),
+    "both answers in a list": ({"instruction": Q, "input": "", "output": [GOOD, BAD]}, ASKED),
+    "instruction with an output beside both answers": ({"instruction": Q, "input": "", "output": "Some.", **PAIR}, ASKED),
+    "conversations with answers as messages": (
+        {"conversations": [{"from": "human", "value": Q}], "chosen": {"from": "gpt", "value": GOOD}, "rejected": {"from": "gpt", "value": BAD}}, ASKED,
+    ),
+    "weight as text": ({"prompt": Q, **PAIR, "weight": " 2.5", "margin": ""}, Q),
     "role names in capitals": ({"prompt": [{"role": "User", "content": Q}], "chosen": [{"role": "Assistant", "content": GOOD}], "rejected": [{"role": "ASSISTANT", "content": BAD}]}, ASKED),
     "role names in capitals, whole conversations": (
         {"chosen": [{"from": "Human", "value": Q}, {"from": "GPT", "value": GOOD}], "rejected": [{"from": "Human", "value": Q}, {"from": "GPT", "value": BAD}]}, ASKED,
@@ -170,6 +177,8 @@ UNUSABLE = {
 # name: (record, what the refusal names)
 REFUSED = {
     "other names": ({"q": Q, "good": GOOD, "bad": BAD}, "there are bad, good, q"),
+    "one answer each": ({"instruction": Q, "input": "", "output": GOOD}, "one answer to each prompt"),
+    "feedback on single answers": ({"prompt": Q, "completion": GOOD, "label": True}, "feedback on single answers"),
     "misspelt": ({"prompt": Q, "choosen": GOOD, "rejected": BAD}, "did you mean 'choosen'"),
     "labels": ({"history": Q, "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1}, "human_ref_A"),
     "prompt of a longer name": ({"prompt_text": Q, **SHARING}, "'prompt_text' may hold it"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align import faults
-from align.cli import listing, looking, measuring, running
+from align.cli import listing, looking, measuring, own_data, running
 from align.cli.parsing import Parser
 from align.cli.terminal import in_utf8
 from align.errors import InterruptedRunError, StageFaultError, in_words
@@ -89,6 +89,6 @@ def _parser() -> Parser:
     parser = Parser(prog="align", description="Preference alignment on token trees.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    for purpose in (running, measuring, looking, listing):
+    for purpose in (own_data, running, measuring, looking, listing):
         purpose.add(commands)
     return parser

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from align.cli.own_data import show_as_model_sees
 from align.cli.terminal import show
 from align.errors import AlignError
 
@@ -21,12 +22,16 @@ def add(commands: Any) -> None:
     schema.set_defaults(command=_schema)
     trees = commands.add_parser("show", help="draw preference trees in the terminal")
     trees.add_argument(
-        "data", help="a .jsonl or .parquet file, a data set on the hub, or a journal of samples or searches in a run's folder"
+        "data",
+        help="a .jsonl or .parquet file, a data set on the hub, or a journal of samples or searches in a run's folder; "
+        "with --as-model-sees a recipe",
     )
     trees.add_argument("--split", default="train")
     trees.add_argument("--first", type=int, default=3, help="how many trees (default 3)")
     trees.add_argument("--width", type=int, default=100, help="characters of a node's text to show")
-    trees.set_defaults(command=_show)
+    about = "print the first records of a recipe's data as the model gets them: template, tokens, and what is trained"
+    trees.add_argument("--as-model-sees", action="store_const", dest="command", const=show_as_model_sees, default=_show, help=about)
+    trees.add_argument("overrides", nargs="*", metavar="key=value", help="with --as-model-sees: of the recipe")
     about = "Turn a log of princeton-nlp/tree-of-thought-llm into preference trees; the whole searches go to TREES.searches.jsonl."
     log = commands.add_parser("import-search", help="turn a tree-of-thought log into preference trees", description=about)
     log.add_argument("log", help="the log, a JSON list of searches")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import itertools
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,11 @@ from align.trees.messages import described, from_arrow
 from align.trees.model import PreferenceTree
 from align.trees.pairs import pairs_from_tree, tree_from_pair
 from align.trees.records import from_record, is_tree_record, to_record
+from align.trees.tables import table_rows
+from align.trees.text import Unparsed, text_of_file
 
-_LINES, _TABLES = (".jsonl", ".ndjson"), {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
-FILES = (*_LINES, ".json", *_TABLES)
+_LINES, _SHEETS, _TABLES = (".jsonl", ".ndjson"), {".csv": None, ".tsv": "\t"}, {".parquet": "parquet", ".arrow": "arrow"}
+FILES = (*_LINES, ".json", *_SHEETS, *_TABLES)
 """The ends of the names of files that are read; of text, also with .gz after them."""
 LOOKED_AT = 20  # records at the beginning of a source: if all have columns that no form has, the source is refused
 
@@ -50,6 +50,8 @@ def tree_of(record: Any, columns: Mapping[str, str | None] | None = None) -> Pre
         AlignError: what is wrong with it.
     """
     if not isinstance(record, Mapping):
+        if isinstance(record, Unparsed):
+            raise AlignError(record.reason)
         raise AlignError("the line is not JSON" if isinstance(record, str) else f"the record is {described(record)}: expected an object")
     return from_record(record) if is_tree_record(record) else tree_from_pair(record, columns)
 
@@ -99,30 +101,35 @@ def check_source(path: str | os.PathLike[str], split: str = "train", columns: Ma
 def read_records(path: str | os.PathLike[str], split: str = "train") -> Iterator[tuple[str, Any]]:
     """Raw records of a source with the place of each: `(file line n, record)`.
 
-    JSONL (also .ndjson) is read line by line, so that a corrupt line is named by its number, and a .json list item by item, so that
-    every record keeps its own keys and types; both may be gzipped. Parquet, Arrow and CSV files and names on the hub ("owner/name", or
-    "owner/name:subset") go through `datasets`, and lose the nulls of nested keys, which Arrow fills in. A JSONL line that is no JSON is
-    yielded as text.
+    JSONL (also .ndjson) is read line by line, so that a corrupt line is named by its number, and a list (in .json, or in .jsonl) item by
+    item, so that every record keeps its own keys and types; CSV and TSV row by row, every cell as text. All of them may be gzipped, and
+    be UTF-8 or UTF-16. Parquet and Arrow files and names on the hub ("owner/name", or "owner/name:subset") go through `datasets`, and
+    lose the nulls of nested keys, which Arrow fills in. What cannot be parsed is yielded as text.
     """
     source = Path(path)
     suffix = file_type(source)
     if suffix in FILES and not source.is_file() and not source.is_dir():
         raise AlignError(f"{source}: no such file")
-    if suffix not in (*_LINES, ".json") or source.is_dir():
+    if suffix not in (*_LINES, ".json", *_SHEETS) or source.is_dir():
         for number, row in enumerate(_rows(path, split)):
             yield f"{path} row {number}", from_arrow(row)
         return
-    try:
-        # Bytes that are no UTF-8 become lone surrogates, for which a record is set aside where it is trained on.
-        with (gzip.open if source.suffix == ".gz" else open)(source, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
-            if suffix in _LINES:
-                yield from _json_lines(file, source)
-            elif is_list(file):
-                yield from _numbered(items(file), source)
-            else:
-                yield from _json_items(file.read(), source)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise AlignError(f"{source}: it is no whole gzip file: {error}") from error
+    with text_of_file(source, newline="" if suffix in _SHEETS else None) as file:
+        if suffix in _SHEETS:
+            yield from table_rows(file, source, _SHEETS[suffix])
+        elif _begins_list(file) and is_list(file):
+            yield from _numbered(items(file), source)
+        elif suffix in _LINES:
+            yield from _json_lines(file, source)
+        else:
+            yield from _json_items(file.read(), source)
+
+
+def _begins_list(file: TextIO) -> bool:
+    """Whether the first character that is no blank is a bracket; leaves the file at its beginning."""
+    first = next((character for line in file if (character := line.strip()[:1])), "")
+    file.seek(0)
+    return first == "["
 
 
 def file_type(source: str | os.PathLike[str]) -> str:
@@ -142,7 +149,8 @@ def _json_lines(lines: Iterable[str], source: Path) -> Iterator[tuple[str, Any]]
 
 
 def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
-    """The items of the only list of a JSON object (`{"data": […]}`), else the object; else JSON lines in a .json file."""
+    """The items of the only list of a JSON object (`{"data": […]}`), the rows of one that holds columns, else the object; else JSON
+    lines in a .json file."""
     try:
         content = json.loads(text)
     except NOT_JSON:
@@ -150,10 +158,21 @@ def _json_items(text: str, source: Path) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-        content = lists[0] if len(lists) == 1 and not {"chosen", "nodes"} & content.keys() else [content]
+        content = lists[0] if len(lists) == 1 and not {"chosen", "nodes"} & content.keys() else _rows_of_columns(content) or [content]
     if not isinstance(content, list):
         raise AlignError(f"{source}: it holds {described(content)}: expected a list of records")
     yield from _numbered(content, source)
+
+
+def _rows_of_columns(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table that was written by columns, as pandas does: each a list, or an object by the rows' numbers; else none."""
+    columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in content.items()}
+    lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
+    numbered = all(isinstance(column, dict) and all(key.isdecimal() for key in column) for column in content.values())
+    listed = all(isinstance(column, list) and not any(isinstance(cell, dict) for cell in column) for column in content.values())
+    if len(columns) < 2 or len(lengths) != 1 or not (numbered or listed):
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _numbered(content: Iterable[Any], source: Path) -> Iterator[tuple[str, Any]]:
@@ -167,8 +186,7 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
     suffix = file_type(source)
     try:
         if suffix in _TABLES and source.is_file():
-            options: dict[str, Any] = {"delimiter": "\t"} if suffix == ".tsv" else {}
-            return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train", **options)
+            return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train")
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))
         name, _, subset = str(path).partition(":")

@@ -30,6 +30,7 @@ from align.errors import AlignError, nearest
 from align.trees.columns import ANSWERS, MEDIA, QUESTIONS, SYSTEMS, TARGETS, TURNS, ColumnsError
 from align.trees.messages import are_messages, check_text, described, is_empty, read_messages, text_of
 from align.trees.model import Message, Prompt
+from align.trees.other_forms import why_no_pair
 
 Response = str | list[Message]
 _NO_PROMPT = re.compile(  # names of columns that say something about a pair and are not its prompt
@@ -65,6 +66,28 @@ def split_record(record: Mapping[str, Any]) -> tuple[Prompt, Response, Response]
     return prompt, chosen, rejected
 
 
+def asked_of(record: Mapping[str, Any]) -> Prompt:
+    """What a record asks, with or without answers: the prompt that the table above names, without an assistant's turns at its end.
+
+    Raises:
+        ColumnsError: no column of the table holds one.
+        AlignError: why the record cannot be used.
+    """
+    asked = _asked(record)
+    if asked is None:
+        names = ", ".join(("prompt", *QUESTIONS, *TURNS))
+        raise ColumnsError(f"there is no prompt in the columns {', '.join(map(str, list(record)[:30]))}: expected one of {names}")
+    system = _system(record)
+    if isinstance(asked, str) and not system:
+        return asked
+    turns = _with_system(system, _as_turns(asked))
+    while turns and _is_answer(turns[-1]):
+        turns = turns[:-1]
+    if not turns:
+        raise AlignError("the conversation has no user's turn")
+    return turns
+
+
 def is_missing(value: Any) -> bool:
     """Whether a column has nothing in this record: null, or the not-a-number that pandas writes for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -86,7 +109,7 @@ def _no_pair(record: Mapping[str, Any]) -> ColumnsError:
     hint = nearest(missing, map(str, record)) if record else "it has none at all."
     present = f" The columns are {', '.join(map(str, list(record)[:30]))};" if hint.startswith("did you") else ""
     return ColumnsError(
-        f"no column '{missing}': {hint}{present} A pair whose columns have other names is read with "
+        f"no column '{missing}': {hint}{present} {why_no_pair(record)}A pair whose columns have other names is read with "
         "`data.columns: {prompt: …, chosen: …, rejected: …}`, a tree has `prompt`, `nodes` and `edges`"
     )
 

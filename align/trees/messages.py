@@ -74,6 +74,10 @@ def check_text(content: str | Sequence[Message], where: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
+            if 0xDC80 <= ord(text[error.start]) <= 0xDCFF:  # how a byte that is no UTF-8 is read
+                raise AlignError(
+                    f"`{where}` holds a byte that is no UTF-8, or half a character, at place {error.start}: save the file as UTF-8"
+                ) from error
             raise AlignError(f"`{where}` holds half a character (a lone surrogate) at place {error.start}") from error
 
 

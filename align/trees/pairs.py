@@ -13,6 +13,7 @@ from align.trees.columns import renamed
 from align.trees.forms import Response, is_missing, split_record
 from align.trees.messages import as_float, described
 from align.trees.model import ROOT, Edge, Message, Node, PreferenceTree
+from align.trees.other_forms import unfolded
 
 
 def tree_from_pair(pair: Mapping[str, Any], columns: Mapping[str, str | None] | None = None) -> PreferenceTree:
@@ -31,12 +32,14 @@ def tree_from_pair(pair: Mapping[str, Any], columns: Mapping[str, str | None] | 
     >>> tree_from_pair({"question": "1+1?", "chosen": "2", "rejected": "3"}).prompt
     [{'role': 'user', 'content': '1+1?'}]
     """
-    pair = renamed(pair, columns)
+    pair = unfolded(renamed(pair, columns))
     prompt, chosen, rejected = split_record(pair)
     nodes = (Node(chosen, score=_score(pair.get("score_chosen"))), Node(rejected, score=_score(pair.get("score_rejected"))))
     edge = Edge(0, 1, _number(pair, "weight", 1.0), _number(pair, "margin", 0.0))
     identity = pair.get("id")
-    return PreferenceTree(prompt, nodes, (edge,), id=None if is_missing(identity) else str(identity), metadata=read_options(pair))
+    return PreferenceTree(
+        prompt, nodes, (edge,), id=None if is_missing(identity) or identity == "" else str(identity), metadata=read_options(pair)
+    )
 
 
 def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,17 +65,28 @@ def read_options(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(value: Any) -> float | None:
     """A score, where it is one: it says something about a pair, and is no reason to leave the pair out."""
+    value = _as_number(value)
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(as_float(value))
     return as_float(value) if usable else None
 
 
 def _number(pair: Mapping[str, Any], key: str, default: float) -> float:
-    value = pair.get(key)
-    if value is None:
+    value = _as_number(pair.get(key))
+    if value is None or value == "":
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AlignError(f"`{key}` is {value!r}: expected a number")
     return as_float(value)
+
+
+def _as_number(value: Any) -> Any:
+    """A number that stands as text, as in CSV, as a number; anything else as it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value.strip()
+    return value
 
 
 def trees_from_pairs(pairs: Iterable[Mapping[str, Any]]) -> list[PreferenceTree]:

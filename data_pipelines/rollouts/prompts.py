@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.trees import Message, Rejected, read_messages, read_records
+from align.trees import ColumnsError, Message, Rejected, read_messages, read_records
+from align.trees.forms import asked_of
 from align.trees.messages import check_text
+from align.trees.other_forms import unfolded
+from align.trees.text import Unparsed
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ def read_prompts(
         source: as for `align.trees.read_records`; prompt sets and preference sets alike.
         split: of a hub data set.
         limit: the first so many.
-        column: where the prompt stands; for a list of messages, all up to the last user turn are the prompt.
+        column: where the prompt stands; for a list of messages, all up to the last user turn are the prompt. A record without the
+            column "prompt" is read by its form: a question, an instruction with its input, a conversation.
 
     Returns:
         Prompts with ids made from their content, so that a prompt keeps its samples when others come or go.
@@ -121,7 +125,9 @@ def check_system(system: str | None, tokenizer: Any, chat: bool = True, key: str
 
 def _prompt_of(record: Any, column: str) -> str | list[Message]:
     if not isinstance(record, Mapping):
-        raise AlignError("the line is not a record")
+        raise AlignError(record.reason if isinstance(record, Unparsed) else "the line is not a record")
+    if column == "prompt" and record.get(column) is None:  # other forms have it elsewhere
+        return _asked(record)
     value = record.get(column)
     if value is None:
         raise AlignError(f"`{column}` is null" if column in record else f"there is no column '{column}': {nearest(column, record)}")
@@ -129,6 +135,18 @@ def _prompt_of(record: Any, column: str) -> str | list[Message]:
     if not prompt:
         raise AlignError(f"`{column}` is empty or no prompt: expected text, or messages with a user's turn")
     check_text(prompt, column)
+    return prompt
+
+
+def _asked(record: Mapping[str, Any]) -> str | list[Message]:
+    try:
+        prompt = asked_of(unfolded(record))
+    except ColumnsError as error:
+        told = "`prompt` is null" if "prompt" in record else f"there is no column 'prompt': {nearest('prompt', map(str, record))}"
+        raise AlignError(f"{told} (rollouts.prompts_column names another)") from error
+    check_text(prompt, "prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0] == {"role": "user", "content": prompt[0].get("content")}:
+        return str(prompt[0]["content"])
     return prompt
 
 

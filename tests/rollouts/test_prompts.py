@@ -107,7 +107,7 @@ def test_a_prompt_that_the_template_refuses_is_set_aside(base_folder, tmp_path):
 UNUSABLE = {
     "no JSON": ("{not json", "the line is not a record"),
     "a list": ("[1, 2]", "the line is not a record"),
-    "no such column": ({"question": "q"}, "there is no column 'prompt'"),
+    "no such column": ({"ask": "q"}, "there is no column 'prompt'"),
     "null": ({"prompt": None}, "`prompt` is null"),
     "empty": ({"prompt": ""}, "`prompt` is empty or no prompt"),
     "no message": ({"prompt": []}, "`prompt` is empty"),

@@ -188,7 +188,20 @@ FILES = {
     "line separators of Unicode in texts of a .json": ("a.json", ODD + b"\n" + ODD, 2, 0),
     "bytes that are no UTF-8": ("a.jsonl", LINE + b"\n" + LINE.replace(b"apples", b"\xffpples"), 1, 1),
     "bytes that are no UTF-8 in a column that is not read": ("a.jsonl", LINE[:-1] + b', "source": "\xff"}', 1, 0),
-    "UTF-16": ("a.jsonl", LINE.decode().encode("utf-16"), 0, 1),
+    "UTF-16": ("a.jsonl", LINE.decode().encode("utf-16"), 1, 0),
+    "UTF-16 without a mark": ("a.jsonl", (LINE.decode() + "\n" + LINE.decode()).encode("utf-16-le"), 2, 0),
+    "UTF-16, CSV as Excel writes it": ("a.csv", "prompt\tchosen\trejected\nWie viele?\tsiebzehn\tfünf\n".encode("utf-16"), 1, 0),
+    "UTF-32": ("a.json", (b"[" + LINE + b"]").decode().encode("utf-32"), 1, 0),
+    "a list in a .jsonl": ("a.jsonl", MARK + b"[\n" + LINE + b",\n" + LINE + b"\n]\n", 2, 0),
+    "a list of a line each": ("a.jsonl", b"[" + LINE + b"]\n[" + LINE + b"]\n" + LINE, 1, 2),
+    "gzip without the name of it": ("a.jsonl", gzip.compress(LINE, mtime=0), 1, 0),
+    "columns of lists": ("a.json", json.dumps({"prompt": [Q, Q], "chosen": ["a", "b"], "rejected": ["c", "d"]}).encode(), 2, 0),
+    "columns as pandas writes them": (
+        "a.json",
+        json.dumps({"prompt": {"0": Q, "1": Q}, "chosen": {"0": "a", "1": "b"}, "rejected": {"0": "c", "1": "d"}}).encode(),
+        2,
+        0,
+    ),
     "comma after a line": ("a.jsonl", LINE + b",\n" + LINE, 1, 1),
     "an integer of 5,000 digits": ("a.jsonl", LINE + b"\n" + LINE[:-1] + b', "n": ' + b"1" * 5000 + b"}", 1, 1),
     "a list 100,000 deep": ("a.jsonl", LINE + b"\n" + b"[" * 100_000, 1, 1),
@@ -197,8 +210,31 @@ FILES = {
     "gzip, list": ("a.json.gz", gzip.compress(b"[" + LINE + b"]", mtime=0), 1, 0),
     "another name for JSONL": ("a.ndjson", LINE, 1, 0),
     "capitals": ("a.JSONL", LINE, 1, 0),
-    "CSV": ("a.csv", b'prompt,chosen,rejected\nHow many?,17,"five, or\nsix"\nHow many?,17,\n', 0, 2),
+    "CSV": ("a.csv", b'prompt,chosen,rejected\nHow many?,17,"five, or\nsix"\nHow many?,17,\n', 1, 1),
     "CSV, texts": ("a.csv", b'prompt,chosen,rejected\nHow many?,seventeen,"five, or\nsix"\nHow many?,17,\n', 1, 1),
+    "CSV with semicolons": ("a.csv", MARK + b"prompt;chosen;rejected\r\nHow many?;17, of course;5\r\n", 1, 0),
+    "CSV that names its separator": ("a.csv", b"sep=|\nprompt|chosen|rejected\nHow many?|17|5\n", 1, 0),
+    "CSV with an index": ("a.csv", b",prompt, chosen,rejected\n0,How many?,17,5\n\n1,How many?,NA,None\n", 2, 0),
+    "CSV with rows of other lengths": ("a.csv", b"prompt,chosen,rejected\nHow, many?,17,5\nHow many?,17\nHow many?,17,5,,\n", 1, 2),
+    "CSV with a quote that does not close": ("a.csv", b'prompt,chosen,rejected\nHow many?,17,5\nHow many?,"17,5\n', 1, 1),
+    "CSV with messages": (
+        "a.csv",
+        b"chosen,rejected\n"
+        + b",".join(
+            b'"' + str([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]).encode() + b'"'
+            for text in ("Hello", "No")
+        ),
+        1,
+        0,
+    ),
+    "CSV of Latin-1": ("a.csv", "prompt,chosen,rejected\nWie?,gr\u00fcn,rot\nWie?,blau,rot\n".encode("latin-1"), 1, 1),
+    "CSV with weights": (
+        "a.csv",
+        b"prompt,chosen,rejected,weight,margin,id\nHow many?,17,5,2,,\nHow many?,17,6,,0.5,a\nHow?,1,2,x,,\n",
+        2,
+        1,
+    ),
+    "tabs and quotes of the text": ("a.tsv", b'prompt\tchosen\trejected\nHow many?\t"Five," he said.\tsix\n', 1, 0),
     "tabs": ("a.tsv", b"prompt\tchosen\trejected\nHow many?\tseventeen\tfive, or six\n", 1, 0),
 }
 
@@ -219,6 +255,10 @@ def test_files_as_they_are_found(name, tmp_path):
         ("a.json", b"[]", "there is no record in it"),
         ("a.jsonl.gz", b"{}", "no whole gzip file"),
         ("a.jsonl.gz", gzip.compress(LINE, mtime=0)[:-9], "no whole gzip file"),
+        ("a.jsonl", b"PAR1 and no more", "a Parquet file"),
+        ("a.csv", b"PK\x03\x04 and more", "a zip archive or a workbook"),
+        ("a.csv", b"prompt,prompt\na,b", "two columns have the name 'prompt'"),
+        ("a.jsonl", LINE.decode().encode("utf-16")[:-3] + b"\xd8", "UTF-16.* text and is damaged"),
         ("a.parquet", b"PAR1 and no more", "ArrowInvalid"),
     ],
 )  # fmt: skip
