@@ -131,7 +131,8 @@ def _refusal(error: BaseException) -> str | None:
     if package is None or not (stack[-1].line or "").startswith("raise"):
         return None
     said = " ".join(str(error).split())
-    return f"{package.split(os.sep)[0]} refuses what the recipe asks for: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
+    said = said if len(said) <= LONGEST else said[:LONGEST] + " …"
+    return f"{package.split(os.sep)[0]} refuses what the recipe asks for: {said} (`--traceback` shows where)"
 
 
 def _own_part(error: BaseException) -> str | None:
@@ -145,7 +146,7 @@ def _own_part(error: BaseException) -> str | None:
 
 def _is_users(file: str) -> bool:
     path = Path(file)
-    if not path.is_absolute() or not path.is_file():
+    if not path.is_absolute() or not path.is_file() or {"site-packages", "dist-packages"} & set(path.parts):
         return False
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     libraries |= {*site.getsitepackages(), site.getusersitepackages()}

@@ -36,14 +36,14 @@ TRAINING = {
     **dict.fromkeys(
         (
             "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length", "global_batch_size",
-            "max_tokens_per_batch", "monitor_prompts", "monitor_max_new_tokens", "save_total_limit", "dataset_num_proc",
+            "max_tokens_per_batch", "monitor_max_new_tokens", "save_total_limit", "dataset_num_proc",
         ),
         _COUNT,
     ),
     **dict.fromkeys(
         (
             "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "sft_weight", "beta_rejected", "beta_rejected_end",
-            "dpop_lambda", "rpo_alpha", "simpo_gamma", "orpo_lambda", "desirable_weight", "undesirable_weight", "dataloader_num_workers",
+            "dpop_lambda", "rpo_alpha", "simpo_gamma", "orpo_lambda", "desirable_weight", "undesirable_weight", "dataloader_num_workers", "monitor_prompts",
         ),
         _NOT_NEGATIVE,
     ),

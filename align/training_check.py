@@ -68,10 +68,10 @@ def check_local_model(key: str, name: str) -> None:
     if not any((folder / file).exists() for file in ("config.json", "adapter_config.json")):
         has = "it does not exist" if not folder.exists() else "it is empty" if not any(folder.iterdir()) else _nested(folder)
         raise AlignError(f"{key} '{name}': there is no model in this folder (no config.json): {has}")
-    for what, patterns in (("weights", WEIGHTS), ("tokenizer", TOKENIZERS)):
-        if not any(next(folder.glob(pattern), None) for pattern in patterns):
-            raise AlignError(f"{key} '{name}': there are no {what} in this folder (no {patterns[0].removeprefix('*')})".replace(
-                "are no tokenizer", "is no tokenizer"))  # fmt: skip
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise AlignError(f"{key} '{name}': there are no weights in this folder (no *.safetensors)")
+    if key == "model.name_or_path" and not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
+        raise AlignError(f"{key} '{name}': there is no tokenizer in this folder (no tokenizer.json): save it beside the model")
 
 
 def check_micro(key: str, name: str, known: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from align.errors import AlignError, nearest
 from align.hub import not_there
 from align.secrets import masked
 from align.trees.files import FILES, file_type
+from align.trees.messages import described
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "align" / "recipes"
@@ -63,7 +64,7 @@ def read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise AlignError(f"{path}: it is a file of data: expected a recipe, a .yaml file whose data.train names it")
     content = read_yaml(path)
     if not isinstance(content, dict):
-        found = "nothing: it is empty" if content is None else {list: "a list", str: "a text"}.get(type(content), type(content).__name__)
+        found = "nothing: it is empty" if content is None else described(content)
         raise AlignError(f"{path}: expected keys such as `model` and `data`, found {found}")
     extended = content.pop("extends", None)
     names = [extended] if isinstance(extended, str) else extended or []

@@ -100,8 +100,8 @@ RECIPES = {
     "Latin-1": _recipe(("# für uns\n" + RECIPE).encode("latin-1"), "it is no UTF-8 text (byte 3)"),
     "bytes": _recipe(b"\x00\x01\x02\xff", "it is no UTF-8 text"),
     "nothing in it": _recipe("", "expected keys such as `model` and `data`", "it is empty"),
-    "a list": _recipe("- a\n- b\n", "expected keys such as `model`", "a list"),
-    "a text": _recipe("hello", "expected keys", "a text"),
+    "a list": _recipe("- a\n- b\n", "expected keys such as `model`", "found list"),
+    "a text": _recipe("hello", "expected keys", "found str"),
     "a tab": _recipe(RECIPE.replace("  train", "\ttrain"), "line 5", "YAML wants blanks"),
     "no blank after a colon": _recipe(
         RECIPE.replace("train: pairs", "train:pairs"), "'train:pairs.jsonl'", "is there a blank after the colon?"
