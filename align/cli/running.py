@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
     from align.runs import Shard
-    from align.tables import chain_table, code_table, outcome_table, plan_table, round_table
+    from align.tables import outcome_table, plan_table, round_table, suite_tables
 
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"
@@ -141,11 +141,9 @@ def _run(options: argparse.Namespace) -> None:
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
-    if any(run.recipe.thoughts and plans.before_and_after(run) for run in runs):
-        show(chain_table(runs))
-    if any(run.recipe.code and plans.before_and_after(run) for run in runs):
-        show(code_table(runs))
-    plain = [run for run in runs if not run.recipe.makes_preferences]
+    for table in suite_tables([run for run in runs if run.recipe.method.makes_preferences]):
+        show(table)
+    plain = [run for run in runs if not run.recipe.method.makes_preferences]
     if found := plans.outcomes(plain):
         show(outcome_table(found))
     if options.until is None and shard is None:
