@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 
 from align import hub
-from align.errors import AlignError, nearest
-from align.plans import Run
+from align.errors import AlignError
+from align.plans import Run, method_of
 from align.recipes import Recipe
 from align.runs import External
 from align.training_check import MICRO, check_local_model, check_micro, check_needs
 from align.trees import check_source
 from align.trees.files import FILES, file_type
+from eval.plan import check_suites, data_sets
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 2}
 
@@ -33,25 +34,16 @@ def check(run: Run) -> None:
     for key, name in (("model.name_or_path", recipe.model.name_or_path), ("model.reference", recipe.model.reference)):
         if name in sources:
             _check_model(key, name)
-    data = {
-        "data.train": recipe.data.train,
-        "rollouts.prompts": recipe.rollouts.prompts if recipe.rollouts else None,
-        "evaluation.questions": recipe.evaluation.questions if recipe.evaluation else None,
-    }
-    for key, name in data.items():
+    method = method_of(recipe)
+    data = [("data.train", recipe.data.train), ("rollouts.prompts", recipe.rollouts.prompts if recipe.rollouts else None)]
+    for key, name in [*data, *data_sets(recipe, method), *method.data_sets(recipe)]:
         if name is not None and name in sources:
             _check_data(key, name)
     _check_columns(recipe)
     if recipe.model.reference:
         _check_tokenizers(Path(recipe.model.name_or_path), Path(recipe.model.reference))
-    if recipe.ranks_by_rewards:
-        _check_rounds(run)
-    if recipe.thoughts is not None:
-        _check_thoughts(run)
-    if recipe.task_of_questions is not None:
-        _check_questions(recipe, recipe.task_of_questions)
-    if recipe.code is not None:
-        _check_code(run)
+    method.check_parts(recipe)
+    check_suites(recipe, method)
     _check_engine(run)
     _check_responses(run)
     _check_tracker(run)
@@ -126,95 +118,11 @@ def _check_file(key: str, path: Path) -> None:
 
 def _check_columns(recipe: Recipe) -> None:
     """See that preference files are in a form that is read, under the names that the recipe maps."""
-    replays = recipe.rounds is None or not recipe.ranks_by_rewards or recipe.rounds.replay > 0
-    for source, split in ((recipe.data.train if replays else None, recipe.data.train_split), (recipe.data.eval, recipe.data.eval_split)):
+    data = recipe.data
+    for source, split in ((data.train if recipe.method.needs_data else None, data.train_split), (data.eval, data.eval_split)):
         if source is not None and file_type(source) in FILES:
-            _check_file("data.train" if source == recipe.data.train else "data.eval", Path(source))
-            check_source(source, split, recipe.data.columns)
-
-
-def _check_rounds(run: Run) -> None:
-    from align.rewards import PAIRINGS
-    from align.rewards.scorers import SCORERS
-    from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
-
-    rounds = run.recipe.rounds
-    assert rounds is not None
-    PAIRINGS.check(rounds.pairing)
-    for choice in rounds.scorers:
-        SCORERS.check(choice.name)
-        if choice.name == "llm":
-            options = LLMOptions.checked(choice.options)
-            if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-                raise AlignError(
-                    "rounds.scorers: llm: options.engine is 'vllm', which is not installed: pip install align-preferences[vllm]"
-                )
-    if not 0 <= rounds.replay < 1:
-        raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
-
-
-def _check_thoughts(run: Run) -> None:
-    from data_pipelines.thought_trees.judges import find_judge
-    from data_pipelines.thought_trees.tasks import load_task
-
-    recipe, thoughts = run.recipe, run.recipe.thoughts
-    assert thoughts is not None
-    assert recipe.rollouts is not None
-    task, judge = load_task(thoughts.task), thoughts.judge
-    find_judge(judge.name)
-    if judge.name == "self_evaluation" and task.judge is None:
-        raise AlignError(f"thoughts.judge: the task '{thoughts.task}' has no `judge`, which 'self_evaluation' needs: choose another judge")
-    known = task.data.gold is not None or task.data.gold_always is not None
-    if not known and (judge.name == "checker" or thoughts.edges.paths == "gold"):
-        raise AlignError(f"thoughts: the task '{thoughts.task}' names no gold answers (data.gold), which checker and paths: gold need")
-    if judge.name == "implicit" and recipe.model.reference is None:
-        raise AlignError("model.reference is missing: the judge 'implicit' needs the model that the policy was tuned from")
-    if thoughts.keep < 1 or (thoughts.keep_at_most is not None and thoughts.keep > thoughts.keep_at_most):
-        most = "or more" if thoughts.keep_at_most is None else f"to keep_at_most ({thoughts.keep_at_most})"
-        raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 {most}")
-
-
-def _check_questions(recipe: Recipe, task: str) -> None:
-    """The questions of a task, those that are asked and those that are tested on: a wrong column shows in the first record."""
-    from data_pipelines.thought_trees.tasks import load_task, read_questions
-
-    evaluation = recipe.evaluation
-    assert recipe.rollouts is not None
-    if evaluation is not None and evaluation.task != "chain_of_thought":
-        section = "thoughts" if recipe.thoughts is not None else "rounds.questions"
-        raise AlignError(f"evaluation.task is '{evaluation.task}': a recipe with {section} is evaluated by chain_of_thought")
-    asked = [(task, recipe.rollouts.prompts, recipe.rollouts.prompts_split)]
-    if evaluation is not None and evaluation.questions:
-        asked.append((evaluation.questions_task or task, evaluation.questions, evaluation.questions_split))
-    for asks, source, split in asked:
-        if not source.startswith("micro:"):
-            read_questions(load_task(asks), source, split, limit=1)
-
-
-def _check_code(run: Run) -> None:
-    from data_pipelines.code_execution.edges import EdgeRules
-    from data_pipelines.code_execution.formats import FORMATS
-    from data_pipelines.code_execution.plan import sandbox_settings
-    from data_pipelines.code_execution.problems import Problem, read_problems
-    from data_pipelines.code_execution.stages import open_sandbox, test_maker
-
-    recipe, code = run.recipe, run.recipe.code
-    assert code is not None
-    assert recipe.rollouts is not None
-    EdgeRules(code.pairing)
-    if code.format not in (*FORMATS, "auto"):
-        raise AlignError(f"code.format is '{code.format}': {nearest(code.format, [*FORMATS, 'auto'])}")
-    if recipe.evaluation is not None and recipe.evaluation.task != "code":
-        raise AlignError(f"evaluation.task is '{recipe.evaluation.task}': a recipe with code is evaluated by code")
-    make = test_maker(code.tests_from)
-    problems: list[Problem] = []  # the first of each set: what packages its tests import shows there
-    if not recipe.rollouts.prompts.startswith("micro:"):
-        problems += read_problems(recipe.rollouts.prompts, recipe.rollouts.prompts_split, format=code.format, limit=1, make_tests=make)
-    if recipe.evaluation is not None and recipe.evaluation.questions:
-        problems += read_problems(recipe.evaluation.questions, recipe.evaluation.questions_split, limit=1)
-    for name in code.decontaminate:
-        _check_data("code.decontaminate", name)
-    open_sandbox(sandbox_settings(code.sandbox), problems).close()  # says what to install where the isolation cannot be had
+            _check_file("data.train" if source == data.train else "data.eval", Path(source))
+            check_source(source, split, data.columns)
 
 
 def _check_engine(run: Run) -> None:
@@ -252,8 +160,8 @@ def _check_responses(run: Run) -> None:
         model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code, chat_template=model.chat_template
     )
     stop_token_ids(rollouts.stop_token_ids, tokenizer)
-    continued = recipe.task_of_questions is not None or recipe.code is not None  # prompts are texts there unless `chat` is true
-    check_system(rollouts.system, tokenizer, bool(rollouts.chat) if continued else rollouts.chat is not False)
+    chat = bool(rollouts.chat) if recipe.method.goes_on_from_texts else rollouts.chat is not False
+    check_system(rollouts.system, tokenizer, chat)
 
 
 def _check_tracker(run: Run) -> None:
@@ -270,7 +178,7 @@ def _check_disk(run: Run) -> None:
     weights = _bytes_of_weights(run.recipe.model.name_or_path)
     if weights is None:
         return
-    rounds = run.recipe.count_of_rounds
+    rounds = run.recipe.loop.count
     needed = weights * rounds + weights * (1 if run.recipe.model.lora else 7) * bool(run.recipe.training.get("save_strategy") != "no")
     place = next(path for path in [run.folder.path, *run.folder.path.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free

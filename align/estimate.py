@@ -11,7 +11,9 @@ from typing import Any
 
 from align.engine.lm_head import KEEP
 from align.errors import AlignError, nearest
+from align.plans import method_of
 from align.recipes import Recipe
+from data_pipelines.rounds import Lengths
 
 TRAINING_MFU = 0.40  # share of the peak that training and scoring reach in bf16
 SAMPLING_SHARE = 0.55  # share of the memory-bound ideal that continuous batching reaches over a whole run
@@ -56,6 +58,11 @@ class Workload:
     prompts: int = 10000
     prompt_tokens: int = 200
     response_tokens: int = 400
+
+    @property
+    def lengths(self) -> Lengths:
+        """What of this a method's effort depends on."""
+        return Lengths(self.prompts, self.prompt_tokens, self.response_tokens)
 
 
 @dataclass(frozen=True)
@@ -107,24 +114,14 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
     if workload.gpu not in GPUS:
         raise AlignError(f"--gpu {workload.gpu}: {nearest(workload.gpu, GPUS)}")
     shape = _shape(recipe, config)
-    rounds = recipe.count_of_rounds
+    rounds, effort = recipe.loop.count, method_of(recipe).effort(recipe, workload.lengths)
     stages: dict[str, tuple[float, float]] = {}
-    if recipe.rounds is not None and recipe.ranks_by_rewards and recipe.rollouts is not None:
-        prompts = recipe.rollouts.limit or workload.prompts
-        responses = recipe.rollouts.samples * workload.response_tokens
-        stages["sample"] = (prompts * responses, prompts * responses / _decoding_speed(recipe, shape, workload) / 3600)
-        tokens: float = prompts * (workload.prompt_tokens + responses)
-        models = 2 if recipe.rounds.policy_scores == "rescore" else 1
-        stages["score"] = (models * tokens, _hours(2 * models * tokens, shape, workload))
-    if recipe.code is not None and recipe.rollouts is not None:
-        sampled: float = (recipe.rollouts.limit or workload.prompts) * recipe.rollouts.samples * workload.response_tokens
-        stages["sample"] = (sampled, sampled / _decoding_speed(recipe, shape, workload) / 3600)
-    if recipe.thoughts is not None:
-        sampled = _searched_tokens(recipe, workload)
-        stages["search"] = (sampled, sampled / _decoding_speed(recipe, shape, workload) / 3600)
-    trees = _trained_trees(recipe, workload)
-    leaves = recipe.rollouts.samples if (recipe.thoughts or recipe.code) and recipe.rollouts else 2
-    tokens = trees * (workload.prompt_tokens + leaves * workload.response_tokens)
+    for name, drawn in effort.sampled.items():
+        stages[name] = (drawn, drawn / _decoding_speed(recipe, shape, workload) / 3600)
+    for name, read in effort.read.items():
+        stages[name] = (read, _hours(2 * read, shape, workload))
+    trees = _trained_trees(recipe, workload, effort.replayed)
+    tokens = trees * (workload.prompt_tokens + effort.leaves * workload.response_tokens)
     passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
     stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
     samples = stages.get("sample", (0.0, 0.0))[0] * TOKEN_BYTES
@@ -176,20 +173,7 @@ def _decoding_speed(recipe: Recipe, shape: Shape, workload: Workload) -> float:
     return SAMPLING_SHARE * batch / step * (workload.gpus / spread)
 
 
-def _searched_tokens(recipe: Recipe, workload: Workload) -> float:
-    """Tokens of all thoughts and judgements: k for the question, then k for each kept path; a judgement is as long as a thought."""
-    from data_pipelines.thought_trees.tasks import load_task
-
-    rollouts, thoughts = recipe.rollouts, recipe.thoughts
-    assert rollouts is not None
-    assert thoughts is not None
-    steps = load_task(thoughts.task).steps
-    candidates = rollouts.samples * (1 + thoughts.keep * (steps - 1))
-    judged = thoughts.judge.votes if thoughts.judge.name == "self_evaluation" else 0
-    return (rollouts.limit or workload.prompts) * candidates * (1 + judged) * workload.response_tokens / steps
-
-
-def _trained_trees(recipe: Recipe, workload: Workload) -> float:
+def _trained_trees(recipe: Recipe, workload: Workload, replayed: float) -> float:
     """Trees that the training sees: a pair each, or, with thoughts, one of k thoughts a step along one path."""
     training = recipe.training
     each_step = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1) * workload.gpus
@@ -197,8 +181,7 @@ def _trained_trees(recipe: Recipe, workload: Workload) -> float:
     if training.get("max_steps", -1) > 0:
         return float(training["max_steps"] * rows)
     prompts = (recipe.rollouts.limit if recipe.rollouts else recipe.data.limit) or workload.prompts
-    share = recipe.rounds.replay if recipe.rounds is not None and recipe.ranks_by_rewards else 0.0
-    return float(prompts / (1 - share) * training.get("num_train_epochs", 3))
+    return float(prompts / (1 - replayed) * training.get("num_train_epochs", 3))
 
 
 def _memory(recipe: Recipe, shape: Shape, workload: Workload) -> dict[str, float]:

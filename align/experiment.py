@@ -22,6 +22,7 @@ from align.files import put, remove, write_text
 from align.models import load_model, load_tokenizer, whole_model
 from align.plans import Outcome
 from align.recipes import Recipe
+from align.recipes.measures import MicroMeasure
 from align.runs import Task
 from align.secrets import masked
 from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer, used_data
@@ -48,15 +49,15 @@ def run(recipe: Recipe) -> list[Outcome]:
 
 def train(recipe: Recipe, name: str = "run") -> Outcome:
     """Train one recipe without variants, save the model in its output folder, and measure it before and after."""
-    path = start_model.resolve(recipe.model.name_or_path, int(recipe.training.get("seed", 42)))
+    path = start_model.resolve(recipe.model.name_or_path, recipe.seed)
     folder = Path(recipe.training.get("output_dir") or "runs/train")
     trainer = make_trainer(recipe, path, name, folder)
     _say_what_is_used(trainer, recipe, folder)
-    before = _evaluate(recipe, trainer)
+    before = _measure(recipe, trainer)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     _write_card(trainer, recipe, Path(str(trainer.args.output_dir)))
-    after = _evaluate(recipe, trainer)
+    after = _measure(recipe, trainer)
     last = [entry for entry in trainer.state.log_history if "3d/chosen_drift" in entry]
     three_d = {k: v for k, v in last[-1].items() if k.startswith("3d/")} if last else {}
     return Outcome(name, trainer.args.seed, before, after, three_d, str(trainer.args.output_dir))
@@ -292,12 +293,16 @@ def _written(recipe: Recipe, trees: Iterable[PreferenceTree]) -> Dataset:
     return merged_dataset(trees) if recipe.data.merge_prompts else tree_dataset(islice(trees, recipe.data.limit))
 
 
-def _evaluate(recipe: Recipe, trainer: PreferenceTrainer) -> dict[str, float] | None:
-    if recipe.evaluation is None:
-        return None
+def _measure(recipe: Recipe, trainer: PreferenceTrainer) -> dict[str, dict[str, float]]:
+    """The numbers of each suite."""
     from eval.tasks import measure
 
-    return measure(recipe.evaluation.task, trainer.model, trainer.processing_class, recipe.evaluation.problems).numbers
+    found = {}
+    for place, suite in enumerate(recipe.measure):
+        if not isinstance(suite, MicroMeasure):
+            raise AlignError(f"measure.{place}: `align train` measures by the micro tasks alone: `align run` measures by '{suite.suite}'")
+        found[suite.label] = measure(suite.suite, trainer.model, trainer.processing_class, suite.problems).numbers
+    return found
 
 
 def _is_main_process() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import threading
@@ -20,7 +21,7 @@ from align.errors import AlignError, InterruptedRunError
 from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
-from align.runs import Input, RunFolder, Shard, Stage, execute
+from align.runs import RunFolder, Shard, Stage, execute
 from align.runs.forks import ForkServer
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
@@ -28,9 +29,9 @@ from align.runs.stage import read_specification
 from data_pipelines import rounds
 from data_pipelines.code_execution.plan import CodeMethod
 from data_pipelines.implicit_rewards.plan import RewardMethod
-from data_pipelines.rounds import PreferenceData
+from data_pipelines.rounds import Method, PreferenceData
 from data_pipelines.thought_trees.plan import ThoughtMethod
-from eval.plan import evaluation_stage
+from eval.plan import measuring, results_of
 
 TRAINING = "align.experiment:train_stage"
 WITHOUT_EFFECT = {
@@ -38,6 +39,10 @@ WITHOUT_EFFECT = {
     "logging_steps", "logging_strategy", "project", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
 }  # fmt: skip
 """Training settings that change nothing of the model: a run that is done stays done when they change."""
+METHODS: dict[str, Callable[[Recipe], Method]] = {
+    "thoughts": ThoughtMethod, "code": CodeMethod, "rounds": RewardMethod, "data": PreferenceData,
+}  # fmt: skip
+"""The section of a recipe that says how preferences are made → the method that it stands for."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run reports: the evaluation before and after, and the last 3D measurement."""
+    """What a run reports: the numbers of each suite before and after, and the last 3D measurement."""
 
     name: str
     seed: int
-    before: dict[str, float] | None
-    after: dict[str, float] | None
+    before: dict[str, dict[str, float]]
+    after: dict[str, dict[str, float]]
     three_d: dict[str, float]
     output_dir: str
 
@@ -84,34 +89,39 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     Raises:
         AlignError: sections that the method needs are missing, or contradict each other.
     """
-    if recipe.thoughts is not None:
-        method: ThoughtMethod | CodeMethod | RewardMethod | PreferenceData = ThoughtMethod(recipe)
-    elif recipe.code is not None:
-        method = CodeMethod(recipe)
-    elif recipe.rounds is not None:
-        method = RewardMethod(recipe)
-    else:
-        method = PreferenceData(recipe)
-
-    def measure(prefix: str, model: Input) -> list[Stage]:
-        evaluation = recipe.evaluation
-        if evaluation is None:
-            return []
-        tested = None if isinstance(method, PreferenceData) else method.tested
-        stages = [evaluation_stage(recipe, evaluation, f"{prefix}evaluate", model, tested)]
-        at_start = isinstance(method, ThoughtMethod) and prefix == "start/" and evaluation.search
-        return [*stages, *method.searched(recipe)] if at_start and isinstance(method, ThoughtMethod) else stages
-
-    return rounds.stages_of(recipe, method, _training(recipe, is_data=isinstance(method, PreferenceData)), measure)
+    method = method_of(recipe)
+    stages = rounds.stages_of(recipe, method, _training(recipe), functools.partial(measuring, recipe, method))
+    _check_names(stages)
+    return stages
 
 
-def _training(recipe: Recipe, is_data: bool) -> Stage:
-    """How any model of a recipe is trained; `is_data`: on `data.train` itself."""
+def method_of(recipe: Recipe) -> Method:
+    """How a recipe without variants makes its preferences.
+
+    Raises:
+        AlignError: sections that the method needs are missing.
+    """
+    return METHODS[recipe.method.key](recipe)
+
+
+def _check_names(stages: Sequence[Stage]) -> None:
+    """See that no stage's folder lies in another's: suites are named by the user."""
+    names = {stage.name for stage in stages}
+    for stage in stages:
+        for above in Path(stage.name).parents:
+            if str(above) in names:
+                raise AlignError(
+                    f"measure: results cannot be named '{above.name}', as a stage of the run is: give the suite another `name`"
+                )
+
+
+def _training(recipe: Recipe) -> Stage:
+    """How any model of a recipe is trained."""
     unseen = {"output_dir", *WITHOUT_EFFECT}
     data = recipe.data.model_dump(exclude={"train", "eval"})
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
-        "data": data if is_data else {**data, "limit": None},  # a limit of `data.train`, not of what is made here
+        "data": {**data, "limit": None} if recipe.method.makes_preferences else data,  # a limit of `data.train`, not of what is made here
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
     launch: dict[str, Any] = {
@@ -190,11 +200,14 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def round_metrics(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
-    """Round number (0 is the start) and numbers of every finished round: the evaluation's, and the round's statistics."""
-    rounds = run.recipe.rounds
-    for number in range(rounds.count + 1 if rounds else 0):
+    """Round number (0 is the start) and numbers of every finished round: those of every suite, and the round's statistics."""
+    for number in range(run.recipe.loop.count + 1):
         name = f"round-{number}" if number else "start"
-        metrics = _read(run.folder.stage(f"{name}/evaluate") / "metrics.json")
+        metrics: dict[str, float] = {}
+        for suite in run.recipe.measure:
+            of_this = _read(run.folder.stage(f"{name}/{suite.label}/evaluate") / "metrics.json")
+            prefix = f"{suite.label} " if len(run.recipe.measure) > 1 else ""
+            metrics |= {prefix + key: value for key, value in of_this.items()}
         statistics = _read(run.folder.stage(f"{name}/pair") / "statistics.json")
         if "alpha" in statistics:
             shaped = {"alpha": statistics["alpha"]} if statistics["alpha"] else {}
@@ -217,27 +230,30 @@ def last_training(run: Run) -> dict[str, str]:
     raise AlignError(f"{run.folder.path}: no training is finished here yet")
 
 
-def before_and_after(run: Run) -> dict[str, dict[str, float]]:
-    """Numbers of a run with thoughts or code, where they are there: `before`, `after` all rounds, and `search` (of the start model)."""
-    last = f"round-{run.recipe.rounds.count}/" if run.recipe.rounds else ""
-    places = {"before": "start/evaluate", "search": "start/grade", "after": f"{last}evaluate"}
-    found = {name: _read(run.folder.stage(stage) / "metrics.json") for name, stage in places.items()}
-    return {name: metrics for name, metrics in found.items() if metrics}
+def before_and_after(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    """By suite the numbers that are there: `before`, `after` all rounds, and of the start model's `search`."""
+    found = {}
+    for suite in run.recipe.measure:
+        stages = results_of(run.recipe, suite)
+        numbers = {moment: _read(run.folder.stage(stage) / "metrics.json") for moment, stage in stages.items()}
+        found[suite.label] = {moment: metrics for moment, metrics in numbers.items() if metrics}
+    return found
 
 
 def outcomes(runs: Sequence[Run]) -> list[Outcome]:
     """What runs of training alone report, as far as they are done."""
     found = []
     for run in runs:
-        numbers, training = before_and_after(run), run.folder.stage("train")
+        training = run.folder.stage("train")
         watched = training / "three_d.jsonl"
         last: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, IndexError):  # not measured, or damaged
             last = dict(json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]))
         if (training / "model").exists():
             three_d = {key: value for key, value in last.items() if key.startswith("3d/")}
-            seed = int(run.recipe.training.get("seed", 42))
-            found.append(Outcome(run.variant, seed, numbers.get("before"), numbers.get("after"), three_d, str(training / "model")))
+            results = before_and_after(run)
+            before, after = ({suite: found[key] for suite, found in results.items() if key in found} for key in ("before", "after"))
+            found.append(Outcome(run.variant, run.recipe.seed, before, after, three_d, str(training / "model")))
     return found
 
 

@@ -56,7 +56,7 @@ def jobs_of(recipe: Recipe, machine: Machine) -> list[Job]:
             raise AlignError(f"{name} {count}: expected 1 or more")
     nodes = (f"--nodes={machine.nodes}", *_gpus(machine.gpus))
     if machine.shards is None:
-        staged = recipe.makes_preferences
+        staged = recipe.method.makes_preferences
         if not staged and recipe.resources.accelerate is None:
             raise AlignError("resources.accelerate is missing: name a configuration, such as resources.accelerate=zero3")
         return [Job("run.sbatch" if staged else "train.sbatch", nodes)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,9 @@ from rich.tree import Tree
 
 from align.runs import assess
 from align.trees import ROOT, Node, PreferenceTree
+
+Moments = Mapping[str, Mapping[str, float]]
+"""The numbers of a suite `before`, `after`, and of the start model's `search`."""
 
 if TYPE_CHECKING:
     from align.diagnostics.study import Curves
@@ -69,25 +72,39 @@ def _short(text: object, width: int) -> str:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """One line per variant: the task's first number before and after (mean over seeds), and the drifts of the 3D monitor, if it ran."""
+    """One line per variant: each suite's first number before and after (mean over seeds), and the drifts of the 3D monitor, if it ran."""
     table = Table(
         title="before and after, mean over seeds (nats a response; drift from the start of training)", title_justify="left", box=None
     )
-    number = next((next(iter(o.before)) for o in outcomes if o.before), "")
+    numbers = {suite: next(iter(found)) for o in outcomes for suite, found in o.before.items()}
     watched = [kind for kind in ("chosen", "rejected", "unseen") if any(f"3d/{kind}_drift" in o.three_d for o in outcomes)]
     drifts = [f"{kind} drift" for kind in watched]
-    for column in ("run", "seeds", f"{number} before".strip(), "after", "better than start", *drifts):
+    suites = [
+        column for suite, number in numbers.items() for column in (f"{_of(suite, numbers)}{number} before", "after", "better than start")
+    ]
+    for column in ("run", "seeds", *(suites or ["before", "after", "better than start"]), *drifts):
         table.add_column(column, justify="left" if column == "run" else "right")
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.name == name]
-        measured = [(o.before[number], o.after[number]) for o in mine if o.before and o.after]
-        before, after = ([pair[place] for pair in measured] for place in (0, 1))
-        wins = sum(a > b for a, b in zip(after, before, strict=True))
         drifted = [mean(o.three_d.get(f"3d/{kind}_drift", float("nan")) for o in mine) for kind in watched]
-        shown = ".1%" if number == "accuracy" else ".3f"
-        cells = [format(mean(before), shown), format(mean(after), shown), f"{wins} of {len(measured)}"] if measured else ["", "", ""]
-        table.add_row(name, str(len(mine)), *cells, *(f"{drift:+.2f}" for drift in drifted))
+        cells = [cell for suite, number in numbers.items() for cell in _compared(mine, suite, number)]
+        table.add_row(name, str(len(mine)), *(cells or ["", "", ""]), *(f"{drift:+.2f}" for drift in drifted))
     return table
+
+
+def _compared(outcomes: Sequence[Outcome], suite: str, number: str) -> list[str]:
+    """A suite's number before, after, and on how many seeds it is better."""
+    measured = [(o.before[suite][number], o.after[suite][number]) for o in outcomes if suite in o.before and suite in o.after]
+    if not measured:
+        return ["", "", ""]
+    before, after = zip(*measured, strict=True)
+    shown = ".1%" if number == "accuracy" else ".3f"
+    return [format(mean(before), shown), format(mean(after), shown), f"{sum(a > b for b, a in measured)} of {len(measured)}"]
+
+
+def _of(suite: str, suites: Collection[str]) -> str:
+    """A suite's name in front of its numbers, where there are several."""
+    return f"{suite} " if len(suites) > 1 else ""
 
 
 def study_table(curves: Sequence[Curves]) -> Table:
@@ -232,40 +249,42 @@ def round_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def chain_table(runs: Sequence[Run]) -> Table:
-    """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds."""
+def suite_tables(runs: Sequence[Run]) -> list[Table]:
+    """The numbers of every suite before and after, one table each where there are any."""
     from align.plans import before_and_after
 
-    table = Table(title="greedy chain of thought before and after, and tree search, mean over seeds", title_justify="left", box=None)
-    names = (
-        "run",
-        "seeds",
-        "before",
-        "after",
-        "better than start",
-        "tree search",
-        "of the gap closed",
-        "tokens a question",
-        "search's tokens",
-    )
-    for column in names:
-        table.add_column(column, justify="left" if column == "run" else "right")
-    found: dict[str, list[dict[str, dict[str, float]]]] = {}
+    found: dict[str, dict[str, list[Moments]]] = {}
     for run in runs:
-        found.setdefault(run.variant, []).append(before_and_after(run))
-    for label, several in found.items():
-        whole = [one for one in several if {"before", "after"} <= one.keys()]
-        if not whole:
-            continue
+        for suite, numbers in before_and_after(run).items():
+            if {"before", "after"} <= numbers.keys():
+                found.setdefault(suite, {}).setdefault(run.variant, []).append(numbers)
+    return [_suite_table(_of(suite, found), several) for suite, several in found.items()]
+
+
+def _suite_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
+    numbers = next(iter(found.values()))[0]["after"]
+    if any("pass@" in number for number in numbers):
+        return _program_table(suite, found)
+    return _question_table(suite, found) if {"accuracy", "tokens"} <= numbers.keys() else _number_table(suite, found)
+
+
+def _question_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
+    """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds."""
+    title = f"{suite}greedy chain of thought before and after, and tree search, mean over seeds"
+    table = Table(title=title, title_justify="left", box=None)
+    searched = ("tree search", "of the gap closed", "tokens a question", "search's tokens")
+    for column in ("run", "seeds", "before", "after", "better than start", *searched):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for label, whole in found.items():
         before, after = ([one[name]["accuracy"] for one in whole] for name in ("before", "after"))
         wins = f"{sum(a > b for a, b in zip(after, before, strict=True))} of {len(whole)}"
         cells = [f"{mean(before):.1%}", f"{mean(after):.1%}", wins]
-        searched = [one["search"] for one in whole if "search" in one]
-        if len(searched) == len(whole):
-            top = [one["accuracy"] for one in searched]
+        searches = [one["search"] for one in whole if "search" in one]
+        if len(searches) == len(whole):
+            top = [one["accuracy"] for one in searches]
             gaps = [(a - b) / (t - b) for a, b, t in zip(after, before, top, strict=True) if t != b]
             closed = f"{min(gaps):.0%} to {max(gaps):.0%}" if gaps else ""
-            tokens = [f"{mean(one['after']['tokens'] for one in whole):.0f}", f"{mean(one['tokens'] for one in searched):.0f}"]
+            tokens = [f"{mean(one['after']['tokens'] for one in whole):.0f}", f"{mean(one['tokens'] for one in searches):.0f}"]
             cells += [f"{mean(top):.1%}", closed, *tokens]
         else:
             cells += ["", "", f"{mean(one['after']['tokens'] for one in whole):.0f}", ""]
@@ -273,22 +292,25 @@ def chain_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def code_table(runs: Sequence[Run]) -> Table:
+def _program_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
     """pass@k before and after: one line a variant, means over seeds."""
-    from align.plans import before_and_after
+    title = f"{suite}programs that pass their tests, before and after, mean over seeds"
+    names = [name for name in next(iter(found.values()))[0]["after"] if "pass@" in name]
+    return _changes_table(title, names, ".1%", found)
 
-    table = Table(title="programs that pass their tests, before and after, mean over seeds", title_justify="left", box=None)
-    found: dict[str, list[dict[str, dict[str, float]]]] = {}
-    for run in runs:
-        numbers = before_and_after(run)
-        if {"before", "after"} <= numbers.keys():
-            found.setdefault(run.variant, []).append(numbers)
-    names = [name for name in next(iter(found.values()), [{"after": {}}])[0]["after"] if "pass@" in name]
+
+def _number_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
+    """Every number before and after: one line a variant, means over seeds."""
+    return _changes_table(f"{suite}before and after, mean over seeds", list(next(iter(found.values()))[0]["after"]), ".4g", found)
+
+
+def _changes_table(title: str, names: Sequence[str], shown: str, found: Mapping[str, Sequence[Moments]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
     for column in ("run", "seeds", "better than start", *names):
         table.add_column(column, justify="left" if column == "run" else "right")
     for label, several in found.items():
-        wins = sum(one["after"]["pass@1"] > one["before"]["pass@1"] for one in several)
-        cells = [f"{mean(o['before'][name] for o in several):.1%} → {mean(o['after'][name] for o in several):.1%}" for name in names]
+        wins = sum(one["after"][names[0]] > one["before"][names[0]] for one in several)
+        cells = [" → ".join(format(mean(one[when][name] for one in several), shown) for when in ("before", "after")) for name in names]
         table.add_row(label, str(len(several)), f"{wins} of {len(several)}", *cells)
     return table
 

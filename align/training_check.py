@@ -94,9 +94,9 @@ def check_settings(recipe: Recipe) -> list[str]:
     from align.experiment import arguments
 
     args = arguments(recipe)
-    if recipe.ranks_by_rewards:
+    if recipe.method.asks_prompts:
         return _first_prompts(recipe)
-    if recipe.model.name_or_path.startswith("micro:") or recipe.makes_preferences:
+    if recipe.model.name_or_path.startswith("micro:") or recipe.method.makes_preferences:
         return []
     _check_adapter(recipe)
     tokenizer = _tokenizer(recipe)
@@ -112,7 +112,7 @@ def _first_prompts(recipe: Recipe) -> list[str]:
     from data_pipelines.rollouts.prompts import read_prompts
 
     rollouts = recipe.rollouts
-    if rollouts is None or rollouts.prompts.startswith("micro:") or recipe.task_of_questions is not None:
+    if rollouts is None or rollouts.prompts.startswith("micro:"):
         return []
     prompts, unusable = read_prompts(rollouts.prompts, rollouts.prompts_split, LOOKED_AT, rollouts.prompts_column)
     left = f"; {len(unusable)} cannot, the first: {unusable[0].where}: {unusable[0].reason}" if unusable else ""

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from align.errors import nearest
 
+OF_A_UNION = "one of: "
+"""What the tags of a union's classes begin with; they are no part of a key."""
+
 
 def first_problem(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     """A validation error as one sentence: file, key, what is wrong, the nearest right key.
@@ -19,8 +22,8 @@ def first_problem(error: ValidationError, where: str, root: type[BaseModel]) -> 
         root: what was validated.
     """
     problem = error.errors()[0]
-    place = problem["loc"]
-    same = [p["msg"] for p in error.errors() if p["loc"][:-1] == place[:-1] and p["input"] == problem["input"]]
+    place = tuple(part for part in problem["loc"] if not str(part).startswith(OF_A_UNION))
+    same = [p["msg"] for p in error.errors() if p["loc"][:-1] == problem["loc"][:-1] and p["input"] == problem["input"]]
     if len(same) > 1 and place[-1] not in _keys_at(root, [str(part) for part in place[:-1]]):  # a complaint for each type it may have
         return f"{where}: {'.'.join(map(str, place[:-1]))} is {problem['input']!r}: {', or '.join(same)}"
     if not place:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.recipes.methods import Rounds
+from align.recipes.methods import LOOP
 from align.runs import External, Input, Output, Stage
+from data_pipelines.thought_trees.settings import HeldOut
 
-LOOP = ("count", "prompts", "overrides")
-"""Keys of `rounds` that say how rounds follow each other; the others are of the method that ranks responses by rewards."""
 DIFFER = ("training", "rollouts", "rounds", "thoughts", "code")
 """Sections whose keys may differ by round."""
 
@@ -39,25 +38,75 @@ class Round:
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.recipe.training.get("seed", 42))
+        return self.recipe.seed
 
     @property
     def part(self) -> tuple[int, int]:
         """Which prompts the round asks, as (number from 0, of how many parts); (0, 1): all."""
-        rounds = self.recipe.rounds
-        return (self.number - 1, rounds.count) if rounds is not None and rounds.prompts == "split" else (0, 1)
+        return self.recipe.loop.part(self.number)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from where its first stages make it.
+
+    Attributes:
+        stages: which these are; none where everything is there already.
+        kinds: names that stand for what they make, such as "micro:sums".
+    """
+
+    stages: tuple[Stage, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def source(self, name: str | None, made: str) -> Input:
+        """What a name stands for.
+
+        Args:
+            name: in a recipe, None where it is left out.
+            made: the file or folder that the first stage makes in its place.
+        """
+        is_made = self.stages and (name is None or name in self.kinds)
+        return Output(self.stages[0].name, made) if is_made else External(str(name))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What a recipe does not say of its data: prompts of a round where `rollouts.limit` is left out, and mean tokens."""
+
+    prompts: int
+    prompt_tokens: int
+    response_tokens: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The tokens of one round before its training.
+
+    Attributes:
+        sampled: by stage, those that are drawn.
+        read: by stage, those that models read, summed over the models.
+        leaves: responses of a tree that is trained on.
+        replayed: the share of the trees that do not come from the round's prompts.
+    """
+
+    sampled: Mapping[str, float] = field(default_factory=dict)
+    read: Mapping[str, float] = field(default_factory=dict)
+    leaves: int = 2
+    replayed: float = 0.0
 
 
 class Method(Protocol):
     """How preferences are made.
 
     Attributes:
-        start: stages that make what the run starts from.
+        start: what the run starts from.
+        setup: stages after those, once for all rounds, before anything is measured.
         policy: the model that the run starts from.
         reference: the model that it was tuned from, or the policy itself.
     """
 
-    start: list[Stage]
+    start: Start
+    setup: list[Stage]
     policy: Input
     reference: Input
 
@@ -71,12 +120,35 @@ class Method(Protocol):
             AlignError: they do not.
         """
 
+    def data_sets(self, recipe: Recipe) -> list[tuple[str, str]]:
+        """Key and name of the data sets that the method reads besides prompts and preferences."""
+
+    def check_parts(self, recipe: Recipe) -> None:
+        """See that what the recipe names can be had: parts by name, the first records, programs that are needed.
+
+        Raises:
+            AlignError: what cannot, and under which key.
+        """
+
+    def searched(self, recipe: Recipe, name: str, questions: HeldOut, source: Input) -> list[Stage]:
+        """The stages that answer questions by the policy's search, to be compared with its greedy answers; none without a search.
+
+        Args:
+            recipe: without variants.
+            name: what the names of the stages begin with.
+            questions: which they are.
+            source: where they stand.
+        """
+
+    def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
+        """The tokens of a round."""
+
 
 class PreferenceData:
     """Preferences that are there already (DPO); see `Method`."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.start: list[Stage] = []
+        self.start, self.setup = Start(), list[Stage]()
         self.policy: Input = External(recipe.model.name_or_path)
         self.reference: Input = External(recipe.model.reference) if recipe.model.reference else self.policy
         self._data = External(str(recipe.data.train))
@@ -87,6 +159,21 @@ class PreferenceData:
 
     def check(self, recipe: Recipe) -> None:
         """There is nothing to check."""
+
+    def data_sets(self, recipe: Recipe) -> list[tuple[str, str]]:
+        """None of its own."""
+        return []
+
+    def check_parts(self, recipe: Recipe) -> None:
+        """There are none."""
+
+    def searched(self, recipe: Recipe, name: str, questions: HeldOut, source: Input) -> list[Stage]:
+        """There is no search."""
+        return []
+
+    def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
+        """Nothing comes before the training."""
+        return Effort()
 
 
 def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable[[str, Input], list[Stage]]) -> list[Stage]:
@@ -101,15 +188,15 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
     Raises:
         AlignError: settings that a round needs are missing, or contradict each other.
     """
-    rounds = recipe.rounds
-    stages = [*method.start, *measure("start/", method.policy)]
+    loop = recipe.loop
+    stages = [*method.start.stages, *method.setup, *measure("start/", method.policy)]
     models = [method.reference, method.policy]
-    if rounds is not None and rounds.count < 1:
-        raise AlignError(f"rounds.count is {rounds.count}: expected 1 or more")
-    for number in range(1, (rounds.count if rounds is not None else 1) + 1):
+    if loop.count < 1:
+        raise AlignError(f"rounds.count is {loop.count}: expected 1 or more")
+    for number in range(1, loop.count + 1):
         own = recipe_of_round(recipe, number)
         method.check(own)
-        round = Round(own, number, f"round-{number}/" if rounds is not None else "", models[-1], models[-2])
+        round = Round(own, number, loop.prefix(number), models[-1], models[-2])
         making, data = method.preferences(round)
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
@@ -128,9 +215,7 @@ def recipe_of_round(recipe: Recipe, number: int) -> Recipe:
     Raises:
         AlignError: a key cannot differ by round, or does not fit.
     """
-    rounds = recipe.rounds
-    if rounds is None:
-        return recipe
+    rounds = recipe.loop
     if len(rounds.overrides) > rounds.count:
         raise AlignError(f"rounds.overrides has {len(rounds.overrides)} entries for {rounds.count} rounds")
     changes = rounds.overrides[number - 1] if number <= len(rounds.overrides) else {}
@@ -159,22 +244,8 @@ def _check_differs(recipe: Recipe, key: str, where: str) -> None:
     if section not in DIFFER or (section == "rounds" and rest in LOOP) or key in FIXED:
         expected = f"{', '.join(DIFFER[:-1])} or {DIFFER[-1]}"
         raise AlignError(f"{where}: '{key}' cannot differ by round: expected keys of {expected}, as training.beta")
-    asks_once = recipe.code is not None or (recipe.ranks_by_rewards and recipe.task_of_questions is not None)
-    if asks_once and key in CHOSEN_ONCE:
+    if recipe.method.asks_the_same_in_all_rounds and key in CHOSEN_ONCE:
         raise AlignError(f"{where}: '{key}' cannot differ by round: what is asked is chosen once for all rounds")
-
-
-def check_only_loop(rounds: Rounds | None, method: str) -> None:
-    """See that a recipe whose method makes preferences itself sets nothing of `rounds` but how they follow each other.
-
-    Raises:
-        AlignError: it sets another key.
-    """
-    given = rounds.model_dump() if rounds is not None else {}
-    for name, value in Rounds().model_dump().items():
-        if name not in LOOP and name in given and given[name] != value:
-            expected = f"{', '.join(LOOP[:-1])} or {LOOP[-1]}"
-            raise AlignError(f"rounds.{name} is of no use with `{method}`, which has pairs of its own: expected {expected}")
 
 
 def _settings_of_round(training: Stage, recipe: Recipe, own: Recipe) -> Mapping[str, Any]:

@@ -82,7 +82,7 @@ def import_harness() -> Any:
     return lm_eval
 
 
-def check(task: str, engine: str, has_data: bool, stop_tokens: bool = False) -> None:
+def check(task: str, engine: str, has_data: bool = False, stop_tokens: bool = False, key: str = "--suite") -> None:
     """See that a suite can be tried at all, before anything is started.
 
     Args:
@@ -90,19 +90,20 @@ def check(task: str, engine: str, has_data: bool, stop_tokens: bool = False) -> 
         engine: by name.
         has_data: whether the user names data for it.
         stop_tokens: whether the user names stop tokens.
+        key: where the task is named.
 
     Raises:
         AlignError: it cannot.
     """
     import_harness()
     if engine not in ENGINES:
-        raise AlignError(f"--suite {PREFIX}{task}: lm-evaluation-harness runs on {' or '.join(ENGINES)} here, not on '{engine}'")
+        raise AlignError(f"{key} {PREFIX}{task}: lm-evaluation-harness runs on {' or '.join(ENGINES)} here, not on '{engine}'")
     if has_data:
         raise AlignError(f"--data {PREFIX}{task}=…: the harness's tasks name their data themselves; give a task file of your own instead")
     if stop_tokens:
         raise AlignError(f"--stop-token: lm-evaluation-harness's tasks, such as {PREFIX}{task}, say themselves where responses end")
     if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
-        raise AlignError(f"--suite {PREFIX}{task}: no such file")
+        raise AlignError(f"{key} {PREFIX}{task}: no such file")
 
 
 def _find(task: str) -> tuple[Any, str]:

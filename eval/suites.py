@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import ValidationError
 
 from align.errors import AlignError, nearest
+from align.recipes.measures import (
+    HARNESS,
+    INSTRUCTIONS,
+    PROGRAMS,
+    DataMeasure,
+    HarnessMeasure,
+    InstructionMeasure,
+    ProgramMeasure,
+    QuestionMeasure,
+)
 from align.runs import External, RunFolder, Stage
-from data_pipelines.code_execution.settings import ProblemSource, SandboxSettings
+from align.validation import first_problem
+from data_pipelines.benchmarks import HUB
+from data_pipelines.code_execution.settings import SandboxSettings
 from data_pipelines.rollouts.engines import EngineSettings
-from data_pipelines.rollouts.settings import PromptSource
-from data_pipelines.thought_trees.settings import QuestionSource
 from data_pipelines.thought_trees.tasks import available_tasks
 from eval import harness
+from eval.asking import MAX_NEW_TOKENS, Asking, Records, asking_stage, harness_stage
 from eval.comparison import differences
 from eval.report.gather import Evaluation, read_evaluation
-from eval.settings import AnswerSettings, HarnessSettings, InstructionSettings, ProgramSettings
 
-HUB = {
-    "gsm8k": ("openai/gsm8k:main", "test"), "math": ("HuggingFaceH4/MATH-500", "test"), "svamp": ("ChilleD/SVAMP", "test"),
-    "bamboogle": ("chiayewken/bamboogle", "test"), "hotpotqa": ("hotpotqa/hotpot_qa:fullwiki", "validation"),
-    "2wikimultihopqa": ("framolfese/2WikiMultihopQA", "validation"), "fever": ("copenlu/fever_gold_evidence", "test"),
-    "vitaminc": ("tals/vitaminc", "test"),
-    "humaneval": ("openai/openai_humaneval", "test"), "humaneval+": ("evalplus/humanevalplus", "test"),
-    "mbpp": ("google-research-datasets/mbpp:sanitized", "test"), "mbpp+": ("evalplus/mbppplus", "test"),
-}  # fmt: skip
-"""Suite → data set on the hub, and its split; other tasks take their data by name."""
-CODE = ("humaneval", "humaneval+", "mbpp", "mbpp+", "code")
-INSTRUCTIONS = "instructions"
-MAX_NEW_TOKENS = 1024  # of programs and of responses to instructions
+PASS_AT = [1, 5, 10, 100]
 ONE_PROCESS = {"process": "suites"}  # so that all suites are asked of one engine
 
 
@@ -69,7 +70,7 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     Raises:
         AlignError: there is no such suite, its data must be named, or what it needs is not installed.
     """
-    known = sorted({*HUB, *available_tasks(), *CODE, INSTRUCTIONS})
+    known = sorted({*HUB, *available_tasks(), *PROGRAMS, INSTRUCTIONS})
     for suite in suites:
         if suite.startswith(harness.PREFIX):
             harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data, bool(how.stop_token_ids))
@@ -81,41 +82,32 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     return [_stage(suite, model, how) for suite in suites]
 
 
-def _stage(suite: str, model: str, how: How) -> Stage:
-    if suite.startswith(harness.PREFIX):
-        return _of_harness(suite, model, how)
-    data, split = HUB.get(suite, (None, "test"))
-    source = how.data.get(suite, data)
+def _stage(name: str, model: str, how: How) -> Stage:
+    suite = _suite(name, how)
+    asking = Asking(
+        how.engine, how.chat, system=how.system, stop_token_ids=tuple(how.stop_token_ids),
+        max_new_tokens=how.max_new_tokens or MAX_NEW_TOKENS, sandbox=SandboxSettings(how.isolation), resources=ONE_PROCESS,
+    )  # fmt: skip
+    if isinstance(suite, HarnessMeasure):
+        return harness_stage(suite, _name(name), External(model), asking)
+    data, split = HUB.get(name, (None, "test"))
+    source = how.data.get(name, data)
     if source is None:
-        raise AlignError(f"--suite {suite}: its data is on no hub that align knows: name it with --data {suite}=FILE")
-    asked: dict[str, Any] = {"engine": how.engine, "system": how.system, "stop_token_ids": tuple(how.stop_token_ids)}
-    longest = how.max_new_tokens or MAX_NEW_TOKENS
-    settings: ProgramSettings | InstructionSettings | AnswerSettings
-    if suite in CODE:
-        settings = ProgramSettings(
-            **asked, source=ProblemSource(split, limit=how.limit), chat=how.chat, seed=0, sandbox=SandboxSettings(how.isolation),
-            max_new_tokens=longest, stop=(), samples=how.samples, temperature=0.8, pass_at=(1, 5, 10, 100),
-        )  # fmt: skip
-        function, source_name = "eval.code:evaluate", "problems"
-    elif suite == INSTRUCTIONS:
-        responses = PromptSource(split, how.limit, "instruction")
-        settings = InstructionSettings(**asked, source=responses, chat=how.chat, max_new_tokens=longest, name=Path(model).name)
-        function, source_name = "eval.instructions:respond", "instructions"
-    else:
-        form = {None: None, True: "chat", False: "examples"}[how.chat]
-        questions = QuestionSource(split, how.limit)
-        settings = AnswerSettings(**asked, source=questions, task=suite, form=form, max_new_tokens=how.max_new_tokens)
-        function, source_name = "eval.chain_of_thought:answer", "questions"
-    return Stage(_name(suite), function, settings.as_json(), {"model": External(model), source_name: External(source)}, ONE_PROCESS)
+        raise AlignError(f"--suite {name}: its data is on no hub that align knows: name it with --data {name}=FILE")
+    return asking_stage(suite, _name(name), External(model), Records(External(source), split, name), asking)
 
 
-def _of_harness(suite: str, model: str, how: How) -> Stage:
-    task = suite.removeprefix(harness.PREFIX)
-    settings = HarnessSettings(
-        task=task, shots=how.shots, chat=how.chat, limit=how.limit, engine=how.engine, system=how.system, max_new_tokens=how.max_new_tokens
-    )
-    own = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
-    return Stage(_name(suite), "eval.harness:evaluate", settings.as_json(), {"model": External(model), **own}, ONE_PROCESS)
+def _suite(name: str, how: How) -> DataMeasure | HarnessMeasure:
+    """A suite of the command line in a recipe's terms."""
+    asked = {"suite": name, "problems": how.limit, "max_new_tokens": how.max_new_tokens}
+    try:
+        if name.startswith(HARNESS):
+            return HarnessMeasure.model_validate({**asked, "shots": how.shots})
+        if name in PROGRAMS:
+            return ProgramMeasure.model_validate({**asked, "samples": how.samples, "pass_at": PASS_AT})
+        return (InstructionMeasure if name == INSTRUCTIONS else QuestionMeasure).model_validate(asked)
+    except ValidationError as error:
+        raise AlignError(first_problem(error, f"--suite {name}", DataMeasure)) from error
 
 
 def _name(suite: str) -> str:

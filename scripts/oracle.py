@@ -26,12 +26,12 @@ SELM = (
     "rounds.scorers=[{name: length}]",
 )  # fmt: skip
 RUNS: dict[str, tuple[str, ...]] = {
-    "dpo": ("micro/dpo-3d", "data.limit=40", "evaluation.problems=40"),
-    "dice": ("micro/dice", "rollouts.limit=24", "evaluation.problems=8"),
-    "selm": ("micro/dice", "rollouts.limit=24", "evaluation.problems=8", *SELM),
-    "cpo": ("micro/cpo", "rollouts.limit=24", "evaluation.problems=16"),
-    "cpo-self": ("micro/cpo-self", "rollouts.limit=12", "evaluation.problems=8"),
-    "code": ("micro/code", "rollouts.limit=24", "evaluation.problems=12", "evaluation.samples=1"),
+    "dpo": ("micro/dpo-3d", "data.limit=40", "measure.0.problems=40"),
+    "dice": ("micro/dice", "rollouts.limit=24", "measure.0.problems=8"),
+    "selm": ("micro/dice", "rollouts.limit=24", "measure.0.problems=8", *SELM),
+    "cpo": ("micro/cpo", "rollouts.limit=24", "measure.0.problems=16"),
+    "cpo-self": ("micro/cpo-self", "rollouts.limit=12", "measure.0.problems=8"),
+    "code": ("micro/code", "rollouts.limit=24", "measure.0.problems=12", "measure.0.samples=1"),
 }
 
 

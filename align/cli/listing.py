@@ -44,7 +44,6 @@ def _losses() -> Rows:
 
 
 def _scorers() -> Rows:
-    import data_pipelines.implicit_rewards.known_scorers  # noqa: F401  (registers them)
     from align.rewards.scorers import SCORERS
 
     return _of(SCORERS)
@@ -89,9 +88,10 @@ def _tasks() -> Rows:
 
 
 def _suites() -> Rows:
-    from eval.suites import CODE, HUB, INSTRUCTIONS
+    from align.recipes.measures import INSTRUCTIONS, PROGRAMS
+    from data_pipelines.benchmarks import HUB
 
-    for name in sorted({*HUB, *CODE, INSTRUCTIONS}):
+    for name in sorted({*HUB, *PROGRAMS, INSTRUCTIONS}):
         data, split = HUB.get(name, ("your own data", ""))
         yield name, f"{data} {split}".strip()
     yield "lm:TASK", "any task of lm-evaluation-harness"
@@ -105,7 +105,7 @@ KINDS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "judges": ("thoughts.judge; or module:class", _judges),
     "graders": ("`grader` of a task; or module:class", _graders),
     "engines": ("rollouts.engine, --engine", _engines),
-    "tasks": ("thoughts.task, rounds.questions, --suite; or a YAML file", _tasks),
-    "suites": ("--suite; tasks, too", _suites),
+    "tasks": ("thoughts.task, rounds.questions, measure, --suite; or a YAML file", _tasks),
+    "suites": ("measure, --suite; tasks, too", _suites),
 }
 """Kind → where a recipe or a command names it, and what there is."""

@@ -83,7 +83,7 @@ def _train(options: argparse.Namespace) -> None:
     from align.checks import check
 
     recipe = recipes.load(options.recipe, options.overrides)
-    if recipe.makes_preferences:
+    if recipe.method.makes_preferences:
         raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     for planned in plans.runs_of(recipe):
         check(planned)
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> None:
     from align.checks import check
     from align.runs import Shard
     from align.runs.plan import up_to
-    from align.tables import chain_table, code_table, outcome_table, plan_table, round_table
+    from align.tables import outcome_table, plan_table, round_table, suite_tables
     from align.training_check import check_settings
 
     recipe = recipes.load(options.recipe, options.overrides)
@@ -148,11 +148,9 @@ def _run(options: argparse.Namespace) -> None:
     plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
-    if any(run.recipe.thoughts and plans.before_and_after(run) for run in runs):
-        show(chain_table(runs))
-    if any(run.recipe.code and plans.before_and_after(run) for run in runs):
-        show(code_table(runs))
-    plain = [run for run in runs if not run.recipe.makes_preferences]
+    for table in suite_tables([run for run in runs if run.recipe.method.makes_preferences]):
+        show(table)
+    plain = [run for run in runs if not run.recipe.method.makes_preferences]
     if found := plans.outcomes(plain):
         show(outcome_table(found))
     if options.until is None and shard is None:

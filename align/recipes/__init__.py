@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from align import loss_names
 from align.errors import AlignError, nearest
 from align.ranges import TRAINING, out_of_range, out_of_range_in
+from align.recipes.measures import with_whole_entries
 from align.recipes.schema import Recipe
 from align.recipes.sources import METHODS, RECIPES, available, find, parse_yaml, read, read_yaml
 from align.recipes.training_keys import training_types
@@ -40,7 +41,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             extends.
     """
     path = find(source)
-    raw = read(path)
+    raw = with_whole_entries(read(path))
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -114,20 +115,32 @@ def json_schema() -> dict[str, Any]:
     names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     about = "What this recipe is written over: a method (methods/dice), another recipe by its name or path, or several, later ones first."
     schema["properties"] = {"extends": {"description": about, **names}, **schema["properties"]}
+    entries = schema["properties"]["measure"]
+    entries["items"] = {"anyOf": [{"type": "string"}, *entries["items"]["oneOf"]]}
     schema["properties"]["training"] = {"description": schema["properties"]["training"].get("description", ""), **training}
     return {**json.loads(json.dumps(schema)), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "align recipe"}
 
 
 def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key; a part that is a number is a place in a list, as in `measure.0.problems`."""
     *above, last = key.split(".")
-    place = raw
+    section: Any = raw
     for part in above:
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
-        if not isinstance(place, dict):
+        if isinstance(section, dict) and section.get(part) is None:
+            section[part] = {}
+        section = section[_place(section, part, where)]
+        if not isinstance(section, (dict, list)):
             raise AlignError(f"{where}: {part} is not a section")
-    place[last] = value
+    section[_place(section, last, where)] = value
+
+
+def _place(section: dict[str, Any] | list[Any], part: str, where: str) -> str | int:
+    """A part of a key as the index that it is of a section or a list."""
+    if isinstance(section, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(section):
+        raise AlignError(f"{where}: '{part}' is no place in a list of {len(section)}, the first of which is 0")
+    return int(part)
 
 
 def with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str)
     Raises:
         AlignError: a key goes through what is no section.
     """
-    changed = copy.deepcopy(dict(raw))
+    changed = copy.deepcopy(with_whole_entries(raw))
     for key, value in changes.items():
         _set(changed, key, value, where)
     return changed

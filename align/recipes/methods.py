@@ -1,16 +1,71 @@
-"""The recipe's sections that choose a method: `rounds`, `thoughts`, `code`."""
+"""The recipe's sections that choose a method, `rounds`, `thoughts`, `code`: each answers what depends on it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from align.recipes.sections import Section
 
 
-class Section(BaseModel):
-    """A section of a recipe: a key that it does not have is an error."""
+class MethodSection(Section):
+    """A section that says how preferences are made; without one they are there already.
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    Attributes:
+        key: the section's name in a recipe; of preferences that are there, "data".
+        of_no_use: keys of other sections that the method has no use for, with the reason.
+        chat_form: of the forms of questions, how they are asked in the chat template.
+        share_is_of_the_limited: whether `data.max_rejected_share` is of the first `rollouts.limit` records, and not of a whole set.
+    """
+
+    key: ClassVar[str] = "data"
+    of_no_use: ClassVar[Mapping[str, str]] = {}
+    chat_form: ClassVar[str] = "chat"
+    share_is_of_the_limited: ClassVar[bool] = False
+
+    @property
+    def makes_preferences(self) -> bool:
+        """Whether the run makes the preferences that it trains on; else they are `data.train` itself."""
+        return True
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether preferences must be given as `data.train`."""
+        return False
+
+    @property
+    def task_of_questions(self) -> str | None:
+        """The task whose questions are searched, or answered and graded."""
+        return None
+
+    @property
+    def asks_prompts(self) -> bool:
+        """Whether `rollouts.prompts` are prompts as they are, and not questions of a task or problems."""
+        return False
+
+    @property
+    def goes_on_from_texts(self) -> bool:
+        """Whether prompts are texts to go on from unless `rollouts.chat` is true; else they go into the template if there is one."""
+        return False
+
+    @property
+    def asks_the_same_in_all_rounds(self) -> bool:
+        """Whether the first round chooses, for all rounds, what is asked."""
+        return False
+
+
+class Given(MethodSection):
+    """Preferences that are there already."""
+
+    @property
+    def makes_preferences(self) -> bool:
+        """No: they are `data.train` itself."""
+        return False
+
+    @property
+    def needs_data(self) -> bool:
+        """They are the data."""
+        return True
 
 
 class Filter(Section):
@@ -39,7 +94,7 @@ class ScorerChoice(Section):
     """The scorer's own."""
 
 
-class Rounds(Section):
+class Rounds(MethodSection):
     """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332). With `thoughts` or `code` the
     rounds go around these, and only `count`, `prompts` and `overrides` are of use."""
 
@@ -83,6 +138,61 @@ class Rounds(Section):
     """Dotted overrides of each round in turn, `[{}, {training.learning_rate: 3.0e-7}]`: keys of `training`, `rollouts`, `rounds`,
     `thoughts` and `code`; rounds beyond the list have none."""
 
+    key: ClassVar[str] = "rounds"
+
+    @property
+    def needs_data(self) -> bool:
+        """For the pairs that are replayed, ranked or taken."""
+        return self.replay > 0 or self.candidates != "samples"
+
+    @property
+    def task_of_questions(self) -> str | None:
+        """That of `questions`."""
+        return self.questions
+
+    @property
+    def asks_prompts(self) -> bool:
+        """Yes, where they are no questions of a task."""
+        return self.questions is None
+
+    @property
+    def goes_on_from_texts(self) -> bool:
+        """Questions are asked behind worked examples."""
+        return self.questions is not None
+
+    @property
+    def asks_the_same_in_all_rounds(self) -> bool:
+        """Questions are written down once."""
+        return self.questions is not None
+
+    def prefix(self, number: int) -> str:
+        """Of the names of the stages of a round, which counts from 1."""
+        return f"round-{number}/"
+
+    def part(self, number: int) -> tuple[int, int]:
+        """Which prompts a round asks, as (number from 0, of how many parts); (0, 1): all."""
+        return (number - 1, self.count) if self.prompts == "split" else (0, 1)
+
+
+class Once(Rounds):
+    """The only round of a recipe without `rounds`."""
+
+    count: int = 1
+
+    def prefix(self, number: int) -> str:
+        """None."""
+        return ""
+
+
+LOOP = ("count", "prompts", "overrides")
+"""Keys of `rounds` that say how rounds follow each other; the others are of the method that ranks responses by rewards."""
+_PAIRS_OF_ITS_OWN = {
+    f"rounds.{key}": f"which has pairs of its own: expected {', '.join(LOOP[:-1])} or {LOOP[-1]}"
+    for key in Rounds.model_fields
+    if key not in LOOP
+}
+_NO_DATA = dict.fromkeys(("data.train", "data.limit"), "which makes the preferences that are trained on")
+
 
 class JudgeChoice(Section):
     """What gives the paths of a search their values."""
@@ -112,8 +222,12 @@ class Edges(Section):
     """`pair`: every pair counts once; `thought`: every kept thought does, its pairs share its weight, for `loss_type: [sft]`."""
 
 
-class Thoughts(Section):
+class Thoughts(MethodSection):
     """Tree-of-thought search and training on its preferences (CPO, arXiv 2406.09136)."""
+
+    key: ClassVar[str] = "thoughts"
+    of_no_use: ClassVar[Mapping[str, str]] = {**_NO_DATA, **_PAIRS_OF_ITS_OWN}
+    chat_form: ClassVar[str] = "examples_in_chat"
 
     task: str
     """bamboogle, 2wikimultihopqa, hotpotqa, fever, feverous, vitaminc, gsm8k, svamp, game24, sums, ..., or a YAML file of your own."""
@@ -131,6 +245,16 @@ class Thoughts(Section):
     """Questions that advance together, level by level; also what an interruption costs at most."""
     edges: Edges = Edges()
     """Which preferences the trees give."""
+
+    @property
+    def task_of_questions(self) -> str | None:
+        """The task that is searched."""
+        return self.task
+
+    @property
+    def goes_on_from_texts(self) -> bool:
+        """Thoughts follow worked examples."""
+        return True
 
 
 class Sandboxing(Section):
@@ -152,8 +276,14 @@ class Sandboxing(Section):
     """Run a program that passes once more, with another hash seed; it must pass again."""
 
 
-class Code(Section):
+class Code(MethodSection):
     """Preferences from programs that pass their tests over programs that fail (arXiv 2410.18585)."""
+
+    key: ClassVar[str] = "code"
+    of_no_use: ClassVar[Mapping[str, str]] = {
+        **_NO_DATA, **_PAIRS_OF_ITS_OWN, "model.reference": "where a training's reference is the policy at its start"
+    }  # fmt: skip
+    share_is_of_the_limited: ClassVar[bool] = True
 
     format: str = "auto"
     """humaneval, evalplus, mbpp, apps, livecodebench, own; auto: by the columns."""
@@ -162,7 +292,7 @@ class Code(Section):
     check_solutions: bool = True
     """Set problems aside whose own solution does not pass."""
     decontaminate: list[str] = ["openai/openai_humaneval", "google-research-datasets/mbpp:full"]
-    """Benchmarks (their test split) whose problems are left out; `evaluation.questions` always is."""
+    """Benchmarks (their test split) whose problems are left out; those of `measure` always are."""
     sandbox: Sandboxing = Sandboxing()
     """Where programs run."""
     pairing: str = "random"
@@ -174,3 +304,13 @@ class Code(Section):
     """Rank by share of tests passed instead: a pair differs by so much at least."""
     drop_truncated: bool = True
     """Programs cut off for length are no part of a pair."""
+
+    @property
+    def goes_on_from_texts(self) -> bool:
+        """Programs are completed."""
+        return True
+
+    @property
+    def asks_the_same_in_all_rounds(self) -> bool:
+        """Problems are chosen once."""
+        return True

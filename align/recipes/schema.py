@@ -8,7 +8,7 @@ rounds:      how often, around any of the methods; and what DICE and SELM do wit
 thoughts:    tree-of-thought search and its preferences (CPO)
 code:        programs, their execution and its preferences
 training:    any field of PreferenceConfig
-evaluation:  a task to measure before and after
+measure:     suites to measure by at the start, after each round and at the end
 resources:   processes and launchers
 variants:    named sets of overrides, each a run of its own
 seeds:       each variant is run with each seed
@@ -16,12 +16,17 @@ seeds:       each variant is run with each seed
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import field_validator, model_validator
 
-from align.recipes.methods import Code, Rounds, Section, Thoughts
+from align.errors import AlignError
+from align.recipes.measures import Measure, Suite
+from align.recipes.methods import Code, Given, MethodSection, Once, Rounds, Thoughts
+from align.recipes.sections import Section
 from align.trees import check_targets
+
+Needed = TypeVar("Needed", bound=Section)
 
 
 class Lora(Section):
@@ -95,30 +100,6 @@ class Data(Section):
         return columns
 
 
-class Evaluation(Section):
-    """What is measured before and after the training."""
-
-    task: Literal["sums", "style", "chain_of_thought", "code"]
-    """The task; `chain_of_thought`: greedy answers to the questions of `thoughts.task` or `rounds.questions`; `code`: programs that pass
-    their tests."""
-    problems: int = 400
-    """How many held-out problems."""
-    questions: str | None = None
-    """With chain_of_thought and code: questions or problems, on the hub ("owner/name", "owner/name:subset") or in a file."""
-    questions_split: str = "test"
-    """Split of a hub data set."""
-    questions_task: str | None = None
-    """With chain_of_thought: the task that these questions are of; left out, that of the recipe."""
-    search: bool = True
-    """With `thoughts`: answer the questions by tree search too, with its cost."""
-    samples: int = 1
-    """With code: n, programs sampled for pass@k, besides the greedy one; 1: the greedy one alone."""
-    temperature: float = 0.8
-    """With code: of these samples."""
-    pass_at: list[int] = [1, 10]
-    """With code: every k of pass@k; those above `samples` are left out."""
-
-
 class Rollouts(Section):
     """How responses are sampled."""
 
@@ -175,6 +156,9 @@ class Resources(Section):
     """Launch training with this configuration: a name below recipes/accelerate, or a file."""
 
 
+_SAYS = {"rollouts": ", which says how to sample"}
+
+
 class Recipe(Section):
     """One training, or several variants of it."""
 
@@ -188,34 +172,55 @@ class Recipe(Section):
     code: Code | None = None
     training: dict[str, Any] = {}
     """Any field of PreferenceConfig: trl.DPOConfig's and those of the tree engine, the regularizers, the monitors."""
-    evaluation: Evaluation | None = None
+    measure: list[Suite] = []
+    """Suites that the model is measured by at the start, after each round and at the end, `[gsm8k, {suite: humaneval, samples: 20}]`."""
     resources: Resources = Resources()
     variants: dict[str, dict[str, Any]] = {}
     """Named sets of dotted overrides, `{plain: {}, sft: {training.sft_weight: 1.0}}`."""
     seeds: list[int] = [42]
     """Run every variant with each of these seeds."""
 
-    @property
-    def count_of_rounds(self) -> int:
-        """R; 1 where there are no `rounds`."""
-        return self.rounds.count if self.rounds is not None else 1
+    @field_validator("measure", mode="before")
+    @classmethod
+    def _is_a_list(cls, measure: Any) -> Any:
+        if not isinstance(measure, (list, tuple, type(None))):
+            raise ValueError("expected a list of suites, such as [gsm8k]")
+        return measure or []
 
     @property
-    def ranks_by_rewards(self) -> bool:
-        """Whether rounds rank whole responses by rewards (DICE, SELM); else they go around the search or the programs."""
-        return self.rounds is not None and self.thoughts is None and self.code is None
+    def method(self) -> MethodSection:
+        """The section that says how preferences are made."""
+        return self.thoughts or self.code or self.rounds or Given()
 
     @property
-    def task_of_questions(self) -> str | None:
-        """The task whose questions are searched, or answered and graded."""
-        if self.thoughts is not None:
-            return self.thoughts.task
-        return self.rounds.questions if self.rounds is not None else None
+    def loop(self) -> Rounds:
+        """How rounds follow each other."""
+        return self.rounds or Once()
 
     @property
-    def makes_preferences(self) -> bool:
-        """Whether the run makes the preferences that it trains on; else they are `data.train` itself."""
-        return self.rounds is not None or self.thoughts is not None or self.code is not None
+    def seed(self) -> int:
+        """The training's, which everything that is drawn is drawn by."""
+        return int(self.training.get("seed", 42))
+
+    def key_of(self, suite: Measure) -> str:
+        """Where one of the suites of `measure` stands."""
+        return next(f"measure.{place}" for place, mine in enumerate(self.measure) if mine is suite)
+
+    def section(self, kind: type[Needed]) -> Needed:
+        """A section that may be left out, where it is needed.
+
+        Args:
+            kind: of the section.
+
+        Raises:
+            AlignError: it is left out.
+        """
+        for key in type(self).model_fields:
+            section = getattr(self, key)
+            if isinstance(section, kind):
+                return section
+        key = kind.__name__.lower()
+        raise AlignError(f"{self.method.key}: a recipe with {self.method.key} needs the section `{key}`{_SAYS.get(key, '')}")
 
     @property
     def engine_gpus(self) -> int:
@@ -225,24 +230,30 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_preferences(self) -> Recipe:
-        if self.thoughts is not None and self.code is not None:
+        if self.thoughts and self.code:
             raise ValueError("thoughts and code: a recipe has one of them")
         self._check_use()
-        alone = self.rounds is not None and self.rounds.replay == 0 and self.rounds.candidates == "samples"
-        if self.data.train is None and self.thoughts is None and self.code is None and not alone:
+        if self.data.train is None and self.method.needs_data:
             raise ValueError(
                 "data.train is missing: preference pairs or trees (`thoughts`, `code` and rounds without replay make their own)"
             )
         return self
 
+    @model_validator(mode="after")
+    def _measures_have_names(self) -> Recipe:
+        labels = [suite.label for suite in self.measure]
+        for place, label in enumerate(labels):
+            if label in labels[:place]:
+                raise ValueError(f"measure.{place}: there are results named '{label}' already: give it a `name` of its own")
+        return self
+
     def _check_use(self) -> None:
         """Keys that another key makes useless are refused: what is written is what is done."""
-        section = "thoughts" if self.thoughts is not None else "code" if self.code is not None else None
-        for key, value in (("data.train", self.data.train), ("data.limit", self.data.limit)):
-            if section is not None and value is not None:
-                raise ValueError(f"{key} is of no use with `{section}`, which makes the preferences that are trained on")
-        if self.code is not None and self.model.reference is not None:
-            raise ValueError("model.reference is of no use with `code`: a training's reference is the policy at its start")
+        for key, reason in self.method.of_no_use.items():
+            name, _, below = key.partition(".")
+            section = getattr(self, name)
+            if section and getattr(section, below) != type(section).model_fields[below].default:
+                raise ValueError(f"{key} is of no use with `{self.method.key}`, {reason}")
         strategy = self.training.get("eval_strategy")
         if strategy not in (None, False, "no") and self.data.eval is None:
             raise ValueError(f"training.eval_strategy is '{strategy}', but there is no data.eval to evaluate on")

@@ -82,23 +82,21 @@ class Rehearsed:
         raw = recipe.model_dump()
         micro = recipe.model.name_or_path.startswith("micro:")
         self._shrink_models(raw)
-        if recipe.rollouts is not None:
+        if recipe.rollouts:
             self._rollouts(raw, micro)
-        if recipe.rounds is not None:
-            for changes in raw["rounds"]["overrides"]:  # what a rehearsal sets stays set in every round
-                for key in [key for key in changes if key.startswith(SET_HERE)]:
-                    del changes[key]
-        if recipe.ranks_by_rewards:
-            self._rewards(raw["rounds"], micro)
-        if recipe.thoughts is not None:
-            _narrow(raw["thoughts"], micro)
-        if recipe.evaluation is not None:
-            _shorten(raw["evaluation"], micro)
-        if not recipe.makes_preferences:
+        for changes in (raw["rounds"] or {}).get("overrides", []):  # what a rehearsal sets stays set in every round
+            for key in [key for key in changes if key.startswith(SET_HERE)]:
+                del changes[key]
+        sections = {"rounds": self._rewards, "thoughts": _narrow}
+        if recipe.method.key in sections:
+            sections[recipe.method.key](raw[recipe.method.key], micro)
+        for suite in raw["measure"]:
+            _shorten(suite, micro)
+        if not recipe.method.makes_preferences:
             raw["data"]["limit"] = _least(raw["data"]["limit"], 2 * MADE_HERE if micro else RECORDS)
         self._training(raw["training"], self._folder / label)
         raw["training"]["max_rejected_share"] = max(FEW, raw["training"].get("max_rejected_share", recipe.data.max_rejected_share))
-        if recipe.code is not None:
+        if recipe.method.share_is_of_the_limited:
             raw["data"]["max_rejected_share"] = max(FEW, recipe.data.max_rejected_share)
         self._resources(raw)
         return recipes.parse(raw, f"rehearsal of {label}")
@@ -222,10 +220,11 @@ def _narrow(thoughts: dict[str, Any], micro: bool) -> None:
             thoughts[name] = _least(thoughts[name], SAMPLES)
 
 
-def _shorten(evaluation: dict[str, Any], micro: bool) -> None:
+def _shorten(suite: dict[str, Any], micro: bool) -> None:
     """A handful of questions."""
-    evaluation["problems"] = min(evaluation["problems"], MADE_HERE if micro else QUESTIONS)
-    evaluation["samples"] = min(evaluation["samples"], BATCH)
+    suite["problems"] = _least(suite["problems"], MADE_HERE if micro else QUESTIONS)
+    if "samples" in suite:
+        suite["samples"] = min(suite["samples"], BATCH)
 
 
 def _least(limit: int | None, most: int) -> int:

@@ -51,7 +51,10 @@ class ScorerSettings:
 
 SCORERS: Registry[Callable[[ScorerSettings], Scorer]] = Registry(
     "scorers", "rounds.scorers",
-    {"implicit": "align.rewards.model_scorers:ImplicitReward", "reward_model": "align.rewards.model_scorers:RewardModel"},
+    {
+        "implicit": "align.rewards.model_scorers:ImplicitReward", "reward_model": "align.rewards.model_scorers:RewardModel",
+        "llm": "data_pipelines.implicit_rewards.llm_scorer:LLMScorer", "answer": "data_pipelines.thought_trees.answered:AnswerScorer",
+    },
 )  # fmt: skip
 """What opens a scorer. Models' libraries are imported when a scorer is opened, not when a recipe is checked."""
 

@@ -169,9 +169,9 @@ def main(descriptor: str) -> None:
         if arguments is not None:
             status = worker.main(*arguments)
     except SystemExit as exit:
-        status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-        if exit.code is not None and not isinstance(exit.code, int):
+        if isinstance(exit.code, str):
             print(exit.code, file=sys.stderr)
+        status = exit.code if isinstance(exit.code, int) else int(bool(exit.code))
     except BaseException:
         traceback.print_exc()
         status = 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from align.errors import AlignError
+from align.errors import AlignError, nearest
 from align.recipes import Recipe
-from align.recipes.methods import Sandboxing
+from align.recipes.methods import Code, Sandboxing
+from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
+from data_pipelines import benchmarks
+from data_pipelines.code_execution.edges import EdgeRules
 from data_pipelines.code_execution.sandbox import Limits
 from data_pipelines.code_execution.settings import (
     ChooseSettings,
@@ -14,12 +17,13 @@ from data_pipelines.code_execution.settings import (
     ProblemSource,
     SandboxSettings,
 )
+from data_pipelines.micro import starts
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 from data_pipelines.rollouts.settings import SampleSettings
-from data_pipelines.rounds import Round, check_only_loop
+from data_pipelines.rounds import Effort, Lengths, Round
+from data_pipelines.thought_trees.settings import HeldOut
 
 _HERE = "data_pipelines.code_execution"
-MICRO = "micro:code"
 
 
 class CodeMethod:
@@ -30,54 +34,52 @@ class CodeMethod:
         Raises:
             AlignError: sections that the method needs are missing.
         """
-        if recipe.rollouts is None:
-            raise AlignError("code: a recipe with code needs the section `rollouts`, which says how to sample")
-        assert recipe.code is not None
-        evaluation = recipe.evaluation
-        self._micro = recipe.model.name_or_path == MICRO
-        self.policy = self._source(recipe.model.name_or_path, "model")
-        self.reference = self.policy
-        self.tested: Input | None = None
-        if evaluation is not None:
-            if evaluation.questions is None and not self._micro:
-                raise AlignError("evaluation.questions is missing: where the problems stand that are tested on")
-            self.tested = self._source(evaluation.questions, "test.jsonl")
-        self.start: list[Stage] = []
-        if self._micro:
-            made = {"seed": recipe.training.get("seed", 42)}
-            self.start.append(Stage("start/prepare", "data_pipelines.micro.code_start:prepare", made))
-
-    def _source(self, name: str | None, made: str) -> Input:
-        return Output("start/prepare", made) if self._micro and (name is None or name == MICRO) else External(str(name))
+        self.start, self.setup = starts.start_of(recipe, starts.CODE), list[Stage]()
+        self.policy = self.reference = self.start.source(recipe.model.name_or_path, "model")
+        self._source = self.start.source(recipe.section(Rollouts).prompts, "problems.jsonl")
+        self._held_out = benchmarks.held_out_problems(recipe, self.start)
 
     def _problems(self, recipe: Recipe) -> Stage:
         """The problems that all rounds sample for."""
-        rollouts, code = recipe.rollouts, recipe.code
-        assert rollouts is not None
-        assert code is not None
+        rollouts, code = recipe.section(Rollouts), recipe.section(Code)
         settings = ChooseSettings(
             source=ProblemSource(rollouts.prompts_split, code.format, rollouts.limit, recipe.data.max_rejected_share),
             tests_from=code.tests_from, chat=bool(rollouts.chat), check_solutions=code.check_solutions,
             sandbox=sandbox_settings(code.sandbox),
         )  # fmt: skip
-        benchmarks = [*([self.tested] if self.tested is not None else []), *map(External, code.decontaminate)]
-        inputs: dict[str, Input] = {"problems": self._source(rollouts.prompts, "problems.jsonl")}
-        inputs |= {f"benchmark-{number}": source for number, source in enumerate(benchmarks)}
+        benchmark = [*self._held_out, *map(External, code.decontaminate)]
+        inputs = {"problems": self._source, **{f"benchmark-{number}": source for number, source in enumerate(benchmark)}}
         return Stage("problems", f"{_HERE}.stages:choose_problems", settings.as_json(), inputs)
 
     def check(self, recipe: Recipe) -> None:
         """Raises AlignError: see `Method`."""
-        assert recipe.rollouts is not None
-        check_only_loop(recipe.rounds, "code")
-        if recipe.rollouts.temperature == 0.0:
+        if recipe.section(Rollouts).temperature == 0.0:
             raise AlignError("rollouts.temperature is 0: samples at temperature 0 are all the same program; set a temperature")
+
+    def check_parts(self, recipe: Recipe) -> None:
+        """Raises AlignError: see `Method`."""
+        from data_pipelines.code_execution.formats import FORMATS  # with torch, which takes seconds, as what follows
+        from data_pipelines.code_execution.problems import Problem, read_problems
+        from data_pipelines.code_execution.stages import open_sandbox, test_maker
+
+        code, split = recipe.section(Code), recipe.section(Rollouts).prompts_split
+        EdgeRules(code.pairing)
+        if code.format not in (*FORMATS, "auto"):
+            raise AlignError(f"code.format is '{code.format}': {nearest(code.format, [*FORMATS, 'auto'])}")
+        make = test_maker(code.tests_from)
+        problems: list[Problem] = []  # the first: what packages its tests import shows there
+        if isinstance(self._source, External):
+            problems = read_problems(self._source.source, split, format=code.format, limit=1, make_tests=make)
+        open_sandbox(sandbox_settings(code.sandbox), problems).close()  # says what to install where the isolation cannot be had
+
+    def data_sets(self, recipe: Recipe) -> list[tuple[str, str]]:
+        """The benchmarks whose problems are left out."""
+        return [("code.decontaminate", name) for name in recipe.section(Code).decontaminate]
 
     def preferences(self, round: Round) -> tuple[list[Stage], Input]:
         """Choose the problems in the first round; sample programs for the round's, run them, and pair them."""
         recipe, (part, parts) = round.recipe, round.part
-        rollouts, code = recipe.rollouts, recipe.code
-        assert rollouts is not None
-        assert code is not None
+        rollouts, code = recipe.section(Rollouts), recipe.section(Code)
         chat, sandbox = bool(rollouts.chat), sandbox_settings(code.sandbox)
         sampling = SampleSettings(
             chat=chat, system=rollouts.system, samples=rollouts.samples, seed=round.seed, round=round.number, part=part, parts=parts,
@@ -96,6 +98,15 @@ class CodeMethod:
         pair = Stage(f"{round.prefix}pair", f"{_HERE}.stages:make_edges", rules.as_json(), judged)
         chosen = [self._problems(recipe)] if round.number == 1 else []
         return [*chosen, sample, execute, pair], Output(pair.name, "pairs.jsonl")
+
+    def searched(self, recipe: Recipe, name: str, questions: HeldOut, source: Input) -> list[Stage]:
+        """There is no search."""
+        return []
+
+    def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
+        """All programs of a round."""
+        rollouts = recipe.section(Rollouts)
+        return Effort({"sample": (rollouts.limit or lengths.prompts) * rollouts.samples * lengths.response_tokens}, leaves=rollouts.samples)
 
 
 def sandbox_settings(sandbox: Sandboxing) -> SandboxSettings:

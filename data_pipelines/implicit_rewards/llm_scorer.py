@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from align.errors import AlignError, nearest
-from align.rewards.scorers import SCORERS, Score, ScorerSettings
+from align.rewards.scorers import Score, ScorerSettings
 from align.runs import StageSettings
 from align.trees import Node, PreferenceTree
 from data_pipelines.rollouts.engines import ENGINES, EngineSettings, open_engine
@@ -82,7 +82,6 @@ class LLMOptions(StageSettings):
         return read
 
 
-@SCORERS.register("llm")
 class LLMScorer:
     """A language model's grades from 0 to 5, the mean of several: the policy's own (self-rewarding, arXiv 2401.10020), another model's,
     or a server's. A response none of whose grades can be read is worth 0."""

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import data_pipelines.implicit_rewards.known_scorers  # noqa: F401  (registers them)
 from align.errors import AlignError
 from align.recipes import Recipe
-from align.rewards.pairing import RIGHT_OVER_WRONG, rule_ranks
-from align.runs import External, Input, Output, Stage
+from align.recipes.methods import Rounds
+from align.recipes.schema import Rollouts
+from align.rewards.pairing import PAIRINGS, RIGHT_OVER_WRONG, rule_ranks
+from align.rewards.scorers import SCORERS
+from align.runs import Input, Output, Stage
+from data_pipelines import benchmarks
 from data_pipelines.implicit_rewards.replay import sizes
 from data_pipelines.implicit_rewards.settings import FilterSettings, PairSettings, ScorerChoice, ScoreSettings, TakeSettings
+from data_pipelines.micro import starts
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 from data_pipelines.rollouts.settings import PromptSource, SampleSettings
-from data_pipelines.rounds import Round
+from data_pipelines.rounds import Effort, Lengths, Round
 from data_pipelines.thought_trees.answered import AskSettings
 from data_pipelines.thought_trees.settings import HeldOut, QuestionSource
-from data_pipelines.thought_trees.tasks import file_input, load_task
+from data_pipelines.thought_trees.tasks import check_first_question, file_input, load_task
 
-MICRO = "micro:style"
-QUESTIONS_MICRO = ("micro:sums", "micro:careless")
 _HERE = "data_pipelines.implicit_rewards"
 
 
@@ -33,62 +36,74 @@ class RewardMethod:
         Raises:
             AlignError: sections that the method needs are missing.
         """
-        if recipe.rollouts is None:
-            raise AlignError("rounds: a recipe with rounds needs the section `rollouts`, which says how to sample")
-        assert recipe.rounds is not None
-        asks = recipe.rounds.questions is not None
-        self._kinds = QUESTIONS_MICRO if asks else (MICRO,)
-        name, seed = recipe.model.name_or_path, recipe.training.get("seed", 42)
-        self._micro = name in self._kinds
-        self.start: list[Stage] = []
-        if self._micro and asks:
-            made = {"kind": name.partition(":")[2], "seed": seed}
-            self.start.append(Stage("start/prepare", "data_pipelines.micro.thought_start:prepare", made))
-        elif self._micro:
-            self.start.append(Stage("start/prepare", "data_pipelines.micro.style_start:prepare", {"seed": seed}))
-        self.policy = self._source(name, "model" if asks else "policy")
-        self.reference = self._source(recipe.model.reference or name, "model" if asks else "reference")
-        self.prompts = self._source(recipe.rollouts.prompts, "questions.jsonl" if asks else "prompts.jsonl")
-        self.offline = self._source(recipe.data.train, "offline.jsonl")
-        self.tested: Input | None = None
+        rollouts, name = recipe.section(Rollouts), recipe.model.name_or_path
+        asks = recipe.section(Rounds).questions is not None
+        self.start, self.setup = starts.start_of(recipe, *(starts.QUESTIONS if asks else (starts.STYLE,))), list[Stage]()
+        self.policy = self.start.source(name, "model" if asks else "policy")
+        self.reference = self.start.source(recipe.model.reference or name, "model" if asks else "reference")
+        self.offline = self.start.source(recipe.data.train, "offline.jsonl")
+        self.prompts = self.start.source(rollouts.prompts, "prompts.jsonl")
         if asks:
-            questions, self.prompts = self.prompts, Output("questions", "prompts.jsonl")
-            if recipe.evaluation is not None:
-                if recipe.evaluation.questions is None and not self._micro:
-                    raise AlignError("evaluation.questions is missing: where the questions stand that are tested on")
-                self.tested = self._source(recipe.evaluation.questions, "test.jsonl")
-            self.start.append(self._asking(recipe, questions))
+            self._questions = self.start.source(rollouts.prompts, "questions.jsonl")
+            self.prompts = Output("questions", "prompts.jsonl")
+            self.setup.append(self._asking(recipe))
 
-    def _source(self, name: str | None, made: str) -> Input:
-        return Output("start/prepare", made) if self._micro and (name is None or name in self._kinds) else External(str(name))
-
-    def _asking(self, recipe: Recipe, questions: Input) -> Stage:
+    def _asking(self, recipe: Recipe) -> Stage:
         """How the questions of a task are asked."""
-        rollouts, rounds, evaluation = recipe.rollouts, recipe.rounds, recipe.evaluation
-        assert rollouts is not None
-        assert rounds is not None
-        held_out, inputs = None, {"questions": questions}
-        if evaluation is not None and self.tested is not None:
-            held_out = HeldOut(evaluation.questions_task or str(rounds.questions), evaluation.questions_split, evaluation.problems)
-            inputs["held_out"] = self.tested
+        rollouts, task = recipe.section(Rollouts), str(recipe.section(Rounds).questions)
+        held_out, tested = benchmarks.held_out(recipe, self.start)
         settings = AskSettings(
-            task=str(rounds.questions), source=QuestionSource(rollouts.prompts_split, rollouts.limit), chat=bool(rollouts.chat),
-            system=rollouts.system, held_out=held_out,
+            task=task, source=QuestionSource(rollouts.prompts_split, rollouts.limit), chat=bool(rollouts.chat), system=rollouts.system,
+            held_out=held_out,
         )  # fmt: skip
-        inputs |= file_input(rounds.questions, held_out.task if held_out else None)
+        inputs = {"questions": self._questions, **tested, **file_input(task, *(questions.task for questions in held_out))}
         return Stage("questions", "data_pipelines.thought_trees.answered:ask", settings.as_json(), inputs)
 
     def check(self, recipe: Recipe) -> None:
         """Raises AlignError: see `Method`."""
         _check_round(recipe)
 
+    def check_parts(self, recipe: Recipe) -> None:
+        """Raises AlignError: see `Method`."""
+        from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
+
+        rounds = recipe.section(Rounds)
+        PAIRINGS.check(rounds.pairing)
+        for choice in rounds.scorers:
+            SCORERS.check(choice.name)
+            if choice.name == "llm":
+                options = LLMOptions.checked(choice.options)
+                if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+                    raise AlignError(
+                        "rounds.scorers: llm: options.engine is 'vllm', which is not installed: pip install align-preferences[vllm]"
+                    )
+        if not 0 <= rounds.replay < 1:
+            raise AlignError(f"rounds.replay is {rounds.replay}: expected a share of offline preferences from 0 to below 1")
+        if rounds.questions is not None:
+            check_first_question(load_task(rounds.questions), self._questions, recipe.section(Rollouts).prompts_split)
+
+    def data_sets(self, recipe: Recipe) -> list[tuple[str, str]]:
+        """None of its own."""
+        return []
+
     def preferences(self, round: Round) -> tuple[list[Stage], Input]:
         """Sample, filter, score and pair; or take the pairs of the data."""
-        rounds = round.recipe.rounds
-        assert rounds is not None
         making = _Making(round, self)
-        stages = [making.pairs_of_the_data()] if rounds.candidates == "data" else making.sampled_preferences()
+        from_data = making.rounds.candidates == "data"
+        stages = [making.pairs_of_the_data()] if from_data else making.sampled_preferences()
         return stages, Output(stages[-1].name, "pairs.jsonl")
+
+    def searched(self, recipe: Recipe, name: str, questions: HeldOut, source: Input) -> list[Stage]:
+        """There is no search."""
+        return []
+
+    def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
+        """All responses, and their reading by policy and reference."""
+        rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
+        prompts, responses = rollouts.limit or lengths.prompts, rollouts.samples * lengths.response_tokens
+        models = 2 if rounds.policy_scores == "rescore" else 1
+        read = models * prompts * (lengths.prompt_tokens + responses)
+        return Effort({"sample": prompts * responses}, {"score": read}, replayed=rounds.replay)
 
 
 class _Making:
@@ -96,6 +111,7 @@ class _Making:
 
     def __init__(self, round: Round, method: RewardMethod) -> None:
         self.round, self.recipe, self.method = round, round.recipe, method
+        self.rounds, self.rollouts = round.recipe.section(Rounds), round.recipe.section(Rollouts)
 
     def pairs_of_the_data(self) -> Stage:
         sampling = self._sampling()
@@ -104,8 +120,7 @@ class _Making:
         return Stage(f"{self.round.prefix}pair", f"{_HERE}.data_responses:take_pairs", settings.as_json(), inputs)
 
     def sampled_preferences(self) -> list[Stage]:
-        rounds, resources = self.recipe.rounds, self.recipe.resources
-        assert rounds is not None
+        rounds, resources = self.rounds, self.recipe.resources
         gpus = {"processes": resources.processes, "gpus_per_process": self.recipe.engine_gpus}
         asked: dict[str, Input] = {"model": self.round.policy, "prompts": self.method.prompts}
         sampling = Stage(f"{self.round.prefix}sample", "data_pipelines.rollouts.stages:sample", self._sampling().as_json(), asked, gpus)
@@ -126,8 +141,7 @@ class _Making:
         return [*stages, Stage(f"{self.round.prefix}pair", f"{_HERE}.pairing:pair", self._pairing().as_json(), inputs)]
 
     def _filtering(self) -> Stage:
-        rounds = self.recipe.rounds
-        assert rounds is not None
+        rounds = self.rounds
         with_data = rounds.candidates == "samples_and_data"
         settings = FilterSettings(**rounds.filter.model_dump(), **(self._reading() if with_data else {}))
         inputs: dict[str, Input] = {"samples": Output(f"{self.round.prefix}sample", "samples")}
@@ -145,8 +159,7 @@ class _Making:
 
     def _baseline(self, resources: Mapping[str, Any]) -> list[Stage]:
         """The reference's responses and their rewards, against which several scorers are put on one scale."""
-        rounds = self.recipe.rounds
-        assert rounds is not None
+        rounds = self.rounds
         name = f"{self.round.prefix}sample-reference"
         settings = replace(self._sampling(), samples=rounds.reference_samples, seed=self.round.seed + 1).as_json()
         inputs: dict[str, Input] = {"model": self.round.before, "prompts": self.method.prompts}
@@ -154,8 +167,7 @@ class _Making:
         return [samples, self._scoring("score-reference", {"samples": Output(name, "samples")}, "rescore")]
 
     def _scoring(self, name: str, responses: dict[str, Input], policy_scores: str) -> Stage:
-        rounds = self.recipe.rounds
-        assert rounds is not None
+        rounds = self.rounds
         scorers = tuple(ScorerChoice(name=choice.name, options=choice.options) for choice in rounds.scorers)
         settings = ScoreSettings(
             scorers=scorers, policy_scores=policy_scores, dtype=self.recipe.model.dtype, max_tokens=rounds.max_tokens_per_row
@@ -172,14 +184,12 @@ class _Making:
         )
 
     def _pairing(self) -> PairSettings:
-        rounds = self.recipe.rounds
-        assert rounds is not None
-        assert self.recipe.rollouts is not None
+        rounds = self.rounds
         several: dict[str, Any] = {"quantile": rounds.quantile, "beta": _beta(self.recipe)} if len(rounds.scorers) > 1 else {}
         scorers = tuple(ScorerChoice(name=choice.name, weight=choice.weight) for choice in rounds.scorers)
         return PairSettings(
             scorers=scorers, length_unit=rounds.length_unit, length_alpha=rounds.length_alpha, pairing=rounds.pairing, pairs=rounds.pairs,
-            replay=rounds.replay, system=self.recipe.rollouts.system, seed=self.round.seed, round=self.round.number, **several,
+            replay=rounds.replay, system=self.rollouts.system, seed=self.round.seed, round=self.round.number, **several,
             **self._reading(),
         )  # fmt: skip
 
@@ -192,9 +202,7 @@ class _Making:
         }  # fmt: skip
 
     def _sampling(self) -> SampleSettings:
-        rollouts, rounds = self.recipe.rollouts, self.recipe.rounds
-        assert rollouts is not None
-        assert rounds is not None
+        rollouts, rounds = self.rollouts, self.rounds
         part, parts = self.round.part
         source, sampling = PromptSource(rollouts.prompts_split, rollouts.limit, rollouts.prompts_column), sampling_settings(rollouts)
         chat = rollouts.chat
@@ -211,8 +219,8 @@ class _Making:
 
 def _is_greedy(recipe: Recipe) -> bool:
     """Whether the round's one sample of each prompt is the greedy response."""
-    assert recipe.rollouts is not None
-    return recipe.rollouts.temperature == 0.0 and recipe.rollouts.samples == 1
+    rollouts = recipe.section(Rollouts)
+    return rollouts.temperature == 0.0 and rollouts.samples == 1
 
 
 def _beta(recipe: Recipe) -> float:
@@ -227,9 +235,7 @@ def _beta(recipe: Recipe) -> float:
 
 def _check_round(recipe: Recipe) -> None:
     """What one round's settings must be to each other."""
-    rounds, rollouts = recipe.rounds, recipe.rollouts
-    assert rounds is not None
-    assert rollouts is not None
+    rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
     explores = {"selm", "optimism"} & set(_loss_types(recipe.training.get("loss_type")))
     if (rounds.exploration == "policy") != bool(explores):
         raise AlignError(
@@ -246,13 +252,11 @@ def _check_round(recipe: Recipe) -> None:
 
 def _check_candidates(recipe: Recipe) -> None:
     """What a round that samples needs; what is wrong in an override shows here, before the first round."""
-    rounds, rollouts = recipe.rounds, recipe.rollouts
-    assert rounds is not None
-    assert rollouts is not None
+    rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
     rule_ranks(rounds.pairing, 2)
     sizes(1, 1, rounds.replay)
     scorers = [choice.name for choice in rounds.scorers]
-    if "implicit" in scorers and recipe.model.reference is None and recipe.model.name_or_path != MICRO:
+    if "implicit" in scorers and recipe.model.reference is None and recipe.model.name_or_path != starts.STYLE:
         raise AlignError("model.reference is missing: implicit rewards need the model that the policy was tuned from")
     if len(set(scorers)) < len(scorers):
         raise AlignError("rounds.scorers names a scorer twice")
@@ -260,7 +264,7 @@ def _check_candidates(recipe: Recipe) -> None:
         raise AlignError(f"rounds.reference_samples is {rounds.reference_samples}: several scorers need 1 or more")
     if ("answer" in scorers) != (rounds.questions is not None):
         raise AlignError("rounds.questions and rounds.scorers: [{name: answer}] belong together: the task has the gold answers")
-    if rounds.questions is not None and recipe.model.name_or_path in QUESTIONS_MICRO and rounds.replay:
+    if rounds.questions is not None and recipe.model.name_or_path in starts.QUESTIONS and rounds.replay:
         raise AlignError("rounds.replay: the micro tasks of questions have no pairs to replay: set it to 0")
     if rounds.pairing == RIGHT_OVER_WRONG and rounds.length_alpha != 0.0:
         raise AlignError("rounds.pairing: right_over_wrong takes rewards as they are: set rounds.length_alpha to 0")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-import data_pipelines.implicit_rewards.known_scorers  # noqa: F401  (registers them)
 from align.errors import AlignError
 from align.rewards.scorers import Scorer, ScorerSettings, open_scorer
 from align.runs import Finished, Task, Work

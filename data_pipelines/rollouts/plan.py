@@ -20,14 +20,23 @@ def engine_settings(recipe: Recipe) -> EngineSettings:
     Raises:
         AlignError: the chat template's file does not exist.
     """
-    rollouts, template = recipe.rollouts, recipe.model.chat_template
-    assert rollouts is not None
+    rollouts = recipe.section(Rollouts)
+    return EngineSettings(
+        rollouts.engine, recipe.model.dtype, rollouts.batch, recipe.resources.tensor_parallel, rollouts.url, chat_template(recipe),
+        rollouts.options,
+    )  # fmt: skip
+
+
+def chat_template(recipe: Recipe) -> str | None:
+    """The text of the chat template that takes the place of the tokenizer's, None where the tokenizer's own stays.
+
+    Raises:
+        AlignError: its file does not exist.
+    """
+    template = recipe.model.chat_template
     if template is not None and not Path(template).is_file():
         raise AlignError(f"model.chat_template '{template}': no such file")
-    return EngineSettings(
-        rollouts.engine, recipe.model.dtype, rollouts.batch, recipe.resources.tensor_parallel, rollouts.url,
-        None if template is None else Path(template).read_text(encoding="utf-8"), rollouts.options,
-    )  # fmt: skip
+    return None if template is None else Path(template).read_text(encoding="utf-8")
 
 
 def sampling_settings(rollouts: Rollouts) -> SamplingSettings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.errors import AlignError
-from align.rewards.scorers import SCORERS, Score, ScorerSettings
+from align.rewards.scorers import Score, ScorerSettings
 from align.runs import StageSettings, Task, write_json
 from align.trees import PreferenceTree, write_jsonl
 from data_pipelines.rollouts.prompts import asked_as, prompt_id
@@ -34,14 +34,14 @@ class AskSettings(StageSettings):
     source: QuestionSource
     chat: bool
     system: str | None
-    held_out: HeldOut | None = None
+    held_out: tuple[HeldOut, ...] = ()
 
 
 def ask(task: Task) -> None:
     """Write down how the questions of a task are asked.
 
-    Inputs: `questions`; `held_out`, questions that are left out. Settings: `AskSettings`. Outputs: `prompts.jsonl`, for sampling;
-    `questions.json`: the form, the task, and by the id of the prompt each question's fields and gold answers.
+    Inputs: `questions`; `held_out-0` and so on, questions that are left out. Settings: `AskSettings`. Outputs: `prompts.jsonl`, for
+    sampling; `questions.json`: the form, the task, and by the id of the prompt each question's fields and gold answers.
 
     Raises:
         AlignError: the task names no gold answers.
@@ -61,7 +61,6 @@ def ask(task: Task) -> None:
     write_json(task.folder / "questions.json", {"task": settings.task, "chat": settings.chat, "questions": by_id})
 
 
-@SCORERS.register("answer")
 class AnswerScorer:
     """1 where a response states the gold answer of its question, else 0; needs `rounds.questions`."""
 

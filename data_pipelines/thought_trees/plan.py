@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from align.errors import AlignError
 from align.recipes import Recipe
+from align.recipes.methods import Thoughts
+from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
+from data_pipelines import benchmarks
+from data_pipelines.micro import starts
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
-from data_pipelines.rounds import Round, check_only_loop
+from data_pipelines.rounds import Effort, Lengths, Round
+from data_pipelines.thought_trees.judges import find_judge
 from data_pipelines.thought_trees.search import SearchSettings
 from data_pipelines.thought_trees.settings import HeldOut, JudgeChoice, QuestionSource, SearchStageSettings, StepEdgeSettings
-from data_pipelines.thought_trees.tasks import file_input
+from data_pipelines.thought_trees.tasks import check_first_question, file_input, load_task
 
 _HERE = "data_pipelines.thought_trees"
-MICRO = ("micro:sums", "micro:careless")
 ANOTHER_ROUND = 1 << 20  # between the seeds of rounds
 
 
@@ -24,57 +28,58 @@ class ThoughtMethod:
         Raises:
             AlignError: sections that the method needs are missing.
         """
-        if recipe.rollouts is None:
-            raise AlignError("thoughts: a recipe with thoughts needs the section `rollouts`, which says how to sample")
-        evaluation = recipe.evaluation
-        self._micro = recipe.model.name_or_path in MICRO
-        self.start: list[Stage] = []
-        if self._micro:
-            made = {"kind": recipe.model.name_or_path.partition(":")[2], "seed": recipe.training.get("seed", 42)}
-            self.start.append(Stage("start/prepare", "data_pipelines.micro.thought_start:prepare", made))
-        self.policy = self._source(recipe.model.name_or_path, "model")
+        self.start, self.setup = starts.start_of(recipe, *starts.QUESTIONS), list[Stage]()
+        self.policy = self.start.source(recipe.model.name_or_path, "model")
         self.reference: Input = External(recipe.model.reference) if recipe.model.reference else self.policy
-        self.tested: Input | None = None
-        if evaluation is not None:
-            if evaluation.questions is None and not self._micro:
-                raise AlignError("evaluation.questions is missing: where the questions stand that are tested on")
-            self.tested = self._source(evaluation.questions, "test.jsonl")
-        self._questions = self._source(recipe.rollouts.prompts, "questions.jsonl")
+        self._questions = self.start.source(recipe.section(Rollouts).prompts, "questions.jsonl")
+        self._held_out = benchmarks.held_out(recipe, self.start)
 
-    def _source(self, name: str | None, made: str) -> Input:
-        return Output("start/prepare", made) if self._micro and (name is None or name in MICRO) else External(str(name))
-
-    def searched(self, recipe: Recipe) -> list[Stage]:
-        """The policy's search of the questions that are tested on, as the start is measured."""
-        assert recipe.evaluation is not None
-        assert self.tested is not None
-        source = QuestionSource(recipe.evaluation.questions_split, recipe.evaluation.problems)
-        inputs = {"model": self.policy, "questions": self.tested}
-        seed = int(recipe.training.get("seed", 42)) + 1
-        search = _search(recipe, "start/search", inputs, source, seed, recipe.evaluation.questions_task)
-        found: dict[str, Input] = {"searches": Output("start/search", "searches"), "cost": Output("start/search", "cost")}
-        return [search, Stage("start/grade", "eval.chain_of_thought:grade_searches", {}, found)]
+    def searched(self, recipe: Recipe, name: str, questions: HeldOut, source: Input) -> list[Stage]:
+        """The policy's search of questions, and its grades."""
+        inputs = {"model": self.policy, "questions": source, **_reference(recipe)}
+        asked = QuestionSource(questions.split, questions.limit)
+        search = self._search(recipe, f"{name}search", inputs, asked, recipe.seed + 1, questions.task)
+        trees: dict[str, Input] = {"searches": Output(search.name, "searches"), "cost": Output(search.name, "cost")}
+        return [search, Stage(f"{name}grade", "eval.chain_of_thought:grade_searches", {}, trees)]
 
     def check(self, recipe: Recipe) -> None:
         """Raises AlignError: see `Method`."""
-        assert recipe.rollouts is not None
-        check_only_loop(recipe.rounds, "thoughts")
-        if recipe.rollouts.temperature == 0.0:
+        if recipe.section(Rollouts).temperature == 0.0:
             raise AlignError("rollouts.temperature is 0: thoughts sampled at temperature 0 are all the same; set a temperature")
+
+    def check_parts(self, recipe: Recipe) -> None:
+        """Raises AlignError: see `Method`."""
+        thoughts = recipe.section(Thoughts)
+        task, judge = load_task(thoughts.task), thoughts.judge
+        find_judge(judge.name)
+        if judge.name == "self_evaluation" and task.judge is None:
+            raise AlignError(
+                f"thoughts.judge: the task '{thoughts.task}' has no `judge`, which 'self_evaluation' needs: choose another judge"
+            )
+        known = task.data.gold is not None or task.data.gold_always is not None
+        if not known and (judge.name == "checker" or thoughts.edges.paths == "gold"):
+            raise AlignError(f"thoughts: the task '{thoughts.task}' names no gold answers (data.gold), which checker and paths: gold need")
+        if judge.name == "implicit" and recipe.model.reference is None:
+            raise AlignError("model.reference is missing: the judge 'implicit' needs the model that the policy was tuned from")
+        if thoughts.keep < 1 or (thoughts.keep_at_most is not None and thoughts.keep > thoughts.keep_at_most):
+            most = "or more" if thoughts.keep_at_most is None else f"to keep_at_most ({thoughts.keep_at_most})"
+            raise AlignError(f"thoughts.keep is {thoughts.keep}: expected 1 {most}")
+        check_first_question(task, self._questions, recipe.section(Rollouts).prompts_split)
+
+    def data_sets(self, recipe: Recipe) -> list[tuple[str, str]]:
+        """None of its own."""
+        return []
 
     def preferences(self, round: Round) -> tuple[list[Stage], Input]:
         """Search the round's questions, and make the preferences."""
         recipe, (part, parts) = round.recipe, round.part
-        rollouts, thoughts = recipe.rollouts, recipe.thoughts
-        assert rollouts is not None
-        assert thoughts is not None
-        inputs = {"model": round.policy, "questions": self._questions}
-        if self.tested is not None:
-            inputs["held_out"] = self.tested
+        rollouts, thoughts = recipe.section(Rollouts), recipe.section(Thoughts)
+        inputs = {"model": round.policy, "questions": self._questions, **self._held_out[1]}
         if recipe.model.reference:
             inputs["reference"] = round.before
         source = QuestionSource(rollouts.prompts_split, rollouts.limit, part, parts)
-        search = _search(recipe, f"{round.prefix}search", inputs, source, round.seed + (round.number - 1) * ANOTHER_ROUND)
+        seed = round.seed + (round.number - 1) * ANOTHER_ROUND
+        search = self._search(recipe, f"{round.prefix}search", inputs, source, seed, thoughts.task, self._held_out[0])
         searches: dict[str, Input] = {"searches": Output(search.name, "searches")}
         if rollouts.chat and thoughts.edges.form == "steps":
             searches["model"] = round.policy  # whose chat template its unfinished answers are rendered with
@@ -82,24 +87,38 @@ class ThoughtMethod:
         edges = Stage(f"{round.prefix}edges", f"{_HERE}.stages:make_edges", rules.as_json(), searches)
         return [search, edges], Output(edges.name, "pairs.jsonl")
 
+    def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
+        """Thoughts and judgements: k for the question, then k for each kept path; a judgement is as long as a thought."""
+        rollouts, thoughts = recipe.section(Rollouts), recipe.section(Thoughts)
+        steps = load_task(thoughts.task).steps
+        candidates = rollouts.samples * (1 + thoughts.keep * (steps - 1))
+        judged = thoughts.judge.votes if thoughts.judge.name == "self_evaluation" else 0
+        tokens = (rollouts.limit or lengths.prompts) * candidates * (1 + judged) * lengths.response_tokens / steps
+        return Effort({"search": tokens}, leaves=rollouts.samples)
 
-def _search(recipe: Recipe, name: str, inputs: dict[str, Input], source: QuestionSource, seed: int, task: str | None = None) -> Stage:
-    rollouts, thoughts, evaluation = recipe.rollouts, recipe.thoughts, recipe.evaluation
-    assert rollouts is not None
-    assert thoughts is not None
-    held_out = None
-    if evaluation is not None and "held_out" in inputs:
-        held_out = HeldOut(evaluation.questions_task or thoughts.task, evaluation.questions_split, evaluation.problems)
-    if recipe.model.reference:
-        inputs = {"reference": External(recipe.model.reference), **inputs}
-    settings = SearchStageSettings(
-        task=task or thoughts.task, source=source, held_out=held_out, chat=bool(rollouts.chat), system=rollouts.system,
-        engine=engine_settings(recipe), sampling=sampling_settings(rollouts), dtype=recipe.model.dtype, together=thoughts.together,
-        judge=JudgeChoice(**thoughts.judge.model_dump()),
-        search=SearchSettings(
-            rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
-        ),
-    )  # fmt: skip
-    inputs = inputs | file_input(task or thoughts.task, held_out.task if held_out else None)
-    resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
-    return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)
+    @staticmethod
+    def _search(
+        recipe: Recipe,
+        name: str,
+        inputs: dict[str, Input],
+        source: QuestionSource,
+        seed: int,
+        task: str,
+        held_out: tuple[HeldOut, ...] = (),
+    ) -> Stage:
+        rollouts, thoughts = recipe.section(Rollouts), recipe.section(Thoughts)
+        settings = SearchStageSettings(
+            task=task, source=source, held_out=held_out, chat=bool(rollouts.chat), system=rollouts.system,
+            engine=engine_settings(recipe), sampling=sampling_settings(rollouts), dtype=recipe.model.dtype, together=thoughts.together,
+            judge=JudgeChoice(**thoughts.judge.model_dump()),
+            search=SearchSettings(
+                rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
+            ),
+        )  # fmt: skip
+        inputs = inputs | file_input(task, *(questions.task for questions in held_out))
+        resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
+        return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)
+
+
+def _reference(recipe: Recipe) -> dict[str, Input]:
+    return {"reference": External(recipe.model.reference)} if recipe.model.reference else {}

@@ -35,7 +35,7 @@ class QuestionSource(StageSettings):
 
 @dataclass(frozen=True)
 class HeldOut(StageSettings):
-    """Questions that are left out of a search: the task that they are of, and which they are."""
+    """Questions that a model is measured by: the task that they are of, and which they are. Training leaves them out."""
 
     task: str
     split: str
@@ -79,7 +79,7 @@ class SearchStageSettings(StageSettings):
     judge: JudgeChoice
     together: int
     dtype: str
-    held_out: HeldOut | None = None
+    held_out: tuple[HeldOut, ...] = ()
 
 
 @dataclass(frozen=True)

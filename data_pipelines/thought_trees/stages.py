@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def search_questions(task: Task) -> None:
     """Search all questions, `together` of them at a time.
 
-    Inputs: `model`, `questions`; `held_out`, questions that are left out; `reference`, for judges that need it. Settings:
+    Inputs: `model`, `questions`; `held_out-0` and so on, questions that are left out; `reference`, for judges that need it. Settings:
     `SearchStageSettings`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
     questions of each process.
     """
@@ -69,16 +69,17 @@ class _Cost:
         write_json(self._path, {"questions": self._questions, "seconds": round(time.monotonic() - self._started, 2)})
 
 
-def without_held_out(questions: list[Question], task: Task, held_out: HeldOut | None) -> list[Question]:
-    """Questions without those of the input `held_out`, that will be tested on; `held-out.json` says how many were left out.
+def without_held_out(questions: list[Question], task: Task, held_out: Sequence[HeldOut]) -> list[Question]:
+    """Questions without those of the inputs `held_out-0` and so on, that will be tested on; `held-out.json` says how many were left out.
 
     Raises:
         AlignError: none is left.
     """
-    if held_out is None:
-        return questions
-    tested = read_questions(load_task(held_out.task), task.inputs["held_out"], held_out.split, held_out.limit)
-    ids = {question.id for question in tested}
+    ids = {
+        question.id
+        for number, one in enumerate(held_out)
+        for question in read_questions(load_task(one.task), task.inputs[f"held_out-{number}"], one.split, one.limit)
+    }
     kept = [question for question in questions if question.id not in ids]
     if len(kept) < len(questions):
         write_json(task.folder / "held-out.json", {"questions left out because they are tested on": len(questions) - len(kept)})

@@ -303,6 +303,16 @@ def file_input(*names: str | None) -> dict[str, Input]:
     return {f"task-{number}" if number else "task": External(name) for number, name in enumerate(files)}
 
 
+def check_first_question(task: ThoughtTask, source: Input, split: str) -> None:
+    """See that a task's questions can be read from a source that is there: a wrong column shows in the first record.
+
+    Raises:
+        AlignError: they cannot.
+    """
+    if isinstance(source, External):
+        read_questions(task, source.source, split, limit=1)
+
+
 def description_of(name: str) -> str:
     """What a task that comes along says of itself."""
     return str(_read(TASK_FILES / f"{name}.yaml").get("description", ""))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from eval.intervals import compare, interval
-from eval.report.gather import RunData
+from eval.report.gather import Evaluation, RunData
 
 SAMPLES = 8
 
@@ -41,16 +41,21 @@ def results(run: RunData) -> Frame:
 def changes(run: RunData) -> Frame:
     """What changed on the same items: from the start to each later model and to the search, and from each round to the next."""
     frame = Frame("changes", ["from", "to", "difference", "low", "high", "p"], [])
-    graded = [one for one in run.evaluations if one.items]
-    start, models = next((one for one in graded if one.stage == "start/evaluate"), None), [one for one in graded if one.is_of_a_model]
-    steps = list(pairwise(models))
-    compared = [(start, one) for one in graded if one is not start] if start is not None else []
-    for before, after in [*compared, *(step for step in steps if step[0] is not start)]:
+    for before, after in _compared([one for one in run.evaluations if one.items]):
         ids = [id for id in before.items if id in after.items]
         if ids:
             found = compare([before.items[id] for id in ids], [after.items[id] for id in ids])
             frame.rows.append([before.title, after.title, found.difference, found.low, found.high, found.p_value])
     return frame
+
+
+def _compared(graded: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, Evaluation]]:
+    """Pairs of measurements by the same suite, earlier and later."""
+    for suite in dict.fromkeys(one.suite for one in graded):
+        mine = [one for one in graded if one.suite == suite]
+        start = next((one for one in mine if one.is_of_the_start), None)
+        yield from ((start, one) for one in mine if start is not None and one is not start)
+        yield from (step for step in pairwise([one for one in mine if one.is_of_a_model]) if step[0] is not start)
 
 
 def rounds(run: RunData) -> Frame:
@@ -70,16 +75,24 @@ def verdicts(run: RunData) -> Frame:
 def samples(run: RunData) -> Frame:
     """The same questions before and after, those whose grade changed first; without graded answers, what the policies of the first
     and the last round wrote to the same prompts."""
-    found = [one for one in run.evaluations if one.responses]
-    if len(found) < 2:
+    ends = next(_ends([one for one in run.evaluations if one.responses]), None)
+    if ends is None:
         return _samples_of_rounds(run)
-    before, after = found[0], found[-1]
+    before, after = ends
     shared = sorted((id for id in before.responses if id in after.responses), key=lambda id: before.items[id] == after.items[id])
     frame = Frame("samples", ["question", before.title, "right before", after.title, "right after"], [])
     for id in shared[:SAMPLES]:
         sides = [cell for one in (before, after) for cell in (one.responses[id], one.items[id])]
         frame.rows.append([before.questions[id], *sides])
     return frame
+
+
+def _ends(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, Evaluation]]:
+    """The first and the last measurement by each suite that has two."""
+    for suite in dict.fromkeys(one.suite for one in evaluations):
+        mine = [one for one in evaluations if one.suite == suite]
+        if len(mine) > 1:
+            yield mine[0], mine[-1]
 
 
 def _samples_of_rounds(run: RunData) -> Frame:

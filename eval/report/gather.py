@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,26 +35,48 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def suite(self) -> str:
+        """What it was measured by, "" where its stage's name does not say it.
+
+        >>> Evaluation("round-2/gsm8k/evaluate", {}).suite, Evaluation("evaluate", {}).suite
+        ('gsm8k', '')
+        """
+        return _place(self.stage)[1]
+
+    @property
     def title(self) -> str:
         """What it measured, for a reader.
 
-        >>> Evaluation("round-2/evaluate", {}).title
-        'after round 2'
+        >>> Evaluation("round-2/evaluate", {}).title, Evaluation("start/gsm8k/grade", {}).title
+        ('after round 2', 'gsm8k, tree search, before')
         """
-        place = self.stage.rpartition("/")[0]
-        if self.stage == "start/grade":
-            return "tree search, before"
-        return {"": "after", "start": "before"}.get(place, f"after {place.replace('-', ' ')}")
+        moment = _place(self.stage)[0]
+        if not self.is_of_a_model:
+            shown = "tree search, before"
+        else:
+            shown = {"": "after", "start": "before"}.get(moment, f"after {moment.replace('-', ' ')}")
+        return f"{self.suite}, {shown}" if self.suite else shown
+
+    @property
+    def is_of_the_start(self) -> bool:
+        """Whether the model was measured before any training."""
+        return self.is_of_a_model and _place(self.stage)[0] == "start"
 
     @property
     def is_of_a_model(self) -> bool:
         """Whether a model was measured, and not a search by it."""
-        return self.stage != "start/grade"
+        return not self.stage.endswith("grade")
 
     @property
     def is_share(self) -> bool:
         """Whether its first number is a share of right answers, to be shown in percent."""
         return all(0.0 <= value <= 1.0 for value in self.items.values())
+
+
+def _place(stage: str) -> tuple[str, str]:
+    """The moment of a run that a stage measures, "start", "round-2" or "" for its end, and the suite."""
+    moment, _, suite = stage.rpartition("/")[0].partition("/")
+    return (moment, suite) if re.fullmatch(r"start|round-\d+|", moment) else ("", f"{moment}/{suite}".rstrip("/"))
 
 
 @dataclass

@@ -60,7 +60,7 @@ def write_recipe(folder, model):
             "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_3d": False, "seed": 3,
             "disable_tqdm": True, "logging_steps": 1,
         },
-        "evaluation": {"task": "code", "questions": write("test", [record(1), record(9)]), "samples": 4, "pass_at": [1, 2, 10]},
+        "measure": [{"suite": "code", "data": write("test", [record(1), record(9)]), "samples": 4, "pass_at": [1, 2, 10]}],
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "recipe.yaml"
@@ -98,10 +98,10 @@ def lines(run, *path):
 
 def test_a_run_samples_executes_trains_and_measures_before_and_after(finished):
     run, printed = finished
-    for stage in ("start/evaluate", "problems", "sample", "execute", "pair", "train", "evaluate"):
+    for stage in ("start/code/evaluate", "problems", "sample", "execute", "pair", "train", "code/evaluate"):
         assert (run / stage / "manifest.json").exists()
         assert stage in printed
-    for stage in ("start/evaluate", "evaluate"):
+    for stage in ("start/code/evaluate", "code/evaluate"):
         metrics = read(run, stage, "metrics.json")
         assert set(metrics) == {"pass@1", "parses", "truncated", "harness_errors", "sampled pass@1", "sampled pass@2", "problems"}
     assert "sampled pass@2" in printed
@@ -148,13 +148,13 @@ def test_every_program_is_saved_with_its_verdict_and_edges_join_pass_and_fail(fi
 
 def test_samples_are_read_by_the_benchmarks_own_tools(finished):
     run, _ = finished
-    greedy, sampled = lines(run, "evaluate", "samples.jsonl"), lines(run, "evaluate", "samples-4.jsonl")
-    written = lines(run, "evaluate", "responses.jsonl")
+    greedy, sampled = lines(run, "code/evaluate", "samples.jsonl"), lines(run, "code/evaluate", "samples-4.jsonl")
+    written = lines(run, "code/evaluate", "responses.jsonl")
     assert [one["program"] for one in written if one["kind"] == "greedy"] == [one["solution"] for one in greedy]
     assert all(one["response"] and one["verdict"] for one in written)
     assert (len(greedy), len(sampled)) == (2, 8)
     assert all(set(one) == {"task_id", "completion", "solution"} for one in greedy + sampled)
-    results = lines(run, "evaluate", "samples_results.jsonl")
+    results = lines(run, "code/evaluate", "samples_results.jsonl")
     assert all(one["passed"] == (one["result"] == "passed") for one in results)
 
 
@@ -168,7 +168,7 @@ def test_show_draws_programs_with_their_shares(finished):
 def test_killed_at_random_points_it_ends_with_the_same_programs_and_weights(model, tmp_path):
     path = write_recipe(tmp_path, model)
     recipe = yaml.safe_load(path.read_text())
-    del recipe["evaluation"]  # whose two stages would take most of the time
+    del recipe["measure"]  # whose two stages would take most of the time
     path.write_text(yaml.safe_dump(recipe))
     assert "the same to the byte" in kill_at_random(path, tmp_path / "runs", 1)
 
@@ -178,7 +178,7 @@ MISTAKES = {
     "format": (["code.format=humanevil"], "code.format is 'humanevil': did you mean 'humaneval'"),
     "isolation": (["code.sandbox.isolation=strong"], "code.sandbox.isolation is 'strong'"),
     "greedy": (["rollouts.temperature=0"], "rollouts.temperature is 0"),
-    "other evaluation": (["evaluation.task=sums"], "a recipe with code is evaluated by code"),
+    "other suite": (["measure.0.suite=sums"], "measure.0: data is of no use with the suite 'sums'"),
     "no problems": (["rollouts.prompts=none.jsonl"], "none.jsonl"),
     "no benchmark": (["code.decontaminate=[none.jsonl]"], "code.decontaminate 'none.jsonl': no such file"),
     "hook": (["code.tests_from=nobody:makes"], "code.tests_from: 'nobody:makes': expected 'module:name'"),
@@ -194,8 +194,8 @@ def test_rounds_go_around_programs(model, tmp_path):
     done = align("run", write_recipe(tmp_path, model), "rounds.count=2", "rounds.overrides=[{}, {rollouts.temperature: 0.9}]")
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.findall(r"^(\S+) +done in", done.stdout, re.MULTILINE) == [
-        "start/evaluate", "problems",
-        *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("sample", "execute", "pair", "train", "evaluate")),
+        "start/code/evaluate", "problems",
+        *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("sample", "execute", "pair", "train", "code/evaluate")),
     ]  # fmt: skip
     run = tmp_path / "run"
     specification = {n: json.loads((run / f"round-{n}/sample/stage.json").read_text()) for n in (1, 2)}

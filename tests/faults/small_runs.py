@@ -77,7 +77,7 @@ def cpo(folder: Path, models: Path) -> SmallRun:
         "rollouts": {"prompts": _lines(folder / "questions.jsonl", rows), "samples": 4, "temperature": 1.0, "batch": 32},
         "thoughts": {"task": str(folder / "task.yaml"), "judge": {"name": "length"}, "min_characters": 1, "together": 2},
         "training": TRAINING,
-        "evaluation": {"task": "chain_of_thought", "questions": _lines(folder / "test.jsonl", rows[:1])},
+        "measure": [{"suite": "questions", "data": _lines(folder / "test.jsonl", rows[:1])}],
     }  # fmt: skip
     return _written(folder, recipe)
 

@@ -186,7 +186,7 @@ def test_the_plan_of_a_recipe_that_asks_questions_gets_scripts(name, tmp_path):
     """From the stages as they are planned, settings and all."""
     rows = [{"question": f"How much is {n} and {n}?", "answer": f"#### {2 * n}"} for n in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    overrides = [f"rollouts.prompts={tmp_path}/rows.jsonl", f"evaluation.questions={tmp_path}/rows.jsonl", "rollouts.engine=transformers"]
+    overrides = [f"rollouts.prompts={tmp_path}/rows.jsonl", f"measure.0.data={tmp_path}/rows.jsonl", "rollouts.engine=transformers"]
     stages = stages_of(recipes.load(name, overrides))
     scripts = {stage.name: script for stage in stages if (script := script_of(stage, stages)) is not None}
     assert {stage.name for stage in stages if stage.function in (SAMPLE, SEARCH)} == set(scripts)

@@ -117,35 +117,39 @@ def recipe(tmp_path, **changes):
             "count": 2, "questions": "gsm8k", "scorers": [{"name": "answer"}], "pairing": "right_over_wrong", "length_alpha": 0.0,
             "replay": 0.0, "filter": {"min_responses": 2},
         },
-        "evaluation": {"task": "chain_of_thought", "questions": str(tmp_path / "rows.jsonl")},
+        "measure": [{"suite": "questions", "data": str(tmp_path / "rows.jsonl")}],
     }  # fmt: skip
     for key, value in changes.items():
         section, _, name = key.partition("__")
-        raw[section][name] = value
+        if name:
+            raw[section][name] = value
+        else:
+            raw[section] = value
     return recipes.parse(raw, "recipe")
 
 
 def test_its_stages_ask_once_and_measure_as_they_ask(tmp_path):
     stages = {stage.name: stage for stage in stages_of(recipe(tmp_path))}
-    of_a_round = ("sample", "filter", "score", "pair", "train", "evaluate")
-    assert list(stages) == ["questions", "start/evaluate", *(f"round-{n}/{name}" for n in (1, 2) for name in of_a_round)]
+    of_a_round = ("sample", "filter", "score", "pair", "train", "questions/evaluate")
+    assert list(stages) == ["questions", "start/questions/evaluate", *(f"round-{n}/{name}" for n in (1, 2) for name in of_a_round)]
     assert stages["round-2/score"].inputs["questions"].path == "questions.json"
     assert stages["round-1/sample"].settings["sampling"]["stop"] == tuple(load_task("gsm8k").end)
-    assert stages["start/evaluate"].settings["form"] == "examples"
+    assert stages["start/questions/evaluate"].settings["form"] == "examples"
     chat = {stage.name: stage for stage in stages_of(recipe(tmp_path, rollouts__chat=True))}
     assert chat["round-1/sample"].settings["sampling"]["stop"] == ()
-    assert chat["start/evaluate"].settings["form"] == "chat"
+    assert chat["start/questions/evaluate"].settings["form"] == "chat"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds__questions": None, "evaluation__task": "sums"}, "belong together"),
+        ({"rounds__questions": None, "measure": []}, "belong together"),
         ({"rounds__scorers": [{"name": "length"}]}, "belong together"),
         ({"rounds__replay": 0.5}, "data.train is missing"),
         ({"rounds__length_alpha": "fit"}, "set rounds.length_alpha to 0"),
         ({"rounds__pairs": 0}, "rounds.pairs is 0: expected 1 or more"),
-        ({"evaluation__questions": None}, "evaluation.questions is missing"),
+        ({"rounds__questions": "careless", "measure": ["questions"]}, "measure.0.data is missing"),
+        ({"rounds__questions": None}, "the suite 'questions' asks held-out questions of the recipe's task, which has none"),
         ({"rounds__questions": "gsm9k"}, "no such task: did you mean 'gsm8k'"),
     ],
 )

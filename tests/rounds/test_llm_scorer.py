@@ -8,8 +8,7 @@ from conftest import byte_level_tokenizer, random_model
 from align.errors import AlignError
 from align.rewards.scorers import ScorerSettings, open_scorer
 from align.trees import Node, PreferenceTree
-from data_pipelines.implicit_rewards.known_scorers import LLMScorer
-from data_pipelines.implicit_rewards.llm_scorer import read_grade, template_of
+from data_pipelines.implicit_rewards.llm_scorer import LLMScorer, read_grade, template_of
 from data_pipelines.rollouts.engines import ENGINES
 from data_pipelines.rollouts.protocol import Completion, Rollout
 

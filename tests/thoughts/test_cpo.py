@@ -49,7 +49,7 @@ def write_recipe(folder, model):
             "report_to": "none", "gradient_checkpointing": False, "save_strategy": "steps", "save_steps": 1, "monitor_prompts": 2, "monitor_max_new_tokens": 4,
             "logging_steps": 1, "seed": 3, "disable_tqdm": True,
         },
-        "evaluation": {"task": "chain_of_thought", "questions": str(folder / "test.jsonl")},
+        "measure": [{"suite": "questions", "data": str(folder / "test.jsonl")}],
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "recipe.yaml"
@@ -66,15 +66,25 @@ def finished(model, tmp_path_factory):
 
 def test_a_run_searches_trains_and_measures_before_and_after(finished):
     run, printed = finished
-    for stage in ("start/evaluate", "start/search", "start/grade", "search", "edges", "train", "evaluate"):
+    for stage in (
+        "start/questions/evaluate",
+        "start/questions/search",
+        "start/questions/grade",
+        "search",
+        "edges",
+        "train",
+        "questions/evaluate",
+    ):
         assert (run / stage / "manifest.json").exists()
         assert stage in printed
     assert "tree search" in printed
-    for stage in ("start/evaluate", "start/grade", "evaluate"):
+    for stage in ("start/questions/evaluate", "start/questions/grade", "questions/evaluate"):
         metrics = json.loads((run / stage / "metrics.json").read_text())
         assert {"accuracy", "answered", "tokens", "seconds", "questions"} <= set(metrics)
         assert metrics["questions"] == 2
-    read = {stage: read_evaluation(stage, run / stage) for stage in ("start/evaluate", "start/grade", "evaluate")}
+    read = {
+        stage: read_evaluation(stage, run / stage) for stage in ("start/questions/evaluate", "start/questions/grade", "questions/evaluate")
+    }
     assert len({frozenset(one.items) for one in read.values()}) == 1, "search and plain decoding are compared question by question"
     for one in read.values():
         assert sum(one.items.values()) / len(one.items) == one.metrics["accuracy"]
@@ -124,11 +134,11 @@ MISTAKES = {
     "nobody to judge": (["thoughts.judge.name=implicit"], "model.reference is missing: the judge 'implicit'"),
     "no prompt for the judge": (["thoughts.task=sums", "thoughts.judge.name=self_evaluation"], "the task 'sums' has no `judge`"),
     "wrong column": (["thoughts.task=sums"], "questions.jsonl line 1: there is no column 'problem'"),
-    "no questions": (["evaluation.questions=none.jsonl"], "evaluation.questions 'none.jsonl': no such file"),
+    "no questions": (["measure.0.data=none.jsonl"], "measure.0.data 'none.jsonl': no such file"),
     "greedy": (["rollouts.temperature=0"], "rollouts.temperature is 0"),
     "keep": (["thoughts.keep=12", "thoughts.keep_at_most=10"], "thoughts.keep is 12: expected 1 to keep_at_most (10)"),
     "keep nothing": (["thoughts.keep=0"], "thoughts.keep is 0: expected 1 or more"),
-    "other evaluation": (["evaluation.task=sums"], "a recipe with thoughts is evaluated by chain_of_thought"),
+    "other suite": (["measure.0.suite=sums"], "measure.0: data is of no use with the suite 'sums'"),
     "misspelt": (["thoughts.kepe=3"], "thoughts.kepe is not a key: did you mean 'keep'"),
 }
 
@@ -164,10 +174,10 @@ def test_mistake_is_one_sentence(name, model, tmp_path):
 
 def test_rounds_go_around_searches(model, tmp_path):
     """Each round searches with the model that the round before trained; with `split`, other questions."""
-    done = align("run", write_recipe(tmp_path, model), "rounds.count=2", "rounds.prompts=split", "evaluation.search=false")
+    done = align("run", write_recipe(tmp_path, model), "rounds.count=2", "rounds.prompts=split", "measure.0.search=false")
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.findall(r"^(\S+) +done in", done.stdout, re.MULTILINE) == [
-        "start/evaluate", *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("search", "edges", "train", "evaluate"))
+        "start/questions/evaluate", *(f"round-{n}/{stage}" for n in (1, 2) for stage in ("search", "edges", "train", "questions/evaluate"))
     ]  # fmt: skip
     run = tmp_path / "run"
     questions = [set(read_journal(run / f"round-{n}/search/searches")) for n in (1, 2)]
@@ -182,7 +192,7 @@ def test_rounds_go_around_searches(model, tmp_path):
 
 
 def test_when_no_search_gives_a_pair_the_first_reason_is_told_and_everything_is_kept(model, tmp_path):
-    done = align("run", write_recipe(tmp_path, model), "thoughts.min_characters=999", "evaluation=null")
+    done = align("run", write_recipe(tmp_path, model), "thoughts.min_characters=999", "measure=null")
     assert done.returncode == 2
     assert "no preference can be made of 8 searches" in done.stderr
     assert "the first reason: step 1: no thought is left: " in done.stderr
