@@ -43,7 +43,8 @@ TRAINING = {
     **dict.fromkeys(
         (
             "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "sft_weight", "beta_rejected", "beta_rejected_end",
-            "dpop_lambda", "rpo_alpha", "simpo_gamma", "orpo_lambda", "desirable_weight", "undesirable_weight", "dataloader_num_workers", "monitor_prompts",
+            "dpop_lambda", "rpo_alpha", "simpo_gamma", "orpo_lambda", "desirable_weight", "undesirable_weight", "dataloader_num_workers",
+            "monitor_prompts",
         ),
         _NOT_NEGATIVE,
     ),
