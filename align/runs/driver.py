@@ -187,7 +187,7 @@ def _run(
         raise _interrupted(name)
     told = (2,) if waiting[0].stage.resources.get("accelerate") else (1, 2)  # a launcher's 1 says that a process failed, and not how
     for process, shard in zip(started, shards, strict=True):
-        if process.returncode not in (None, 0, *told):
+        if process.returncode and process.returncode not in told:
             how = f"was ended by signal {-process.returncode}" if process.returncode < 0 else f"ended with status {process.returncode}"
             part = f" (shard {shard})" if len(shards) > 1 else ""
             raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
