@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, ProgressCallback
+from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerCallback
 
 from align import recipes
 from align.card import model_card
@@ -63,15 +63,26 @@ def train(recipe: Recipe, name: str = "run") -> Outcome:
 
 
 def train_stage(task: Task) -> None:
-    """The training stage of a run; goes on from the newest whole checkpoint.
+    """The training stage of a run: `train_task` in processes of its own."""
+    train_task(task)
 
-    Inputs: `model`, `data`, `eval` where it is evaluated on some, `reference` where it is not the model itself. Settings: the recipe's
-    `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was logged; `three_d.jsonl`.
+
+def train_task(task: Task, callbacks: Sequence[TrainerCallback] = ()) -> PreferenceTrainer | None:
+    """Train a model as a run's stage says, on all ranks of the process group; goes on from the newest whole checkpoint.
+
+    Args:
+        task: with the inputs `model`, `data`, `eval` where it is evaluated on some, `reference` where it is not the model itself, and as
+            settings the recipe's `model`, `data` and `training`. Outputs: `model/`, with LoRA `adapter/` too; `log.jsonl`, what was
+            logged; `three_d.jsonl`.
+        callbacks: of the trainer, besides its own.
+
+    Returns:
+        The trainer, None where the model was there already.
     """
     checkpoints = task.folder / "checkpoints"
     if (task.folder / "model").exists():  # killed after the model was saved, before the stage was declared done
         shutil.rmtree(checkpoints, ignore_errors=True)
-        return
+        return None
     model, data = {**task.settings["model"], "name_or_path": task.inputs["model"]}, {**task.settings["data"], "train": task.inputs["data"]}
     if "reference" in task.inputs:
         model["reference"] = task.inputs["reference"]
@@ -81,6 +92,8 @@ def train_stage(task: Task) -> None:
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name, task.folder)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=True)
     if trainer.accelerator.is_main_process:
         write_jsonl(trainer.state.log_history, task.folder / "log.jsonl")
@@ -90,6 +103,7 @@ def train_stage(task: Task) -> None:
     if trainer.accelerator.is_main_process:
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
+    return trainer
 
 
 def _save(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> None:

@@ -159,7 +159,7 @@ def run_all(
         def one(run: Run) -> None:
             prefix = f"{run.label:<24} " if len(runs) > 1 else ""
             run.folder.path.mkdir(parents=True, exist_ok=True)
-            _write_recipe(run)
+            write_recipe(run)
             stages = up_to(run.stages, until)
             execute(stages, run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=variables, forks=forks)
 
@@ -265,7 +265,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _write_recipe(run: Run) -> None:
+def write_recipe(run: Run) -> None:
+    """Leave a run's recipe in its folder, from which `load_run` knows it."""
     content = run.recipe.model_dump(exclude_defaults=True)
     write_text(run.folder.path / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
 

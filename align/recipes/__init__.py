@@ -21,7 +21,10 @@ from align.recipes.training_keys import training_types
 from align.secrets import check_no_secret, masked
 from align.validation import first_problem
 
-__all__ = ["METHODS", "RECIPES", "Recipe", "available", "changed", "find", "json_schema", "load", "parse", "read", "read_yaml", "variant"]
+__all__ = [
+    "METHODS", "RECIPES", "Recipe", "available", "changed", "find", "json_schema", "load", "parse", "read", "read_yaml", "variant",
+    "with_changes",
+]  # fmt: skip
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -60,14 +63,14 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
     for name, changes in recipe.variants.items():
         if "variants" in changes or "seeds" in changes:
             raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
-        parse({**_with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
+        parse({**with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
     return recipe
 
 
 def variant(recipe: Recipe, name: str | None, seed: int) -> Recipe:
     """The recipe of one run: a variant's overrides applied, its seed set, its own output folder."""
     raw = recipe.model_dump()
-    raw = _with_changes(raw, recipe.variants[name] if name is not None else {}, f"variants.{name}")
+    raw = with_changes(raw, recipe.variants[name] if name is not None else {}, f"variants.{name}")
     raw["training"]["seed"] = seed
     parts = [raw["training"].get("output_dir") or "runs/train"]
     parts += [name] if name is not None else []
@@ -82,7 +85,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         AlignError: as `load`.
     """
-    return parse(_with_changes(recipe.model_dump(), changes, where), where)
+    return parse(with_changes(recipe.model_dump(), changes, where), where)
 
 
 def json_schema() -> dict[str, Any]:
@@ -134,7 +137,12 @@ def _place(section: dict[str, Any] | list[Any], part: str, where: str) -> str | 
     return int(part)
 
 
-def _with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+def with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Plain data with dotted overrides applied; `where` names them in errors.
+
+    Raises:
+        AlignError: a key goes through what is no section.
+    """
     changed = copy.deepcopy(with_whole_entries(raw))
     for key, value in changes.items():
         _set(changed, key, value, where)

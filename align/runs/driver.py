@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from align.errors import AlignError, InterruptedRunError
@@ -19,9 +19,9 @@ from align.files import files_in
 from align.runs import launch, watchdog
 from align.runs.folder import RunFolder, WrittenOutputs
 from align.runs.forks import ForkServer, Process, can_fork
-from align.runs.journal import Shard, mend
+from align.runs.journal import WHOLE, Shard, mend
 from align.runs.plan import State, assess
-from align.runs.stage import FINISHED, External, Stage, Task, log_of, write_specification
+from align.runs.stage import FINISHED, External, Stage, Task, log_of, read_specification, write_specification
 from align.runs.stop_file import asked_to_stop
 
 WORKER = "align.runs.worker"
@@ -37,6 +37,7 @@ def execute(
     say: Callable[[str], None] = print,
     environment: Mapping[str, str] | None = None,
     forks: ForkServer | None = None,
+    here: Mapping[str, Callable[[Task], None]] | None = None,
 ) -> bool:
     """Bring every stage up to date, in order.
 
@@ -49,6 +50,7 @@ def execute(
         say: told one line for every stage.
         environment: variables for the stage processes.
         forks: what begins stages, where several runs share it; left out, one of this run's own.
+        here: by the name of a stage's function, what is called in its place in this process, instead of starting another.
 
     Returns:
         Whether all stages are done (a shard alone may leave the others' parts open).
@@ -86,7 +88,12 @@ def execute(
             count = int(state.stage.resources.get("processes", 1))
             started = time.monotonic()
             shards = [shard] if shard else [Shard(i, count) for i in range(count)]
-            for finished in _run(folder, states, shards, lock, stop, environment, forks):
+            if own := (here or {}).get(state.stage.function):
+                own(read_specification(folder.stage(state.stage.name), WHOLE)[1])
+                processed: Iterable[State] = [state]
+            else:
+                processed = _run(folder, states, shards, lock, stop, environment, forks)
+            for finished in processed:
                 if shard is not None:
                     say(f"{finished.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
                     return False
@@ -197,7 +204,8 @@ def _start(
 ) -> Process:  # fmt: skip
     """Begin the process of a shard of a stage, or of several that share it: as a fork where that can be, else as an interpreter."""
     resources, arguments = stages[0].resources, [*map(str, folders), str(shard)]
-    variables = {**os.environ, "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files and names are UTF-8
+    inherited = launch.of_no_group(os.environ)
+    variables = {**inherited, "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files and names are UTF-8
     if shard.count > 1:
         variables |= _own_devices(shard, int(resources.get("gpus_per_process", 1)))
         if shard.index:

@@ -19,6 +19,9 @@ import yaml
 
 from align.errors import AlignError
 
+_OF_A_GROUP = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+_OF_LAUNCHERS = ("ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -86,6 +89,13 @@ def over_nodes(config: str, module: str, arguments: Sequence[str], environment: 
     spread = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--label"]
     spread += shlex.split(environment.get("ALIGN_RUNNER", ""))  # what starts a container here does so on the other nodes
     return [*spread, sys.executable, "-m", __name__, config, module, *arguments]
+
+
+def of_no_group(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what a launcher tells the processes of its group: for processes that are not of it."""
+    if "RANK" not in environment:
+        return dict(environment)
+    return {name: value for name, value in environment.items() if name not in _OF_A_GROUP and not name.startswith(_OF_LAUNCHERS)}
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
