@@ -30,7 +30,11 @@ def run_of(tmp_path, *stages):
                 ("after round 1", "after round 2"),
             ],
         ),
-        (["gsm8k/evaluate", "math/evaluate"], [("after gsm8k", "after math")]),
+        (["gsm8k/evaluate", "math/evaluate"], []),
+        (
+            ["start/gsm8k/evaluate", "start/math/evaluate", "start/gsm8k/grade", "gsm8k/evaluate", "math/evaluate"],
+            [("gsm8k, before", "gsm8k, tree search, before"), ("gsm8k, before", "gsm8k, after"), ("math, before", "math, after")],
+        ),
     ],
 )  # fmt: skip
 def test_models_are_compared_with_the_start_and_rounds_with_the_one_before(tmp_path, stages, compared):
@@ -44,7 +48,7 @@ def text_of(table):
 
 
 def test_drifts_stand_in_the_table_only_where_the_monitor_ran():
-    plain = Outcome("run", 0, {"accuracy": 0.5}, {"accuracy": 0.75}, {}, "")
+    plain = Outcome("run", 0, {"sums": {"accuracy": 0.5}}, {"sums": {"accuracy": 0.75}}, {}, "")
     assert "chosen drift" not in text_of(outcome_table([plain]))
     assert "nan" not in text_of(outcome_table([plain]))
     watched = Outcome("run", 0, None, None, {"3d/chosen_drift": 1.0, "3d/rejected_drift": -2.0, "3d/unseen_drift": 0.5}, "")
