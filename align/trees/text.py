@@ -61,7 +61,7 @@ def text_of_file(path: Path, newline: str | None = None) -> Iterator[TextIO]:
             file.seek(0)
             encoding = encoding_of(first)
             errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
-            with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline) as text:  # type: ignore[arg-type]
+            with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline) as text:
                 yield text
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise AlignError(f"{path}: it is no whole gzip file: {error}") from error
@@ -79,5 +79,5 @@ def encoding_of(first: bytes) -> str:
         if first.startswith(mark):
             return name
     zeros = [byte == 0 for byte in first[:4]]
-    by_zeros = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
-    return by_zeros.get(tuple(zeros), "utf-8-sig")  # type: ignore[call-overload, no-any-return]
+    by_zeros: dict[tuple[bool, ...], str] = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
+    return by_zeros.get(tuple(zeros), "utf-8-sig")
