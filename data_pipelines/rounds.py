@@ -12,7 +12,7 @@ from align.recipes import Recipe
 from align.recipes.methods import Rounds
 from align.runs import External, Input, Output, Stage
 
-LOOP = ("count", "prompts", "overrides")
+LOOP = ("count", "prompts", "reference", "overrides")
 """Keys of `rounds` that say how rounds follow each other; the others are of the method that ranks responses by rewards."""
 DIFFER = ("training", "rollouts", "rounds", "thoughts", "code")
 """Sections whose keys may differ by round."""
@@ -114,6 +114,8 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
             inputs["reference"] = method.reference
+        if making and rounds is not None and rounds.reference == "start" and round.policy != method.policy:
+            inputs["reference"] = method.policy
         if recipe.data.eval is not None:
             inputs["eval"] = External(recipe.data.eval)
         train = replace(training, name=f"{round.prefix}train", inputs=inputs, settings=_settings_of_round(training, recipe, own))
