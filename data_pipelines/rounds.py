@@ -201,6 +201,8 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
             inputs["reference"] = method.reference
+        if making and loop.reference == "start" and round.policy != method.policy:
+            inputs["reference"] = method.policy
         if recipe.data.eval is not None:
             inputs["eval"] = External(recipe.data.eval)
         train = replace(training, name=f"{round.prefix}train", inputs=inputs, settings=_settings_of_round(training, recipe, own))

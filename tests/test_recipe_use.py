@@ -101,3 +101,15 @@ def test_journals_of_a_run_can_be_shown(tmp_path, kind):
     assert done.returncode == 0, done.stderr
     assert "It is five." in done.stdout
     assert "1 tree, 2 nodes, 0 edges" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["thoughts", "code", "rounds"])
+def test_the_reference_of_all_rounds_may_stay_the_model_that_the_run_begins_with(method):
+    """Of the first round it is the model itself, of the others that model or the round's own."""
+    sections = {"rounds": {"count": 3, "reference": "start"}}
+    if method == "rounds":
+        sections["model"] = {"reference": "r"}
+    for reference, expected in (("start", [None, "m", "m"]), ("round", [None, None, None])):
+        sections["rounds"]["reference"] = reference
+        trainings = [stage for stage in stages_of(parse(method, **sections)) if stage.name.endswith("train")]
+        assert [getattr(stage.inputs.get("reference"), "source", None) for stage in trainings] == expected

@@ -75,6 +75,7 @@ REST = {
     "dpo": ("data.train=d",), "dpo-3d": ("data.train=d",), "dice": ("data.train=d", "rollouts.prompts=p"),
     "selm": ("data.train=d", "rollouts.prompts=p"), "self-rewarding": ("rollouts.prompts=p",), "code": ("rollouts.prompts=p",),
     "irpo": ("rollouts.prompts=p", "rounds.questions=gsm8k"), "cpo": ("rollouts.prompts=p", "thoughts.task=gsm8k"),
+    "step-dpo": ("rollouts.prompts=p", "thoughts.task=gsm8k"), "online-dpo": ("rollouts.prompts=p",),
 }  # fmt: skip
 """What a recipe that extends a method says at least, besides its model."""
 METHODS = sorted(path.stem for path in (recipes.RECIPES / recipes.METHODS).glob("*.yaml"))

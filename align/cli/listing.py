@@ -66,7 +66,7 @@ def _judges() -> Rows:
     from data_pipelines.thought_trees.judges import JUDGES
 
     yield from _of(JUDGES)
-    yield from _of(SCORERS)
+    yield from ((name, sentence) for name, sentence in _of(SCORERS) if name not in JUDGES and name != "llm")
 
 
 def _graders() -> Rows:

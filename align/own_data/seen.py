@@ -121,19 +121,20 @@ def _prompts(recipe: Recipe, tokenizer: Any, count: int) -> Iterator[Seen]:
     rollouts = recipe.rollouts
     assert rollouts is not None
     chat = wants_chat(rollouts.chat, tokenizer)
-    if recipe.code is not None:
+    task_name = recipe.method.task_of_questions
+    if recipe.code:
         from data_pipelines.code_execution.problems import read_problems
 
         problems = read_problems(rollouts.prompts, rollouts.prompts_split, format=recipe.code.format, limit=count)
         asked: list[Any] = [problem.ask if rollouts.chat else problem.prefix or problem.ask for problem in problems]
         chat = bool(rollouts.chat)
-    elif (recipe.thoughts or recipe.rounds) and _task(recipe) is not None:
+    elif task_name is not None:
         from data_pipelines.thought_trees.tasks import load_task, read_questions
 
-        task = load_task(str(_task(recipe)))
+        task = load_task(task_name)
         questions = read_questions(task, rollouts.prompts, rollouts.prompts_split, limit=count)
         chat = bool(rollouts.chat)
-        asked = [task.chat_prompt(question) if chat and recipe.thoughts is None else task.prompt(question) for question in questions]
+        asked = [task.chat_prompt(question) if chat and not recipe.thoughts else task.prompt(question) for question in questions]
     else:
         found, _ = read_prompts(rollouts.prompts, rollouts.prompts_split, count, rollouts.prompts_column)
         asked = [prompt.prompt for prompt in found]
@@ -143,9 +144,3 @@ def _prompts(recipe: Recipe, tokenizer: Any, count: int) -> Iterator[Seen]:
         yield Seen(
             f"{rollouts.prompts} prompt {number}", [Run("prompt", tokens, "read; responses are sampled to it, and these are trained")]
         )
-
-
-def _task(recipe: Recipe) -> str | None:
-    if recipe.thoughts is not None:
-        return recipe.thoughts.task
-    return recipe.rounds.questions if recipe.rounds is not None else None

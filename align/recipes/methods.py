@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from align.recipes.sections import Section
 
 
@@ -96,12 +98,15 @@ class ScorerChoice(Section):
 
 class Rounds(MethodSection):
     """Rounds of sampling, scoring, pairing and training (DICE, arXiv 2406.09760; SELM, arXiv 2405.19332). With `thoughts` or `code` the
-    rounds go around these, and only `count`, `prompts` and `overrides` are of use."""
+    rounds go around these, and only `count`, `prompts`, `reference` and `overrides` are of use."""
 
     count: int = 2
     """R, how many rounds."""
     prompts: Literal["all", "split"] = "all"
     """Every round samples to all prompts, or to a part of its own."""
+    reference: Literal["round", "start"] = "round"
+    """The reference of each round's training: the model that the round begins with (DICE, IRPO), or in all rounds the one that the run
+    begins with (online DPO, arXiv 2402.04792)."""
     questions: str | None = None
     """The task that `rollouts.prompts` holds questions of (gsm8k, math, ..., or a YAML file of your own): they are asked as the task
     says, and the scorer `answer` gives 1 to a response that states the gold answer, else 0 (IRPO, arXiv 2404.19733)."""
@@ -184,7 +189,7 @@ class Once(Rounds):
         return ""
 
 
-LOOP = ("count", "prompts", "overrides")
+LOOP = ("count", "prompts", "reference", "overrides")
 """Keys of `rounds` that say how rounds follow each other; the others are of the method that ranks responses by rewards."""
 _PAIRS_OF_ITS_OWN = {
     f"rounds.{key}": f"which has pairs of its own: expected {', '.join(LOOP[:-1])} or {LOOP[-1]}"
@@ -198,11 +203,11 @@ class JudgeChoice(Section):
     """What gives the paths of a search their values."""
 
     name: str = "self_evaluation"
-    """self_evaluation, vote, checker, a scorer (implicit, reward_model, function, ...), or `module:class` of your own."""
+    """self_evaluation, vote, checker, steps, answer, a scorer (implicit, reward_model, function, ...), or `module:class` of your own."""
     votes: int = 5
-    """m, judgements of each path."""
+    """m, judgements of each path; with `answer`, completions of it."""
     temperature: float = 0.4
-    """Of the judgements."""
+    """Of the judgements or completions."""
     options: dict[str, Any] = {}
     """The judge's own."""
 
@@ -211,15 +216,25 @@ class Edges(Section):
     """Which preferences a search tree gives."""
 
     paths: Literal["judged", "gold"] = "judged"
-    """The paths that count as good: those of the winning answer (the task's `winner`), or those with the gold answer."""
-    form: Literal["steps", "responses"] = "steps"
-    """Thoughts against their siblings, or whole paths against each other, for comparison."""
+    """The paths that count as good: those of the winning answer (the task's `winner`), or those with the gold answer. With `form:
+    first_errors` `judged` is every step that the judge calls right."""
+    form: Literal["steps", "responses", "first_errors"] = "steps"
+    """Thoughts against their siblings (CPO), or whole paths against each other, for comparison; or the first wrong step of a path against
+    its right siblings (Step-DPO, arXiv 2406.18629)."""
+    right_above: float | None = None
+    """With `form: first_errors`: a step whose value is higher is right, any other wrong; left out, 0."""
     min_gap: float | None = None
     """The values of a pair differ by so much at least."""
     cap: int | None = None
     """Pairs of a kept thought, at most."""
     weight: Literal["pair", "thought"] = "pair"
     """`pair`: every pair counts once; `thought`: every kept thought does, its pairs share its weight, for `loss_type: [sft]`."""
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_keys(self) -> Edges:
+        if self.right_above is not None and self.form != "first_errors":
+            raise ValueError(f"right_above is of no use with form: {self.form}: expected form: first_errors")
+        return self
 
 
 class Thoughts(MethodSection):

@@ -16,6 +16,7 @@ from align.rehearsal.models import small_model
 RECORDS, QUESTIONS, SAMPLES, STEPS, BATCH = 8, 3, 4, 2, 2
 MADE_HERE = 24  # questions, prompts, problems of the micro tasks: their small models are real ones, and write what they write
 FEW = 0.5  # of a handful of records so many may be unusable; whole sets are read with the recipe's own limit
+ROUNDS = 4
 LEFT_OUT = {
     "global_batch_size", "gradient_accumulation_steps", "resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_strategy",
     "hub_token", "run_name", "deepspeed", "fsdp", "fsdp_config", "torch_compile", "dataset_num_proc", "dataloader_num_workers",
@@ -82,6 +83,8 @@ class Rehearsed:
         raw = recipe.model_dump()
         micro = recipe.model.name_or_path.startswith("micro:")
         self._shrink_models(raw)
+        if raw["rounds"]:
+            self._fewer_rounds(raw["rounds"])
         if recipe.rollouts:
             self._rollouts(raw, micro)
         for changes in (raw["rounds"] or {}).get("overrides", []):  # what a rehearsal sets stays set in every round
@@ -160,6 +163,13 @@ class Rehearsed:
         if "speculative_config" in rollouts["options"]:
             self.note("rollouts.options.speculative_config: left out")
             rollouts["options"] = {key: value for key, value in rollouts["options"].items() if key != "speculative_config"}
+
+    def _fewer_rounds(self, rounds: dict[str, Any]) -> None:
+        """Rounds that repeat those before them are left out: all with overrides of their own stay, and two more."""
+        few = max(ROUNDS, len(rounds["overrides"]) + 2)
+        if rounds["count"] > few:
+            self.note(f"rounds.count: {few} in the place of {rounds['count']}")
+            rounds["count"] = few
 
     def _rewards(self, rounds: dict[str, Any], micro: bool) -> None:
         rounds["filter"]["min_responses"] = min(rounds["filter"]["min_responses"], 2)

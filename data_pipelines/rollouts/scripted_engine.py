@@ -18,6 +18,9 @@ from align.trees import Message
 from data_pipelines.rollouts.protocol import Completion, Engine, Request, Rollout, Sampling, session_of
 
 JUDGEMENT = re.compile(r"/(judge|vote)/")
+VERDICT = re.compile(r"/steps/\d+$")
+COMPLETION = re.compile(r"/answer/\d+$")
+VERDICTS = ("It follows.\nVerdict: right", "It does not follow.\nVerdict: wrong")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class ScriptedEngine:
         """What is written for a request; empty where there is nothing."""
         if JUDGEMENT.search(rollout.id):
             return [self._response(text) for text in self._script.judgements]
+        if VERDICT.search(rollout.id):
+            return [self._response(text) for text in VERDICTS]
+        if (completed := COMPLETION.search(rollout.id)) and (steps := self._script.thoughts.get(rollout.id[: completed.start()])):
+            return [self._response(text) for text in steps[-1]]
         question, _, node = rollout.id.rpartition("/")
         if node and question in self._script.thoughts:
             return [self._thought(text) for text in self._next_thoughts(question, rollout.prompt_token_ids)]

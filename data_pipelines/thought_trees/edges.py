@@ -1,4 +1,4 @@
-"""From search trees to step preferences: a kept thought over its siblings that are on no kept path (CPO, section 3.2)."""
+"""From search trees to step preferences: kept thoughts over their siblings (CPO), right steps over first wrong ones (Step-DPO)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from align.trees import Edge, Node, PreferenceTree
+from align.trees import ROOT, Edge, Node, PreferenceTree
 from data_pipelines.rollouts.protocol import seed_of
 
 
@@ -17,8 +17,10 @@ class EdgeRules:
 
     Attributes:
         paths: "judged" follows the paths that the search kept; "gold" those whose answer is the gold one, whatever the
-            judge thought of them.
-        form: "steps" compares thoughts with their siblings; "responses" whole paths with each other, for comparison.
+            judge thought of them. With "first_errors" "judged" is every step that the judge calls right.
+        form: "steps" compares thoughts with their siblings; "responses" whole paths with each other, for comparison; "first_errors" the
+            first wrong step of a path with its right siblings (Step-DPO).
+        right_above: with "first_errors": a step of a higher value is right, any other that has a value is wrong.
         min_gap: a pair's values must differ by so much at least (CPO itself asks for none).
         cap: of a kept thought's pairs, at most so many, drawn at random; None: all.
         weight: "pair", every pair counts once; "thought", every kept thought (or path) counts once and its pairs share its weight, for the
@@ -27,7 +29,8 @@ class EdgeRules:
     """
 
     paths: Literal["judged", "gold"] = "judged"
-    form: Literal["steps", "responses"] = "steps"
+    form: Literal["steps", "responses", "first_errors"] = "steps"
+    right_above: float = 0.0
     min_gap: float | None = None
     cap: int | None = None
     weight: Literal["pair", "thought"] = "pair"
@@ -66,6 +69,36 @@ def with_step_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
             if i not in kept and (step, _same_text(tree.nodes[i])) not in said and _far_enough(tree.nodes[chosen], tree.nodes[i], rules)
         ]
         edges += _edges(chosen, _capped(worse, rules, tree.id, chosen), rules)
+    return replace(tree, edges=tuple(edges))
+
+
+def with_first_error_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
+    """The search tree with the step preferences of Step-DPO (arXiv 2406.18629): the first wrong step of a path is worse than each right
+    step that follows the same steps, all of them right.
+
+    With `paths: gold` only right steps that lead to a gold answer are better ones, as in the paper's data. A step without a value is
+    neither right nor wrong, and nothing that follows it is compared.
+
+    Args:
+        tree: a search tree: scores on its nodes, `search` in its metadata.
+        rules: see `EdgeRules`.
+
+    Returns:
+        The same nodes, with edges; without any where no first wrong step has a right sibling.
+    """
+    leading = None if rules.paths == "judged" else {node for leaf in kept_leaves(tree, rules.paths) for node in tree.path(leaf)}
+    right, first_errors = [False] * len(tree.nodes), dict[int, list[int]]()
+    for index, node in enumerate(tree.nodes):  # parents stand before their children
+        if node.score is None or not (node.parent == ROOT or right[node.parent]):
+            continue
+        right[index] = node.score > rules.right_above
+        if not right[index]:
+            first_errors.setdefault(node.parent, []).append(index)
+    edges: list[Edge] = []
+    for chosen, node in enumerate(tree.nodes):
+        if right[chosen] and (leading is None or chosen in leading):
+            worse = [i for i in first_errors.get(node.parent, []) if _far_enough(node, tree.nodes[i], rules)]
+            edges += _edges(chosen, _capped(worse, rules, tree.id, chosen), rules)
     return replace(tree, edges=tuple(edges))
 
 

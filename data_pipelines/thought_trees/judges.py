@@ -81,6 +81,7 @@ class JudgeSettings:
         policy, reference: the models, for judges that score.
         dtype: precision of their weights.
         options: the judge's own.
+        thought_tokens: longest thought.
     """
 
     task: ThoughtTask
@@ -94,10 +95,13 @@ class JudgeSettings:
     reference: str = ""
     dtype: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+    thought_tokens: int = 96
 
 
-NO_JUDGES = ("llm", "answer")
-JUDGES: Registry[Callable[[JudgeSettings], Judge]] = Registry("judges", "thoughts.judge")
+_STEP_JUDGES = "data_pipelines.thought_trees.step_judges"
+JUDGES: Registry[Callable[[JudgeSettings], Judge]] = Registry(
+    "judges", "thoughts.judge", {"steps": f"{_STEP_JUDGES}:StepChecker", "answer": f"{_STEP_JUDGES}:CompletedSteps"}
+)
 
 
 def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
@@ -108,8 +112,8 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     """
     if name in JUDGES or ":" in name:
         return JUDGES.find(name)
-    if name in NO_JUDGES:
-        raise AlignError(f"{JUDGES.key}: the scorer '{name}' grades finished responses, not the thoughts of a search: take another judge")
+    if name == "llm":
+        raise AlignError(f"{JUDGES.key}: the scorer 'llm' grades finished responses, not the thoughts of a search: take the judge 'steps'")
     if name in SCORERS:
         return functools.partial(ScorerJudge, name)
     raise AlignError(f"{JUDGES.key} is '{name}': {nearest(name, [*JUDGES, *SCORERS])}")

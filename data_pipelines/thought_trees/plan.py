@@ -81,9 +81,9 @@ class ThoughtMethod:
         seed = round.seed + (round.number - 1) * ANOTHER_ROUND
         search = self._search(recipe, f"{round.prefix}search", inputs, source, seed, thoughts.task, self._held_out[0])
         searches: dict[str, Input] = {"searches": Output(search.name, "searches")}
-        if rollouts.chat and thoughts.edges.form == "steps":
+        if rollouts.chat and thoughts.edges.form != "responses":
             searches["model"] = round.policy  # whose chat template its unfinished answers are rendered with
-        rules = StepEdgeSettings(**thoughts.edges.model_dump(), seed=round.seed)
+        rules = StepEdgeSettings(**thoughts.edges.model_dump(exclude_none=True), seed=round.seed)
         edges = Stage(f"{round.prefix}edges", f"{_HERE}.stages:make_edges", rules.as_json(), searches)
         return [search, edges], Output(edges.name, "pairs.jsonl")
 

@@ -17,7 +17,7 @@ from data_pipelines.rollouts.plan import sampling_of
 from data_pipelines.rollouts.prompts import asked_as, check_system
 from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
-from data_pipelines.thought_trees.edges import statistics, with_response_edges, with_step_edges
+from data_pipelines.thought_trees.edges import statistics, with_first_error_edges, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
 from data_pipelines.thought_trees.search import Asked, SearchSettings, search
 from data_pipelines.thought_trees.settings import HeldOut, SearchStageSettings, StepEdgeSettings
@@ -95,6 +95,7 @@ def open_judge(task: Task, settings: SearchStageSettings, how: ThoughtTask, stop
         JudgeSettings(
             how, choice.votes, choice.temperature, settings.search.seed, settings.chat, settings.system, stop_token_ids,
             task.inputs["model"], task.inputs.get("reference", ""), settings.dtype, choice.options,
+            min(settings.sampling.max_new_tokens, how.max_new_tokens),
         )
     )  # fmt: skip
 
@@ -146,8 +147,9 @@ def make_edges(task: Task) -> None:
     """
     rules = task.read(StepEdgeSettings)
     found, set_aside = read_searches(task.path("searches"))
-    trees = [with_step_edges(tree, rules) for tree in found]
-    trained = trees if rules.form == "steps" else [with_response_edges(tree, rules) for tree in found]
+    steps = with_first_error_edges if rules.form == "first_errors" else with_step_edges
+    trees = [steps(tree, rules) for tree in found]
+    trained = [with_response_edges(tree, rules) for tree in found] if rules.form == "responses" else trees
     trained = [only_trained(tree) for tree in trained if tree.edges]
     write_trees(trees, task.folder / "searches.jsonl")
     write_jsonl(({"where": id, **record} for id, record in set_aside.items()), task.folder / "set-aside.jsonl")
@@ -159,7 +161,10 @@ def make_edges(task: Task) -> None:
         advice = "the judge seldom tells thoughts apart; `thoughts.edges.min_gap` leaves such pairs out"
         logger.warning("%s: %d of %d pairs join thoughts of equal value: %s", task.name, equal, total, advice)
     if not trained:
-        first = next(iter(reasons.values()), "no kept thought has a sibling that was not kept")
+        without = (
+            "no first wrong step has a right sibling" if rules.form == "first_errors" else "no kept thought has a sibling that was not kept"
+        )
+        first = next(iter(reasons.values()), without)
         raise AlignError(f"no preference can be made of {len(trees) + len(set_aside)} searches; the first reason: {first}")
     write_trees(trained, task.folder / "pairs.jsonl")
     write_pairs(trained, task.folder / "flat.jsonl", _pairs_of(task))

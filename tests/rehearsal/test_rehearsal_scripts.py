@@ -181,7 +181,7 @@ def test_prompts_get_their_own_responses_and_those_without_their_neighbours(tmp_
     assert len(script_of(stage, []).responses[prompt_id("Where?")]) > 1
 
 
-@pytest.mark.parametrize("name", ["cpo/qwen2.5-7b-gsm8k", "irpo/qwen2.5-7b-gsm8k"])
+@pytest.mark.parametrize("name", ["cpo/qwen2.5-7b-gsm8k", "irpo/qwen2.5-7b-gsm8k", "step-dpo/qwen2.5-7b-gsm8k"])
 def test_the_plan_of_a_recipe_that_asks_questions_gets_scripts(name, tmp_path):
     """From the stages as they are planned, settings and all."""
     rows = [{"question": f"How much is {n} and {n}?", "answer": f"#### {2 * n}"} for n in range(3)]
@@ -190,3 +190,11 @@ def test_the_plan_of_a_recipe_that_asks_questions_gets_scripts(name, tmp_path):
     stages = stages_of(recipes.load(name, overrides))
     scripts = {stage.name: script for stage in stages if (script := script_of(stage, stages)) is not None}
     assert {stage.name for stage in stages if stage.function in (SAMPLE, SEARCH)} == set(scripts)
+
+
+def test_completions_and_verdicts_of_steps_are_written_so_that_some_steps_are_right(engine):
+    script = Script(thoughts={"q": [["First."], ["So the final answer is 4.", "So the final answer is 5."]]}, markers=["\n"])
+    texts = {c.text for c in completions(engine, script, "q/answer/3", "Is it?", n=5).completions[1:]}
+    assert texts == {"So the final answer is 4.", "So the final answer is 5."}
+    verdicts = {c.text.split("\n")[-1] for c in completions(engine, script, "q/steps/3", "Is it?", n=5).completions[1:]}
+    assert verdicts == {"Verdict: right", "Verdict: wrong"}
