@@ -37,9 +37,10 @@ def first_problem(error: ValidationError, where: str, root: type[BaseModel]) -> 
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         blank = " (is there a blank after the colon?)" if isinstance(problem["input"], str) and ":" in problem["input"] else ""
         return f"{where}: {key} is {problem['input']!r}: expected a section, keys with values below `{last}:`{blank}"
-    if problem["type"] == "value_error":  # of a section as a whole: the sentence names the key
-        return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {key} is {problem['input']!r}: {problem['msg']}"
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole: the sentence names the key
+        return f"{where}: {key}: {said}"
+    return f"{where}: {key} is {problem['input']!r}: {said}"
 
 
 def _keys_at(root: type[BaseModel], above: list[str]) -> list[str]:
