@@ -21,9 +21,11 @@ def blocks(language):
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_example_runs(number, tmp_path):
     """With a random model in the place of the one that it names, and on the CPU."""
-    random_model().save_pretrained(tmp_path / "model")
-    byte_level_tokenizer().save_pretrained(tmp_path / "model")
-    code = blocks("python")[number].replace("Qwen/Qwen2.5-0.5B-Instruct", str(tmp_path / "model"))
+    code = blocks("python")[number]
+    for seed, name in enumerate(("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B")):
+        random_model(seed=seed).save_pretrained(tmp_path / str(seed))
+        byte_level_tokenizer().save_pretrained(tmp_path / str(seed))
+        code = code.replace(name, str(tmp_path / str(seed)))
     code = code.replace('PreferenceConfig("runs/example"', 'PreferenceConfig("runs/example", use_cpu=True, bf16=False, report_to="none"')
     small = """recipe={"rounds.filter": {"drop_truncated": False, "min_characters": 1, "min_responses": 2}}"""  # a random model rarely ends
     code = code.replace('DICEConfig("runs/dice"', f'DICEConfig("runs/dice", use_cpu=True, bf16=False, report_to="none", {small}')
