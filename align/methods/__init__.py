@@ -1,5 +1,7 @@
-"""Methods as trainers: what a recipe does, from Python. `DICETrainer`, `SELMTrainer`, `SelfRewardingTrainer`, `IterativeReasoningTrainer`,
-`ChainOfPreferenceTrainer`, `CodePreferenceTrainer`, and `RoundsTrainer` for a choice of parts of your own, each with its config.
+"""Methods as trainers: what a recipe does, from Python.
+
+`DICETrainer`, `SELMTrainer`, `SelfRewardingTrainer`, `OnlineDPOTrainer`, `IterativeReasoningTrainer`, `ChainOfPreferenceTrainer`,
+`StepDPOTrainer`, `CodePreferenceTrainer`, and `RoundsTrainer` for a choice of parts of your own, each with its config.
 """
 
 from align.methods.config import (
@@ -7,23 +9,29 @@ from align.methods.config import (
     CodePreferenceConfig,
     DICEConfig,
     IterativeReasoningConfig,
+    OnlineDPOConfig,
     RewardRoundsConfig,
     RoundsConfig,
     SelfRewardingConfig,
     SELMConfig,
+    StepDPOConfig,
+    ThoughtsConfig,
 )
 from align.methods.trainer import (
     ChainOfPreferenceTrainer,
     CodePreferenceTrainer,
     DICETrainer,
     IterativeReasoningTrainer,
+    OnlineDPOTrainer,
     RoundsTrainer,
     SelfRewardingTrainer,
     SELMTrainer,
+    StepDPOTrainer,
 )
 
 __all__ = [
     "ChainOfPreferenceConfig", "ChainOfPreferenceTrainer", "CodePreferenceConfig", "CodePreferenceTrainer", "DICEConfig", "DICETrainer",
-    "IterativeReasoningConfig", "IterativeReasoningTrainer", "RewardRoundsConfig", "RoundsConfig", "RoundsTrainer", "SELMConfig",
-    "SELMTrainer", "SelfRewardingConfig", "SelfRewardingTrainer",
+    "IterativeReasoningConfig", "IterativeReasoningTrainer", "OnlineDPOConfig", "OnlineDPOTrainer", "RewardRoundsConfig", "RoundsConfig",
+    "RoundsTrainer", "SELMConfig", "SELMTrainer", "SelfRewardingConfig", "SelfRewardingTrainer", "StepDPOConfig", "StepDPOTrainer",
+    "ThoughtsConfig",
 ]  # fmt: skip

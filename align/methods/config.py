@@ -78,6 +78,9 @@ class RoundsConfig(PreferenceConfig):
     round_prompts: Literal["all", "split"] | None = field(
         default=None, metadata=_of("rounds.prompts", "Every round asks all prompts, or a part of its own.")
     )
+    round_reference: Literal["round", "start"] | None = field(
+        default=None, metadata=_of("rounds.reference", "The reference of a round's training: the model it begins with, or the run's start.")
+    )
     round_overrides: list[dict[str, Any]] | None = field(
         default=None,
         metadata=_of("rounds.overrides", "By round, what differs in it: keys of a recipe, [{}, {'training.learning_rate': 3e-7}]."),
@@ -177,9 +180,14 @@ class IterativeReasoningConfig(RewardRoundsConfig):
     )
 
 
-@of_method("cpo")
-class ChainOfPreferenceConfig(RoundsConfig):
-    """Settings of `ChainOfPreferenceTrainer` (CPO, arXiv 2406.09136)."""
+@of_method("online-dpo")
+class OnlineDPOConfig(RewardRoundsConfig):
+    """Settings of `OnlineDPOTrainer` (OAIF, arXiv 2402.04792)."""
+
+
+@dataclass
+class ThoughtsConfig(RoundsConfig):
+    """Settings of rounds that search trees of thoughts."""
 
     task: str | None = field(
         default=None, metadata=_of("thoughts.task", "The task that is searched: gsm8k, bamboogle, ..., or a YAML file of your own.")
@@ -189,6 +197,16 @@ class ChainOfPreferenceConfig(RoundsConfig):
     min_value: float | None = field(default=None, metadata=_of("thoughts.min_value", "A path of a lower value ends."))
     votes: int | None = field(default=None, metadata=_of("thoughts.judge.votes", "m, judgements of each path."))
     judge_temperature: float | None = field(default=None, metadata=_of("thoughts.judge.temperature", "Of the judgements."))
+
+
+@of_method("cpo")
+class ChainOfPreferenceConfig(ThoughtsConfig):
+    """Settings of `ChainOfPreferenceTrainer` (CPO, arXiv 2406.09136)."""
+
+
+@of_method("step-dpo")
+class StepDPOConfig(ThoughtsConfig):
+    """Settings of `StepDPOTrainer` (arXiv 2406.18629)."""
 
 
 @of_method("code")

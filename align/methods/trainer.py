@@ -22,9 +22,11 @@ from align.methods.config import (
     CodePreferenceConfig,
     DICEConfig,
     IterativeReasoningConfig,
+    OnlineDPOConfig,
     RoundsConfig,
     SelfRewardingConfig,
     SELMConfig,
+    StepDPOConfig,
 )
 from align.methods.group import lead
 from align.methods.parts import StoredData, lora_section, named
@@ -250,11 +252,25 @@ class IterativeReasoningTrainer(RoundsTrainer):
     config = IterativeReasoningConfig
 
 
+class OnlineDPOTrainer(RoundsTrainer):
+    """Many short rounds on new prompts each, ranked by a judge, the start model as reference in all of them (OAIF, arXiv 2402.04792). Needs
+    `prompts`; ranks by the policy's own grades unless `judge` says otherwise."""
+
+    config = OnlineDPOConfig
+
+
 class ChainOfPreferenceTrainer(RoundsTrainer):
     """Steps that a tree-of-thought search kept over those that it dropped (CPO, arXiv 2406.09136). Needs `prompts`, questions, and
     `args.task`."""
 
     config = ChainOfPreferenceConfig
+
+
+class StepDPOTrainer(RoundsTrainer):
+    """The first wrong step of a chain of thought under right ones that follow the same steps (Step-DPO, arXiv 2406.18629). Needs
+    `prompts`, questions with their gold answers, and `args.task`."""
+
+    config = StepDPOConfig
 
 
 class CodePreferenceTrainer(RoundsTrainer):

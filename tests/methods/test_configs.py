@@ -1,6 +1,6 @@
 """The methods' configs: their defaults are the methods' files, and what they say is what the recipe says."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 import torch
@@ -18,12 +18,16 @@ from align.methods import (
     DICETrainer,
     IterativeReasoningConfig,
     IterativeReasoningTrainer,
+    OnlineDPOConfig,
+    OnlineDPOTrainer,
     RoundsConfig,
     RoundsTrainer,
     SelfRewardingConfig,
     SelfRewardingTrainer,
     SELMConfig,
     SELMTrainer,
+    StepDPOConfig,
+    StepDPOTrainer,
 )
 from align.trainers import PreferenceConfig
 
@@ -33,6 +37,8 @@ ALL = {
     "selm": (SELMTrainer, SELMConfig, {}, {"judge": {"name": "reward_model", "options": {"model": "r"}}}),
     "self-rewarding": (SelfRewardingTrainer, SelfRewardingConfig, {}, {}),
     "irpo": (IterativeReasoningTrainer, IterativeReasoningConfig, {"task": "gsm8k"}, {}),
+    "online-dpo": (OnlineDPOTrainer, OnlineDPOConfig, {}, {}),
+    "step-dpo": (StepDPOTrainer, StepDPOConfig, {"task": "gsm8k"}, {}),
     "cpo": (ChainOfPreferenceTrainer, ChainOfPreferenceConfig, {"task": "gsm8k"}, {}),
     "code": (CodePreferenceTrainer, CodePreferenceConfig, {}, {}),
 }
@@ -41,6 +47,7 @@ SECTIONS = {
     "dice": {"model": {"name_or_path": "policy", "reference": "reference"}},
     "selm": {"rounds": {"scorers": [{"name": "reward_model", "options": {"model": "r"}}]}},
     "irpo": {"rounds": {"questions": "gsm8k"}}, "cpo": {"thoughts": {"task": "gsm8k"}},
+    "step-dpo": {"thoughts": {"task": "gsm8k"}},
 }  # fmt: skip
 
 
@@ -51,7 +58,7 @@ def trainer_of(name, tmp_path, **settings):
 
 def without_defaults(stage):
     """A stage whose training says nothing that a trainer does anyway."""
-    plain = {each.name: each.default for each in fields(PreferenceConfig)}
+    plain = {each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(PreferenceConfig)}
     for kept in (stage.settings, stage.resources):
         if "training" in kept:
             kept["training"] = {key: value for key, value in kept["training"].items() if plain[key] != value}
@@ -88,7 +95,7 @@ def test_defaults_are_those_of_the_methods_file(name):
 @pytest.mark.parametrize("name", ALL)
 def test_every_setting_is_a_key_of_recipes_and_reaches_it(name, tmp_path):
     known = {
-        "rounds": 5, "round_prompts": "split", "round_overrides": [{"training.beta": 0.7}], "num_generations": 5, "temperature": 0.3,
+        "rounds": 5, "round_prompts": "split", "round_reference": "start", "round_overrides": [{"training.beta": 0.7}], "num_generations": 5, "temperature": 0.3,
         "top_p": 0.4, "top_k": 7, "min_p": 0.01, "max_completion_length": 33, "stop": ["x"], "generation_batch_size": 11,
         "engine_kwargs": {"a": 1}, "chat": True, "system_prompt": "s", "max_prompts": 9, "processes": 4, "pairing": "closest" if name == "code" else "best_rest",
         "pairs_per_prompt": 3, "length_shaping": 0.5, "length_unit": "tokens", "replay": 0.25, "max_tokens_per_row": 77, "task": "svamp",
