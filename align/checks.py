@@ -13,7 +13,7 @@ from align.errors import AlignError
 from align.plans import Run, method_of
 from align.recipes import Recipe
 from align.runs import External
-from align.training_check import MICRO, check_local_model, check_micro, check_needs
+from align.training_check import MICRO, check_local_model, check_micro, check_needs, has_tokenizer
 from align.trees import check_source
 from align.trees.files import FILES, file_type
 from eval.plan import check_suites, data_sets
@@ -40,7 +40,7 @@ def check(run: Run) -> None:
         if name is not None and name in sources:
             _check_data(key, name)
     _check_columns(recipe)
-    if recipe.model.reference:
+    if recipe.model.reference and (recipe.method.makes_preferences or has_tokenizer(Path(recipe.model.reference))):
         _check_tokenizers(Path(recipe.model.name_or_path), Path(recipe.model.reference))
     method.check_parts(recipe)
     check_suites(recipe, method)

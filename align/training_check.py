@@ -70,8 +70,13 @@ def check_local_model(key: str, name: str) -> None:
         raise AlignError(f"{key} '{name}': there is no model in this folder (no config.json): {has}")
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise AlignError(f"{key} '{name}': there are no weights in this folder (no *.safetensors)")
-    if key == "model.name_or_path" and not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
+    if key == "model.name_or_path" and not has_tokenizer(folder):
         raise AlignError(f"{key} '{name}': there is no tokenizer in this folder (no tokenizer.json): save it beside the model")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer lies in a model's folder; a reference that is trained against, and not sampled from, needs none."""
+    return any(next(folder.glob(pattern), None) for pattern in TOKENIZERS)
 
 
 def check_micro(key: str, name: str, known: Iterable[str]) -> None:

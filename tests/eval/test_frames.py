@@ -51,7 +51,7 @@ def test_drifts_stand_in_the_table_only_where_the_monitor_ran():
     plain = Outcome("run", 0, {"sums": {"accuracy": 0.5}}, {"sums": {"accuracy": 0.75}}, {}, "")
     assert "chosen drift" not in text_of(outcome_table([plain]))
     assert "nan" not in text_of(outcome_table([plain]))
-    watched = Outcome("run", 0, None, None, {"3d/chosen_drift": 1.0, "3d/rejected_drift": -2.0, "3d/unseen_drift": 0.5}, "")
+    watched = Outcome("run", 0, {}, {}, {"3d/chosen_drift": 1.0, "3d/rejected_drift": -2.0, "3d/unseen_drift": 0.5}, "")
     assert "-2.00" in text_of(outcome_table([watched]))
 
 

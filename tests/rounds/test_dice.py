@@ -76,7 +76,7 @@ def test_a_report_says_what_is_missing_and_shows_the_rest(finished, tmp_path):
     assert len(read) > 20
     for number, file in enumerate(read):
         content = file.read_bytes()
-        ruined = (None, content[: len(content) // 2] + b"\x00{", b"[]")[number % 3]
+        ruined = (None, content[: len(content) // 2] + b"\x00{", b"[3]")[number % 3]
         if ruined is None and file.name == "recipe.yaml":
             continue  # then it is no run's folder
         file.unlink() if ruined is None else file.write_bytes(ruined)
