@@ -181,8 +181,9 @@ def _check_disk(run: Run) -> None:
     rounds = run.recipe.loop.count
     needed = weights * rounds + weights * (1 if run.recipe.model.lora else 7) * bool(run.recipe.training.get("save_strategy") != "no")
     place = next(path for path in [run.folder.path, *run.folder.path.absolute().parents] if path.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
+    disk = shutil.disk_usage(place)
+    free = disk.free
+    if disk.total and free < needed:  # what is no disk, such as /proc, says so itself when it is written to
         raise AlignError(
             f"{run.folder.path}: {free / 1e9:.1f} GB free, but {rounds} model(s) and a checkpoint need about {needed / 1e9:.1f} GB: "
             "give another training.output_dir"
