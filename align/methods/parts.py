@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from align.errors import AlignError
+from align.files import put, remove
 from align.trees import PreferenceTree, to_record, write_jsonl
 
 _LORA = {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target_modules"}
@@ -67,10 +68,8 @@ class StoredData:
         Raises:
             AlignError: it is nothing of that.
         """
-        if data is None or isinstance(data, str):
-            return data
-        if isinstance(data, os.PathLike):
-            return str(data)
+        if data is None or isinstance(data, str | os.PathLike):
+            return _as_text(data)
         if not isinstance(data, Dataset | list | tuple):
             expected = "expected a name, a path, a datasets.Dataset, or a list of records"
             raise AlignError(f"{name} is {type(data).__name__}: {expected}")
@@ -84,18 +83,18 @@ class StoredData:
         Raises:
             AlignError: a model without its tokenizer.
         """
-        if model is None or isinstance(model, str):
-            return model
-        if isinstance(model, os.PathLike):
-            return str(model)
+        if model is None or isinstance(model, str | os.PathLike):
+            return _as_text(model)
         if tokenizer is None:
             raise AlignError(f"{name} is a model: give its tokenizer, too, as processing_class")
         folder = self._folder / name
 
         def write() -> None:
-            if not folder.exists():  # its bytes are the run's input: what was begun with them goes on with them
-                model.save_pretrained(folder)
-                tokenizer.save_pretrained(folder)
+            scratch = self._folder / f"{name}.tmp"
+            remove(scratch)  # of an attempt that was ended
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+            put(scratch, folder)  # known by its content: stages that had this model stay done
 
         self._writes.append(write)
         return str(folder)
@@ -105,6 +104,10 @@ class StoredData:
         self._folder.mkdir(parents=True, exist_ok=True)
         for write in self._writes:
             write()
+
+
+def _as_text(name: str | os.PathLike[str] | None) -> str | None:
+    return None if name is None else os.fspath(name)
 
 
 def _records(data: Iterable[Any]) -> Iterable[Mapping[str, Any]]:

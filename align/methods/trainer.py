@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from align import plans, recipes
 from align.checks import check
+from align.errors import AlignError
 from align.experiment import train_task
 from align.methods.config import (
     ChainOfPreferenceConfig,
@@ -89,17 +90,13 @@ class RoundsTrainer:
         self.callbacks = list(callbacks)
         self.folder = Path(str(self.args.output_dir))
         self._stored = StoredData(self.folder)
-        options = {name: str(value).removeprefix("torch.") for name, value in (self.args.model_init_kwargs or {}).items()}
-        name = self._stored.model(model, processing_class, "model")
-        reference = self._stored.model(ref_model, processing_class, "ref_model")
+        options = {name: value for name, value in (self.args.model_init_kwargs or {}).items() if value is not None}
         sections = self.args.sections()
         parts: dict[str, Any] = {
-            "model": {
-                **options,
-                "name_or_path": name,
-                "reference": reference,
-                "lora": lora_section(peft_config),
-            },
+            **{f"model.{name}": str(value).removeprefix("torch.") for name, value in options.items()},
+            "model.name_or_path": self._stored.model(model, processing_class, "model"),
+            "model.reference": self._stored.model(ref_model, processing_class, "ref_model"),
+            "model.lora": lora_section(peft_config),
             "data.train": self._stored.source(train_dataset, "train_dataset"),
             "data.eval": self._stored.source(eval_dataset, "eval_dataset"),
             "rollouts.prompts": self._stored.source(prompts, "prompts"),
@@ -135,12 +132,12 @@ class RoundsTrainer:
 
     @property
     def model(self) -> Any:
-        """The last round's model, loaded from its folder; the start model where no training is finished."""
+        """The last round's model, loaded from its folder. Raises AlignError where no training is finished."""
         return load_model(str(self.model_path), dtype=self.recipe.model.dtype)
 
     @property
     def processing_class(self) -> PreTrainedTokenizerBase:
-        """The last round's tokenizer."""
+        """The last round's tokenizer. Raises AlignError where no training is finished."""
         return load_tokenizer(str(self.model_path))
 
     def save_model(self, output_dir: str) -> None:
@@ -205,12 +202,20 @@ class RoundsTrainer:
 
 
 def _judge(judge: Any, sections: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's keys of what scores responses, or the paths of a search."""
+    """The recipe's keys of what scores responses, or the paths of a search.
+
+    Raises:
+        AlignError: the method has no use for it, or for several.
+    """
     if judge is None:
         return {}
+    if "code" in sections:
+        raise AlignError("judge is of no use where tests judge programs: leave it out")
     choices = [_choice(each) for each in (judge if isinstance(judge, list | tuple) else [judge])]
     if "thoughts" not in sections:
         return {"rounds.scorers": choices}
+    if len(choices) > 1:
+        raise AlignError(f"judge has {len(choices)} entries: the paths of a search have one judge")
     return {"thoughts.judge": {**sections["thoughts"].get("judge", {}), "options": {}, **choices[0]}}
 
 
@@ -219,9 +224,15 @@ def _choice(judge: Any) -> dict[str, Any]:
 
 
 def _pair(pair: Any, sections: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's key of which responses become pairs."""
+    """The recipe's key of which responses become pairs.
+
+    Raises:
+        AlignError: the method has no use for it.
+    """
     if pair is None:
         return {}
+    if "thoughts" in sections:
+        raise AlignError("pair is of no use with a search, which has pairs of its own: see thoughts.edges")
     return {"code.pairing" if "code" in sections else "rounds.pairing": named(pair, "pair")}
 
 

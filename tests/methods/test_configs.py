@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 import pytest
 import torch
 import yaml
+from conftest import byte_level_tokenizer, random_model
 from peft import LoraConfig
 
 from align import plans, recipes
@@ -29,6 +30,8 @@ from align.methods import (
     StepDPOConfig,
     StepDPOTrainer,
 )
+from align.methods.parts import StoredData
+from align.models import load_model
 from align.trainers import PreferenceConfig
 
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "seed": 3}
@@ -131,6 +134,40 @@ def test_own_parts_and_whatever_else_a_recipe_has(tmp_path):
         "p", RoundsConfig(str(tmp_path), **CPU, recipe={"rounds.replay": 0.0}), prompts="p", judge="length", pair="best_rest"
     )
     assert (plain.recipe.rounds.scorers[0].name, plain.recipe.rounds.pairing) == ("length", "best_rest")
+
+
+def test_what_a_recipe_says_of_the_model_stays_beside_the_arguments(tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    settings = CodePreferenceConfig(
+        str(tmp_path), **CPU, recipe={"model.chat_template": str(template)}, model_init_kwargs={"attn_implementation": None}
+    )
+    model = CodePreferenceTrainer("p", settings, prompts="p").recipe.model
+    assert (model.chat_template, model.attn_implementation, model.name_or_path) == (str(template), None, "p")
+
+
+@pytest.mark.parametrize(
+    "trainer, config, arguments, message",
+    [
+        (ChainOfPreferenceTrainer, ChainOfPreferenceConfig, {"judge": ["vote", "checker"]}, "judge has 2 entries"),
+        (ChainOfPreferenceTrainer, ChainOfPreferenceConfig, {"pair": "best_worst"}, "pair is of no use with a search"),
+        (CodePreferenceTrainer, CodePreferenceConfig, {"judge": "implicit"}, "judge is of no use where tests judge"),
+    ],
+)
+def test_parts_that_a_method_has_no_use_for_are_refused(trainer, config, arguments, message, tmp_path):
+    with pytest.raises(AlignError, match=message):
+        trainer("p", config(str(tmp_path), **CPU), prompts="p", **arguments)
+
+
+def test_a_model_that_is_given_is_written_whole_and_anew(tmp_path):
+    stored = StoredData(tmp_path)
+    tokenizer = byte_level_tokenizer()
+    (tmp_path / "given/model").mkdir(parents=True)  # of another model, or of an attempt that was ended
+    (tmp_path / "given/model/config.json").write_text("{}")
+    folder = stored.model(random_model(), tokenizer, "model")
+    stored.write()
+    assert load_model(folder, dtype="float32").config.hidden_size == 32
+    assert not (tmp_path / "given/model.tmp").exists()
 
 
 @pytest.mark.parametrize(
