@@ -52,6 +52,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+@pytest.fixture(autouse=True)
+def unchanged_environment():
+    """A test leaves the environment as it was: TrainingArguments and accelerate write their settings there, for processes and all that follow."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 def align(*arguments, timeout: float = 600, **options) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "align.cli", *map(str, arguments)]

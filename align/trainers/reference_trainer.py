@@ -192,7 +192,8 @@ class ReferenceTrainer(RankedTrainer):
 
     def _must_precompute(self, args: PreferenceConfig, model: Any, dataset: Any, peft_config: Any) -> bool:
         """Where weights are sharded, a rank that knows a batch's reference must not leave the others to gather the weights alone."""
-        adapter_alone = is_fsdp(args) and (peft_config is not None or is_peft_model(model))  # not whole before the training begins
+        adapted = peft_config is not None or (not isinstance(model, str) and is_peft_model(model))
+        adapter_alone = is_fsdp(args) and adapted  # not whole before the training begins
         if args.precompute_ref_log_probs and adapter_alone:
             raise ValueError("`precompute_ref_log_probs` does not work with an adapter under FSDP: leave it out, or use ZeRO.")
         known = args.cache_reference and not args.sync_ref_model and not isinstance(dataset, IterableDataset)

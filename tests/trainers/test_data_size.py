@@ -111,5 +111,5 @@ def test_memory_does_not_grow_with_the_records(options):
     assert done.returncode == 0, done.stderr
     few, many = ([float(cell.replace(",", "")) for cell in line.split()] for line in done.stdout.splitlines()[-2:])
     resident, own = (many[column] - few[column] for column in (3, 4))
-    assert own * 2**20 < 3000 * 10_000  # bytes a pair: the records alone would be more than 6 kB in Python
+    assert own * 2**20 < 4500 * 10_000  # bytes a pair: the records alone would be more than 6 kB in Python; -200 to 3,000 were seen
     assert resident * 2**20 < 6000 * 10_000

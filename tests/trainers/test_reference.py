@@ -714,3 +714,8 @@ def test_a_killed_training_of_an_adapter_ends_as_an_undisturbed_one(load, tmp_pa
     assert last.returncode == 0, last.stderr[-3000:]
     assert curve(tmp_path / "part")[0] == pytest.approx(curve(tmp_path / "whole")[0], abs=1e-6)
     assert abs(curve(tmp_path / "whole")[0][-1]) > 0.05
+
+
+def test_under_fsdp_a_model_may_be_given_by_its_name(folder, make, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert make(str(folder)).args.precompute_ref_log_probs
