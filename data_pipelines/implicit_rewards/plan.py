@@ -274,7 +274,7 @@ def _check_candidates(recipe: Recipe) -> None:
         if "implicit" in scorers and rounds.policy_scores == "sampler":
             raise AlignError("rounds.policy_scores: sampler knows nothing of the responses of rounds.candidates: samples_and_data")
     elif rounds.filter.min_responses > rollouts.samples:
-        raise AlignError(f"rounds.filter.min_responses is {rounds.filter.min_responses}, but only {rollouts.samples} are sampled")
+        raise AlignError(f"rounds.filter.min_responses is {rounds.filter.min_responses}, but rollouts.samples is {rollouts.samples}")
     elif rollouts.samples < 2:
         raise AlignError("rollouts.samples is 1: a pair needs two responses, or the data set's own (rounds.candidates: samples_and_data)")
 
