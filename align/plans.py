@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from align import recipes
-from align.errors import AlignError, InterruptedRunError
+from align.errors import AlignError, InterruptedRunError, nearest
 from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
@@ -293,7 +293,7 @@ def accelerate_config(name: str) -> str:
         if candidate.is_file():
             return str(candidate)
     known = [path.stem for path in (recipes.RECIPES / "accelerate").glob("*.yaml")]
-    raise AlignError(f"resources.accelerate is '{name}': no such configuration: {recipes.nearest(name, known)}")
+    raise AlignError(f"resources.accelerate is '{name}': no such configuration: {nearest(name, known)}")
 
 
 @contextlib.contextmanager

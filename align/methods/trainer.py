@@ -180,7 +180,7 @@ class RoundsTrainer:
         wandb = sys.modules.get("wandb")
         own_run = getattr(wandb, "run", None)
         with torch.random.fork_rng(devices=[]):  # a new adapter is drawn as in a process of the stage's own
-            torch.random.default_generator.manual_seed(_NEW_PROCESS)
+            torch.default_generator.manual_seed(_NEW_PROCESS)
             trainer = train_task(task, self.callbacks)
         if trainer is not None:
             trainer.accelerator.free_memory()
