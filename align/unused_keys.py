@@ -44,8 +44,16 @@ def check_written(source: str, overrides: Sequence[str] = ()) -> None:
     else:
         check_used(alone, list(_places(read_yaml(find(source)))))
     if overrides:
-        keys = [override.partition("=")[0] for override in overrides]
-        check_used(load(source, overrides), [tuple(int(part) if part.isdecimal() else part for part in key.split(".")) for key in keys])
+        check_used(load(source, overrides), [place_of(override.partition("=")[0]) for override in overrides])
+
+
+def place_of(key: str) -> Place:
+    """The place of a dotted key.
+
+    >>> place_of("measure.0.problems")
+    ('measure', 0, 'problems')
+    """
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
 def check_used(recipe: Recipe, written: Sequence[Place] = ((),)) -> None:
