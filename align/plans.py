@@ -137,11 +137,10 @@ def _training(recipe: Recipe) -> Stage:
 
 def _read_by_training(recipe: Recipe) -> Data:
     """`data` without what says how to read a set that the training does not read: of preferences that are made, `data.train`."""
-    data = recipe.data
-    unread = {"train_split", "limit"} if recipe.method.makes_preferences else set()
-    if data.eval is None:
-        unread |= {"eval_split", *(["columns"] if recipe.method.makes_preferences else [])}
-    return data.model_copy(update={key: Data.model_fields[key].get_default(call_default_factory=True) for key in unread})
+    unread = ["train_split", "limit"] if recipe.method.makes_preferences else []
+    if recipe.data.eval is None:
+        unread += ["eval_split", *(["columns"] if recipe.method.makes_preferences else [])]
+    return recipe.data.with_defaults(*unread)
 
 
 def run_all(

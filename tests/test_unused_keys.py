@@ -110,6 +110,11 @@ def test_every_key_is_used_or_refused(name):
         ("irpo/qwen2.5-7b-gsm8k", "data.train=a.jsonl", "Not needed"),
         ("irpo/qwen2.5-7b-gsm8k", "measure.0.search=false", "tree search"),
         ("code/qwen2.5-coder-7b-mbpp", "rollouts.prompts_column=text", "prompts"),
+        ("micro/cpo", "thoughts.judge.votes=3", "judgements of each path"),
+        ("micro/cpo", "thoughts.judge.options={model: m}", "own"),
+        ("dice/zephyr-7b", "rounds.scorers=[{name: implicit, weight: 2.0}]", "In the sum"),
+        ("self-rewarding/llama3-8b", "rounds.policy_scores=sampler", "log-probs"),
+        ("irpo/qwen2.5-7b-gsm8k", "rounds.length_unit=tokens", "counts"),
         ("dpo/zephyr-7b", "training.simpo_gamma=0.3", "read by simpo"),
         ("dpo/zephyr-7b", "training.label_smoothing=0.1", "read by aot, aot_unpaired, cdpo"),
         ("dpo/zephyr-7b", "training.sft_normalization=sum", "training.sft_weight"),
@@ -119,10 +124,16 @@ def test_every_key_is_used_or_refused(name):
 def test_a_key_of_no_use_is_named_with_what_it_is(name, override, about):
     with pytest.raises(AlignError) as found:
         check_written(name, [override])
+    named = str(found.value).partition(" is of no use in this recipe")[0]
     key = override.partition("=")[0]
-    section = key.partition(".")[0]  # where the whole section is of no use, it is that which is named
-    assert str(found.value).startswith((f"{key} is of no use in this recipe", f"{section} is of no use in this recipe"))
+    assert named == key.partition(".")[0] or named.startswith(key)  # the section, where all of it is of no use
     assert about in str(found.value)
+
+
+def test_how_samples_are_drawn_is_of_no_use_where_none_are():
+    check_written("micro/code", ["measure.0.samples=1"])
+    with pytest.raises(AlignError, match=r"measure\.0\.temperature is of no use"):
+        check_written("micro/code", ["measure.0.samples=1", "measure.0.temperature=0.3"])
 
 
 def test_only_what_is_written_for_a_run_is_refused(tmp_path):
