@@ -23,11 +23,16 @@ def add(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
+    show_names(options.kind)
+
+
+def show_names(kind: str | None) -> None:
+    """Print what there is of a kind, a sentence each; without one, the kinds and where they are named."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("kind", "where it is named", box=None) if options.kind is None else Table("name", "what it is", box=None)
-    rows = ((kind, where) for kind, (where, _) in KINDS.items()) if options.kind is None else KINDS[options.kind][1]()
+    table = Table("kind", "where it is named", box=None) if kind is None else Table("name", "what it is", box=None)
+    rows = ((each, where) for each, (where, _) in KINDS.items()) if kind is None else KINDS[kind][1]()
     for name, sentence in rows:
         table.add_row(escape(name), escape(sentence))
     show(table)
