@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align import __version__, faults
-from align.cli import listing, looking, losses, measuring, own_data, running
+from align.cli import listing, looking, losses, measuring, models, own_data, running
 from align.cli.parsing import Parser
 from align.cli.terminal import in_utf8
 from align.errors import InterruptedRunError, StageFaultError, in_words
@@ -90,6 +90,6 @@ def _parser() -> Parser:
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     parser.add_argument("--version", action="version", version=f"align {__version__}", help="say which version this is, and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    for purpose in (own_data, running, measuring, looking, listing, losses):
+    for purpose in (own_data, running, measuring, models, looking, listing, losses):
         purpose.add(commands)
     return parser
