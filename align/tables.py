@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from align.runs import assess
+from align.runs.stage import SPECIFICATION, how_far
 from align.trees import ROOT, Node, PreferenceTree
 
 Moments = Mapping[str, Mapping[str, float]]
@@ -211,18 +212,17 @@ def plan_table(run: Run) -> Table:
         name = state.stage.name
         manifest = run.folder.manifest(name) if state.kind == "done" else None
         words = "[cyan]running[/]" if running and state.kind == "resume" else _STATES[state.kind]
-        done = f"{manifest['seconds']:.0f} s" if manifest else _how_far(run.folder.stage(name)) if state.kind == "resume" else ""
+        done = f"{manifest['seconds']:.0f} s" if manifest else ""
+        if state.kind == "resume":
+            done = _running_for(run.folder.stage(name)) if running else str(how_far(run.folder.stage(name)) or "")
         table.add_row(name, words, done, "" if state.kind == "resume" and running else state.reason)
     return table
 
 
-def _how_far(folder: Path) -> str:
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("progress-*.json"))]
-    if not parts:
-        return ""
-    speed = sum(part.get("tokens_per_second", 0) for part in parts)
-    text = f"{sum(p['done'] for p in parts)} of {sum(p['total'] for p in parts)} {parts[0]['unit']}"
-    return f"{text}, {speed:,} tokens/s" if speed else text
+def _running_for(folder: Path) -> str:
+    """How far a stage is that runs, and since when: its task is written when it begins."""
+    far, seconds = how_far(folder), time.time() - (folder / SPECIFICATION).stat().st_mtime
+    return ", ".join([*([str(far)] if far else []), f"{max(0.0, seconds):.0f} s"])
 
 
 def round_table(runs: Sequence[Run]) -> Table:

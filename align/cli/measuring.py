@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.terminal import show
+from align.cli.terminal import lines_of, show
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ def _eval(options: argparse.Namespace) -> None:
     others = read_results(options.suite, RunFolder(options.against)) if options.against else {}
     folder = RunFolder(options.output or Path("runs/eval") / Path(options.model).name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with stopping_on_signals() as stop:
-        execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
+    with stopping_on_signals() as stop, contextlib.closing(lines_of(options)) as lines:
+        execute(stages, folder, stop=stop, say=lines.say, watcher=lines)
     results = read_results(options.suite, folder)
     show(evaluation_table(results, others))
     for note in evaluation_notes(results):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.terminal import show
+from align.cli.terminal import lines_of, show
 from align.errors import AlignError
 from align.imports import without_collection
 
@@ -145,7 +146,9 @@ def _run(options: argparse.Namespace) -> None:
             for sentence in check_settings(run.recipe):
                 print(sentence)
         return
-    plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
+    lines = lines_of(options, several=options.jobs > 1 and len(runs) > 1)
+    with contextlib.closing(lines):
+        plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lines.say, watcher=lines)
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
     for table in suite_tables([run for run in runs if run.recipe.method.makes_preferences]):
@@ -162,7 +165,8 @@ def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
         raise AlignError("--rehearse goes with --until alone: a rehearsal is one process after the other, and runs every stage")
     from align.rehearsal import Weights, rehearse
 
-    report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lambda line: print(line, flush=True))
+    with contextlib.closing(lines_of(options)) as lines:
+        report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lines.say, watcher=lines)
     print(f"rehearsed: {report.stages} stages in {report.seconds:.0f} s, all of them done. Not as it will be:")
     for sentence in report.replaced:
         print(f"  {sentence}")
