@@ -25,6 +25,12 @@ FAULT, MISTAKE = 1, 2  # exit statuses: a fault of ours; a mistake of the user's
 EVERYWHERE = {"traceback": {"--traceback"}, "quiet": {"-q", "--quiet"}, "verbose": {"-v", "--verbose"}}
 """Options of every command, which stand before it or after it."""
 
+PURPOSES = {
+    "your own data": (own_data,), "runs": (running,), "models": (models,), "measuring": (measuring,),
+    "looking at what is there": (looking,), "what can be named": (listing, losses),
+}  # fmt: skip
+"""What groups of commands are for → the modules that have them."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
@@ -95,12 +101,15 @@ def _quiet_libraries() -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="align", description="Preference alignment on token trees.")
+    parser = Parser(prog="align", description="Preference alignment on token trees. `align COMMAND --help` says more, with an example.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     parser.add_argument("-q", "--quiet", action="store_true", help="of a run's course say nothing but errors and what came out")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all that stages write to standard error, as their logs have it")
     parser.add_argument("--version", action="version", version=f"align {__version__}", help="say which version this is, and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    for purpose in (own_data, running, measuring, models, looking, listing, losses):
-        purpose.add(commands)
+    for title, purposes in PURPOSES.items():
+        before = set(commands.choices)
+        for purpose in purposes:
+            purpose.add(commands)
+        parser.groups[title] = [name for name in commands.choices if name not in before]
     return parser
