@@ -25,7 +25,7 @@ from align.recipes import Recipe
 from align.recipes.measures import MicroMeasure
 from align.runs import Task
 from align.secrets import masked
-from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer, used_data
+from align.trainers import CompactProgress, PreferenceConfig, PreferenceTrainer, StageProgress, used_data
 from align.trainers.data import made_on_each_node
 from align.trees import PreferenceTree, Rejected, UnusableRecords, locate_trees, merged_dataset, tree_dataset, write_jsonl
 from data_pipelines.micro import start_model
@@ -94,7 +94,7 @@ def train_task(task: Task, callbacks: Sequence[TrainerCallback] = ()) -> Prefere
     recipe = recipes.parse({"model": model, "data": data, "training": training}, task.name)
     path = start_model.resolve(task.inputs["model"], int(training.get("seed", 42)))
     trainer = make_trainer(recipe, path, task.name, task.folder)
-    for callback in callbacks:
+    for callback in (StageProgress(task), *callbacks):
         trainer.add_callback(callback)
     _say_what_is_used(trainer, recipe, task.folder)
     trainer.train(resume_from_checkpoint=True)

@@ -27,6 +27,7 @@ from align.runs.forks import ForkServer
 from align.runs.journal import WHOLE
 from align.runs.plan import up_to
 from align.runs.stage import read_specification
+from align.runs.watching import Labelled, Watcher
 from data_pipelines import rounds
 from data_pipelines.code_execution.plan import CodeMethod
 from data_pipelines.implicit_rewards.plan import RewardMethod
@@ -145,7 +146,7 @@ def _read_by_training(recipe: Recipe) -> Data:
 
 def run_all(
     runs: Sequence[Run], *, until: str | None = None, shard: Shard | None = None, jobs: int = 1, say: Callable[[str], None] = print,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None, watcher: Watcher | None = None,
 ) -> None:  # fmt: skip
     """Bring every run up to date. SIGTERM and SIGINT end it cleanly; the same command goes on.
 
@@ -154,8 +155,9 @@ def run_all(
         until: the last stage to do.
         shard: see `align.runs.execute`.
         jobs: runs side by side; the CPUs that this process may use are divided among them.
-        say: told one line for every stage.
+        say: told a line when a stage begins, and one when it is done.
         environment: variables for the stages' processes.
+        watcher: see `align.runs.execute`.
 
     Raises:
         InterruptedRunError: a signal came.
@@ -163,16 +165,20 @@ def run_all(
     """
     for run in runs:
         up_to(run.stages, until)
-    variables = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs)), "TQDM_DISABLE": "1"} if jobs > 1 else {}
+    variables = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs))} if jobs > 1 else {}
     variables |= environment or {}
     with stopping_on_signals() as stop, ForkServer() as forks:
 
         def one(run: Run) -> None:
             prefix = f"{run.label:<24} " if len(runs) > 1 else ""
+            watched = Labelled(run.label, watcher) if len(runs) > 1 and watcher is not None else watcher
             run.folder.path.mkdir(parents=True, exist_ok=True)
             write_recipe(run)
             stages = up_to(run.stages, until)
-            execute(stages, run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), environment=variables, forks=forks)
+            execute(
+                stages, run.folder, shard=shard, stop=stop, say=lambda line: say(prefix + line), watcher=watched, environment=variables,
+                forks=forks,
+            )  # fmt: skip
 
         if jobs == 1 or len(runs) == 1:
             for run in runs:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from dataclasses import asdict
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from align.runs import assess
+from align.runs.stage import SPECIFICATION, HowFar, how_far
 from align.trees import ROOT, Node, PreferenceTree
 
 Moments = Mapping[str, Mapping[str, float]]
@@ -198,31 +199,47 @@ def win_rate_table(first: Annotation, found: WinRate, controlled: Controlled | N
 
 
 _PLAIN: dict[str, Any] = {"title_justify": "left", "box": None}
-_STATES = {"done": "[green]done[/]", "resume": "[yellow]interrupted[/]", "restore": "[yellow]set aside[/]", "run": "to do", "wait": "to do"}
+_STATES = {
+    "done": ("done", "green"), "resume": ("interrupted", "yellow"), "restore": ("set aside", "yellow"), "run": ("to do", "default"),
+    "wait": ("to do", "default"),
+}  # fmt: skip
+"""The kind of a stage's state → what it is called, and in which colour."""
+
+
+def plan_rows(run: Run) -> list[dict[str, Any]]:
+    """Where the stages of a run stand, in JSON types.
+
+    Returns:
+        For each `stage` its `state` (done, running, interrupted, set aside, to do); the `seconds` that it took, or that it has been
+        running; its `progress` (see `HowFar`); and the `reason` why it is to be done.
+    """
+    running, rows = run.folder.is_locked(), []
+    for state in assess(run.stages, run.folder):
+        folder = run.folder.stage(state.stage.name)
+        row: dict[str, Any] = {"stage": state.stage.name, "state": _STATES[state.kind][0], "reason": state.reason}
+        if state.kind == "done" and (manifest := run.folder.manifest(state.stage.name)):
+            row["seconds"] = manifest["seconds"]
+        if state.kind == "resume":
+            if running:  # its task is written when it begins
+                began = (folder / SPECIFICATION).stat().st_mtime
+                row |= {"state": "running", "reason": "", "seconds": round(max(0.0, time.time() - began), 1)}
+            row["progress"] = asdict(far) if (far := how_far(folder)) else None
+        rows.append(row)
+    return rows
 
 
 def plan_table(run: Run) -> Table:
     """One line a stage: where it stands, how long it took or how far it is, and what is left to do."""
+    colours = {**dict(_STATES.values()), "running": "cyan"}
     running = run.folder.is_locked()
     table = Table(title=f"{run.folder.path}{'  [green](running)[/]' if running else ''}", title_justify="left", box=None)
     for column in ("stage", "state", "progress", ""):
         table.add_column(column)
-    for state in assess(run.stages, run.folder):
-        name = state.stage.name
-        manifest = run.folder.manifest(name) if state.kind == "done" else None
-        words = "[cyan]running[/]" if running and state.kind == "resume" else _STATES[state.kind]
-        done = f"{manifest['seconds']:.0f} s" if manifest else _how_far(run.folder.stage(name)) if state.kind == "resume" else ""
-        table.add_row(name, words, done, "" if state.kind == "resume" and running else state.reason)
+    for row in plan_rows(run):
+        far = [str(HowFar(**row["progress"]))] if row.get("progress") else []
+        words = ", ".join([*far, *([f"{row['seconds']:.0f} s"] if "seconds" in row else [])])
+        table.add_row(row["stage"], f"[{colours[row['state']]}]{row['state']}[/]", words, row["reason"])
     return table
-
-
-def _how_far(folder: Path) -> str:
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("progress-*.json"))]
-    if not parts:
-        return ""
-    speed = sum(part.get("tokens_per_second", 0) for part in parts)
-    text = f"{sum(p['done'] for p in parts)} of {sum(p['total'] for p in parts)} {parts[0]['unit']}"
-    return f"{text}, {speed:,} tokens/s" if speed else text
 
 
 def round_table(runs: Sequence[Run]) -> Table:

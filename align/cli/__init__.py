@@ -11,15 +11,25 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from align import faults
-from align.cli import listing, looking, measuring, own_data, running
+from align import __version__, faults
+from align.cli import listing, looking, losses, measuring, models, own_data, running
 from align.cli.parsing import Parser
 from align.cli.terminal import in_utf8
 from align.errors import InterruptedRunError, StageFaultError, in_words
 from align.imports import put_ours_first
+from align.runs.watching import LOG_STEPS
 from align.secrets import masked
 
 FAULT, MISTAKE = 1, 2  # exit statuses: a fault of ours; a mistake of the user's, or a machine that fails
+
+EVERYWHERE = {"traceback": {"--traceback"}, "quiet": {"-q", "--quiet"}, "verbose": {"-v", "--verbose"}}
+"""Options of every command, which stand before it or after it."""
+
+PURPOSES = {
+    "your own data": (own_data,), "runs": (running,), "models": (models,), "measuring": (measuring,),
+    "looking at what is there": (looking,), "what can be named": (listing, losses),
+}  # fmt: skip
+"""What groups of commands are for → the modules that have them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     if options.traceback:
         os.environ["ALIGN_TRACEBACK"] = "1"  # for the processes of stages, too
+    if options.quiet:
+        os.environ[LOG_STEPS] = "0"
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a file has no use for bars
     try:
         status = options.command(options)
     except KeyboardInterrupt:
@@ -69,8 +83,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; `key=value` may stand before and after options."""
     parser = _parser()
     options, rest = parser.parse_known_args(running.with_default_rehearsal(sys.argv[1:] if arguments is None else arguments))
-    options.traceback = options.traceback or "--traceback" in rest  # before the command or after it
-    rest = [word for word in rest if word != "--traceback"]
+    for name, words in EVERYWHERE.items():  # before the command or after it
+        setattr(options, name, getattr(options, name) or not words.isdisjoint(rest))
+        rest = [word for word in rest if word not in words]
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         parser.unknown(rest, options.name)
     if rest:
@@ -86,9 +101,15 @@ def _quiet_libraries() -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="align", description="Preference alignment on token trees.")
+    parser = Parser(prog="align", description="Preference alignment on token trees. `align COMMAND --help` says more, with an example.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+    parser.add_argument("-q", "--quiet", action="store_true", help="of a run's course say nothing but errors and what came out")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show all that stages write to standard error, as their logs have it")
+    parser.add_argument("--version", action="version", version=f"align {__version__}", help="say which version this is, and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    for purpose in (own_data, running, measuring, looking, listing):
-        purpose.add(commands)
+    for title, purposes in PURPOSES.items():
+        before = set(commands.choices)
+        for purpose in purposes:
+            purpose.add(commands)
+        parser.groups[title] = [name for name in commands.choices if name not in before]
     return parser

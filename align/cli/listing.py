@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,34 @@ Rows = Iterator[tuple[str, str]]
 
 def add(commands: Any) -> None:
     """Add this command to a parser's."""
-    about = "List what can be named: losses, scorers, judges, … Without a kind, the kinds, and where a recipe names them."
+    about = """List what can be named: losses, scorers, judges, … Without a kind, the kinds, and where a recipe names them.
+Example: align list scorers"""
     listing = commands.add_parser("list", help="list losses, scorers, judges and what else recipes name", description=about)
     listing.add_argument("kind", nargs="?", choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
+    listing.add_argument("--json", action="store_true", help="as JSON, for scripts: each name with its sentence")
     listing.set_defaults(command=_list)
 
 
 def _list(options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(dict(_rows(options.kind)), indent=1, ensure_ascii=False))
+    else:
+        show_names(options.kind)
+
+
+def show_names(kind: str | None) -> None:
+    """Print what there is of a kind, a sentence each; without one, the kinds and where they are named."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("kind", "where it is named", box=None) if options.kind is None else Table("name", "what it is", box=None)
-    rows = ((kind, where) for kind, (where, _) in KINDS.items()) if options.kind is None else KINDS[options.kind][1]()
-    for name, sentence in rows:
+    table = Table("kind", "where it is named", box=None) if kind is None else Table("name", "what it is", box=None)
+    for name, sentence in _rows(kind):
         table.add_row(escape(name), escape(sentence))
     show(table)
+
+
+def _rows(kind: str | None) -> Rows:
+    return ((each, where) for each, (where, _) in KINDS.items()) if kind is None else KINDS[kind][1]()
 
 
 def _of(registry: Registry[Any]) -> Rows:

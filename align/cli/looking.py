@@ -16,11 +16,16 @@ from align.errors import AlignError
 
 def add(commands: Any) -> None:
     """Add these commands to a parser's."""
-    commands.add_parser("recipes", help="list the recipes that come along").set_defaults(command=_recipes)
-    schema = commands.add_parser("schema", help="write the JSON Schema of recipes, for editors")
-    schema.add_argument("file", type=Path)
+    about = "List the recipes that come along, with what each does. Example: align recipes"
+    recipes = commands.add_parser("recipes", help="list the recipes that come along", description=about)
+    recipes.add_argument("--json", action="store_true", help="as JSON, for scripts: each name with what it does")
+    recipes.set_defaults(command=_recipes)
+    about = "Write the JSON Schema of recipes, by which editors complete and check them. Example: align schema recipe.schema.json"
+    schema = commands.add_parser("schema", help="write the JSON Schema of recipes, for editors", description=about)
+    schema.add_argument("file", type=Path, help="the file to write")
     schema.set_defaults(command=_schema)
-    trees = commands.add_parser("show", help="draw preference trees in the terminal")
+    about = "Draw preference trees in the terminal, or print what a recipe's model sees of its data. Example: align show trees.jsonl"
+    trees = commands.add_parser("show", help="draw preference trees in the terminal", description=about)
     trees.add_argument(
         "data",
         help="a .jsonl or .parquet file, a data set on the hub, or a journal of samples or searches in a run's folder; "
@@ -32,14 +37,16 @@ def add(commands: Any) -> None:
     about = "print the first records of a recipe's data as the model gets them: template, tokens, and what is trained"
     trees.add_argument("--as-model-sees", action="store_const", dest="command", const=show_as_model_sees, default=_show, help=about)
     trees.add_argument("overrides", nargs="*", metavar="key=value", help="with --as-model-sees: of the recipe")
-    about = "Turn a log of princeton-nlp/tree-of-thought-llm into preference trees; the whole searches go to TREES.searches.jsonl."
+    about = """Turn a log of princeton-nlp/tree-of-thought-llm into preference trees; the whole searches go to
+TREES.searches.jsonl. Example: align import-search log.json trees.jsonl"""
     log = commands.add_parser("import-search", help="turn a tree-of-thought log into preference trees", description=about)
     log.add_argument("log", help="the log, a JSON list of searches")
     log.add_argument("trees", type=Path, help="the .jsonl or .parquet file to write, for `data.train`")
     log.add_argument("--task", default="game24", help="the task that was searched, or a YAML file of your own (default game24)")
     log.add_argument("--keep", choices=["answers", "selected"], default="answers", help="the paths that count as good (default answers)")
     log.set_defaults(command=_import_search)
-    about = "Run a program against tests in the sandbox. Exit status: 0 it passes, 1 it does not, 2 nothing could be run."
+    about = """Run a program against tests in the sandbox. Exit status: 0 it passes, 1 it does not, 2 nothing could be run.
+Example: align exec program.py --tests tests.py"""
     execute = commands.add_parser("exec", help="run a program against tests in the sandbox", description=about)
     execute.add_argument("program", type=Path, help="a Python file")
     execute.add_argument("--tests", type=Path, required=True, help=".py with assertions, or .json with calls or outputs (docs: own format)")
@@ -52,13 +59,17 @@ def add(commands: Any) -> None:
     about = "of expected numbers with a fraction (default 1e-6; 0: exact)"
     execute.add_argument("--tolerance", type=float, default=1e-6, help=about)
     execute.set_defaults(command=_exec)
-    commands.add_parser("doctor", help="say what this machine can do").set_defaults(command=_doctor)
+    about = "Say what this machine can do: libraries, GPUs, memory, disk, the sandbox. Example: align doctor"
+    commands.add_parser("doctor", help="say what this machine can do", description=about).set_defaults(command=_doctor)
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    from rich.table import Table
-
     from align import recipes
+
+    if options.json:
+        print(json.dumps(dict(recipes.available()), indent=1, ensure_ascii=False))
+        return
+    from rich.table import Table
 
     table = Table("recipe", "what it does", box=None)
     for name, description in recipes.available():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.terminal import show
+from align.cli.terminal import lines_of, show
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add these commands to a parser's."""
-    about = "Train small policies under DPO and its regularizers, and say how strongly the 3D-properties appear (arXiv 2406.07327)."
+    about = """Train small policies under DPO and its regularizers, and say how strongly the 3D-properties appear (arXiv 2406.07327).
+Example: align study 3d"""
     study = commands.add_parser("study", help="the toy study of the 3D-properties", description=about)
     study.add_argument("which", choices=["3d"])
     study.add_argument("--seed", type=int, default=0, help="of the policies' starts (default 0)")
@@ -29,7 +31,8 @@ def add(commands: Any) -> None:
     study.set_defaults(command=_study)
     about = """Measure a model on suites of questions, mathematics, programs, instructions, with intervals; lm:TASK is one of
 lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the same command goes on; results of another model in
---against are compared question by question."""
+--against are compared question by question.
+Example: align eval runs/mine/train/model --suite gsm8k --limit 200"""
     measure = commands.add_parser("eval", help="measure a model on standard suites", description=about)
     measure.add_argument("model", help="a model's folder or name on the hub")
     measure.add_argument(
@@ -56,7 +59,7 @@ lm-evaluation-harness, by its name or as a YAML file. Interrupted anywhere, the 
     measure.add_argument("--against", type=Path, help="the folder of another model's evaluation")
     measure.set_defaults(command=_eval)
     about = """Look at preferences through a model: log-probs and drift of chosen, rejected and unseen responses, how on-policy the data is,
-and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.08847)."""
+and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.08847). Example: align diagnose runs/mine"""
     diagnose = commands.add_parser("diagnose", help="look at preferences through a model, or at what a run did", description=about)
     diagnose.add_argument("model", help="a model's folder or name on the hub, or the folder of a run: its last training is looked at")
     diagnose.add_argument("data", nargs="?", help="a .jsonl or .parquet file, or a data set on the hub (a run's own by default)")
@@ -73,7 +76,8 @@ and which pairs displace the chosen response's likelihood (CHES, arXiv 2410.0884
     diagnose.add_argument("--edges", type=Path, help="write every pair's numbers to this .jsonl, too")
     diagnose.set_defaults(command=_diagnose)
     about = """Have a judge compare outputs with a baseline's, both in AlpacaEval's format (instruction, output, generator).
-Every verdict is kept as it comes: after any end the same command goes on. Then the win rates, as `align win-rate` gives them."""
+Every verdict is kept as it comes: after any end the same command goes on. Then the win rates, as `align win-rate` gives them.
+Example: align judge mine.json --baseline gpt4.json --judge judge-model --url http://localhost:8000/v1 --output verdicts"""
     judge = commands.add_parser("judge", help="have outputs judged against a baseline's", description=about)
     judge.add_argument("outputs", type=Path, help="of the model: a .json or .jsonl file")
     judge.add_argument("--baseline", type=Path, required=True, help="outputs to the same instructions")
@@ -85,12 +89,14 @@ Every verdict is kept as it comes: after any end the same command goes on. Then 
     judge.add_argument("--connections", type=int, default=16, help="questions at a time (default 16)")
     judge.add_argument("--length-control", metavar="FILE", help="as for `align win-rate`")
     judge.set_defaults(command=_judge)
-    about = "Win rates of annotations in AlpacaEval's format, at equal lengths too, and what speaks against trusting them."
+    about = """Win rates of annotations in AlpacaEval's format, at equal lengths too, and what speaks against trusting them.
+Example: align win-rate verdicts/annotations.json"""
     rate = commands.add_parser("win-rate", help="win rates from a judge's annotations", description=about)
     rate.add_argument("annotations", type=Path, help="a .json or .jsonl file, packed by gzip or not")
     rate.add_argument("--length-control", metavar="FILE", help="AlpacaEval's df_gamed.csv or its folder (default: from the hub)")
     rate.set_defaults(command=_win_rate)
-    about = "Write one HTML file that shows what runs did: results, training, trees, programs, costs. It needs no network."
+    about = """Write one HTML file that shows what runs did: results, training, trees, programs, costs. It needs no network.
+Example: align report runs/mine"""
     report = commands.add_parser("report", help="write the HTML report of one or several runs", description=about)
     report.add_argument("runs", nargs="+", type=Path, help="folders of runs, or one with several runs below it")
     report.add_argument("--output", type=Path, help="the file (default: report.html in the first folder)")
@@ -136,8 +142,8 @@ def _eval(options: argparse.Namespace) -> None:
     others = read_results(options.suite, RunFolder(options.against)) if options.against else {}
     folder = RunFolder(options.output or Path("runs/eval") / Path(options.model).name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with stopping_on_signals() as stop:
-        execute(stages, folder, stop=stop, say=lambda line: print(line, flush=True))
+    with stopping_on_signals() as stop, contextlib.closing(lines_of(options)) as lines:
+        execute(stages, folder, stop=stop, say=lines.say, watcher=lines)
     results = read_results(options.suite, folder)
     show(evaluation_table(results, others))
     for note in evaluation_notes(results):

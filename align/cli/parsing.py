@@ -16,6 +16,30 @@ _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from .*\)")
 class Parser(argparse.ArgumentParser):
     """argparse's, whose errors are one sentence like all others; also of the commands that are added to it."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Args: argparse's."""
+        super().__init__(*arguments, **options)
+        self.groups: dict[str, list[str]] = {}
+        """What commands are for → their names, for the help; empty for a command itself."""
+
+    def format_help(self) -> str:
+        """The help; that of a parser with groups of commands has a section for each."""
+        if not self.groups:
+            return super().format_help()
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        commands = next(action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        listed = {action.dest: action for action in commands._choices_actions}
+        for title, names in self.groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments([listed[name] for name in names])
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments([action for action in self._actions if action.option_strings])
+        formatter.end_section()
+        return formatter.format_help()
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and end with status 2."""
         if (choice := _CHOICE.search(message)) is not None:

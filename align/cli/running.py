@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli.terminal import show
+from align.cli.terminal import lines_of, show
 from align.errors import AlignError
 from align.imports import without_collection
 
@@ -21,14 +23,18 @@ REHEARSALS = ("small", "real")
 
 def add(commands: Any) -> None:
     """Add these commands to a parser's."""
-    train = commands.add_parser("train", help="train a recipe", description="Train a recipe; every variant, every seed.")
+    train = commands.add_parser(
+        "train", help="train a recipe", description="Train a recipe; every variant, every seed. Example: align train dpo/llama3-8b-3d"
+    )
     _recipe(train, "training.learning_rate=5e-7")
     train.set_defaults(command=_train)
-    about = "Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate says."
+    about = """Train a recipe on all GPUs of this machine, or of every node of this Slurm job, as its resources.accelerate
+says. Example: align launch dpo/llama3-8b resources.accelerate=zero2"""
     launch = commands.add_parser("launch", help="train a recipe on all GPUs there are", description=about)
     _recipe(launch, "resources.accelerate=zero2")
     launch.set_defaults(command=_launch)
-    about = "Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command goes on."
+    about = """Sample, score, pair, train, evaluate, each stage in a process of its own. Interrupted anywhere, the same command
+goes on. Example: align run micro/dice --jobs 2"""
     run = commands.add_parser("run", help="carry a recipe through its stages", description=about)
     _recipe(run, "rounds.count=1")
     run.add_argument("--dry-run", action="store_true", help="check everything that can be checked, print the plan, and stop")
@@ -40,7 +46,8 @@ def add(commands: Any) -> None:
     run.add_argument("--shard", metavar="I/N", help="do this part of the next stage only: a task of a job array")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="so many variants and seeds side by side (default 1)")
     run.set_defaults(command=_run)
-    about = "Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm."
+    about = """Write the jobs of a recipe, each to start when the one before is done, and with --submit hand them to Slurm. Example:
+align slurm dice/llama3-8b --nodes 2 --submit"""
     slurm = commands.add_parser("slurm", help="write or submit the Slurm jobs of a recipe", description=about)
     _recipe(slurm, "rounds.count=1")
     slurm.add_argument("--nodes", type=int, default=1, help="for training (default 1)")
@@ -49,10 +56,13 @@ def add(commands: Any) -> None:
     slurm.add_argument("--at-once", type=int, default=16, help="tasks of the array that run at a time (default 16)")
     slurm.add_argument("--submit", action="store_true", help="submit them, too")
     slurm.set_defaults(command=_slurm)
-    status = commands.add_parser("status", help="say how far a run is")
+    about = "Say of each stage of a run whether it is done, how far it is and since when it runs. Example: align status runs/mine"
+    status = commands.add_parser("status", help="say how far a run is", description=about)
     status.add_argument("folder", type=Path, help="the run's folder, or one with several runs")
+    status.add_argument("--json", action="store_true", help="as JSON, for scripts: a list of runs with their stages")
     status.set_defaults(command=_status)
-    estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes")
+    about = "Say how many hours, how much memory and disk a recipe takes. Example: align estimate dpo/zephyr-7b --gpu h100 --gpus 8"
+    estimate = commands.add_parser("estimate", help="say how many hours, how much memory and disk a recipe takes", description=about)
     _recipe(estimate, "rollouts.samples=8")
     estimate.add_argument("--gpu", default="h100", help="a100, h100, h200, l40s, rtx4090 or a10 (default h100)")
     estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
@@ -149,7 +159,13 @@ def _run(options: argparse.Namespace) -> None:
             for sentence in check_settings(run.recipe):
                 print(sentence)
         return
-    plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lambda line: print(line, flush=True))
+    from align.summary import first_line, last_line
+
+    lines = lines_of(options, several=options.jobs > 1 and len(runs) > 1)
+    for run in runs:
+        lines.say(first_line(run))
+    with contextlib.closing(lines):
+        plans.run_all(runs, until=options.until, shard=shard, jobs=options.jobs, say=lines.say, watcher=lines)
     if any(run.recipe.rounds for run in runs):
         show(round_table(runs))
     for table in suite_tables([run for run in runs if run.recipe.method.makes_preferences]):
@@ -158,7 +174,10 @@ def _run(options: argparse.Namespace) -> None:
     if found := plans.outcomes(plain):
         show(outcome_table(found))
     if options.until is None and shard is None:
-        _write_reports([run.folder.path for run in runs])
+        report = _write_reports([run.folder.path for run in runs])
+        for run in runs:
+            if line := last_line(run, report if len(runs) == 1 else run.folder.path / "report.html"):
+                print(f"{run.label}: {line}" if len(runs) > 1 else line)
 
 
 def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
@@ -166,14 +185,18 @@ def _rehearse(recipe: Recipe, options: argparse.Namespace) -> None:
         raise AlignError("--rehearse goes with --until alone: a rehearsal is one process after the other, and runs every stage")
     from align.rehearsal import Weights, rehearse
 
-    report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lambda line: print(line, flush=True))
+    with contextlib.closing(lines_of(options)) as lines:
+        report = rehearse(recipe, Weights(options.rehearse), until=options.until, say=lines.say, watcher=lines)
     print(f"rehearsed: {report.stages} stages in {report.seconds:.0f} s, all of them done. Not as it will be:")
     for sentence in report.replaced:
         print(f"  {sentence}")
 
 
-def _write_reports(folders: list[Path]) -> None:
-    """A report in every run's folder, and of several one more above them. A run that is done stays so, whatever becomes of its report."""
+def _write_reports(folders: list[Path]) -> Path | None:
+    """Write a report into every run's folder, and of several one more above them; returns the last, None where it could not be written.
+
+    A run that is done stays so, whatever becomes of its report.
+    """
     from eval.report import write_report
     from eval.report.tracking import track
 
@@ -187,16 +210,22 @@ def _write_reports(folders: list[Path]) -> None:
                 track(some[0], path)
         except Exception as error:
             print(f"align: {path} could not be written, or not be handed on ({type(error).__name__}: {error})", file=sys.stderr)
-    if places[-1][1].exists():
+    if len(folders) > 1 and places[-1][1].exists():
         print(f"report: {places[-1][1]}")
+    return places[-1][1] if places[-1][1].exists() else None
 
 
 def _status(options: argparse.Namespace) -> None:
     from align import plans
-    from align.tables import plan_table
+    from align.tables import plan_rows, plan_table
 
-    for folder in plans.run_folders(options.folder):
-        show(plan_table(plans.load_run(folder)))
+    runs = [plans.load_run(folder) for folder in plans.run_folders(options.folder)]
+    if options.json:
+        found = [{"folder": str(run.folder.path), "running": run.folder.is_locked(), "stages": plan_rows(run)} for run in runs]
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for run in runs:
+        show(plan_table(run))
 
 
 def _estimate(options: argparse.Namespace) -> None:

@@ -18,11 +18,12 @@ from align.rehearsal.scripts import script_of
 from align.rehearsal.settings import Machine, Rehearsed, Weights, this_machine
 from align.runs import RunFolder, Stage
 from align.runs.plan import up_to
+from align.runs.watching import Watcher
 
 __all__ = ["Report", "Weights", "rehearse"]
 
-QUIET = {"TQDM_DISABLE": "1", "DATASETS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-"""What the stages' processes are told: their bars would say nothing, there is so little to do."""
+QUIET = {"DATASETS_VERBOSITY": "error"}
+"""What the stages' processes are told: there is so little to do."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,18 @@ class Report:
 
 
 def rehearse(
-    recipe: Recipe, weights: Weights, *, until: str | None = None, say: Callable[[str], None] = print, machine: Machine | None = None
-) -> Report:
+    recipe: Recipe, weights: Weights, *, until: str | None = None, say: Callable[[str], None] = print, machine: Machine | None = None,
+    watcher: Watcher | None = None,
+) -> Report:  # fmt: skip
     """Carry every variant of a recipe through its stages, in a folder that is deleted afterwards.
 
     Args:
         recipe: as it would be run; its first seed is taken.
         weights: small random models, or the recipe's own.
         until: the last stage to rehearse.
-        say: told one line for every stage.
+        say: told a line when a stage begins, and one when it is done.
         machine: what can be had here (default: found out).
+        watcher: see `align.runs.execute`.
 
     Raises:
         AlignError: what the run would fail at. The folder is kept, and named.
@@ -66,7 +69,7 @@ def rehearse(
         shutil.rmtree(folder)
         raise
     try:
-        plans.run_all(runs, until=until, say=say, environment=QUIET)
+        plans.run_all(runs, until=until, say=say, environment=QUIET, watcher=watcher)
     except InterruptedRunError as error:
         shutil.rmtree(folder)
         raise InterruptedRunError("the rehearsal was interrupted, and its folder deleted") from error

@@ -24,8 +24,11 @@ from align.runs.journal import WHOLE, Shard, mend
 from align.runs.plan import State, assess
 from align.runs.stage import FINISHED, External, Stage, Task, log_of, read_specification, write_specification
 from align.runs.stop_file import asked_to_stop
+from align.runs.watching import LOG_STEPS, Now, StageErrors, Watcher, signs_of_life
 
 WORKER = "align.runs.worker"
+QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+"""What stage processes are told: the driver shows how far they are, so libraries' bars are of no use."""
 GRACE = 6.0  # seconds that stage processes have between SIGTERM and SIGKILL: Slurm's own patience is often short
 
 
@@ -36,6 +39,7 @@ def execute(
     shard: Shard | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None] = print,
+    watcher: Watcher | None = None,
     environment: Mapping[str, str] | None = None,
     forks: ForkServer | None = None,
     here: Mapping[str, Callable[[Task], None]] | None = None,
@@ -48,7 +52,8 @@ def execute(
         shard: do only this part of the first stage that is to be done, and stop (a task of a Slurm array); the run
             goes on once all parts are there.
         stop: set by a signal handler to interrupt the run.
-        say: told one line for every stage.
+        say: told a line when a stage begins, and one when it is done.
+        watcher: told how far the stages are, and what their processes write for the user to standard error.
         environment: variables for the stage processes.
         forks: what begins stages, where several runs share it; left out, one of this run's own.
         here: by the name of a stage's function, what is called in its place in this process, instead of starting another.
@@ -58,9 +63,9 @@ def execute(
 
     Raises:
         InterruptedRunError: `stop` was set, or the stop file made (a training saves a checkpoint then; other stages are ended).
-        AlignError: a stage failed; it has said why on stderr.
+        AlignError: a stage failed; the watcher was told why.
     """
-    stop = stop or threading.Event()
+    stop, watcher = stop or threading.Event(), watcher or Watcher()
     own_forks = ForkServer() if forks is None else contextlib.nullcontext(forks)
     with own_forks as forks, folder.locked(shared=shard is not None) as lock:
         with folder.preparing():
@@ -87,23 +92,49 @@ def execute(
                 for one in states:
                     _prepare(folder, one)
             count = int(state.stage.resources.get("processes", 1))
-            started = time.monotonic()
             shards = [shard] if shard else [Shard(i, count) for i in range(count)]
             if own := (here or {}).get(state.stage.function):
-                own(read_specification(folder.stage(state.stage.name), WHOLE)[1])
-                processed: Iterable[State] = [state]
+                processed = _run_here(folder, state, own)
             else:
-                processed = _run(folder, states, shards, lock, stop, environment, forks)
-            for finished in processed:
+                processed = _run(folder, states, shards, lock, stop, environment, forks, watcher)
+            for finished, seconds in _watched(processed, states, stages, folder, watcher, say):
                 if shard is not None:
                     say(f"{finished.stage.name:<20} shard {shard} done; when all are, run without --shard to go on")
                     return False
-                seconds, started = time.monotonic() - started, time.monotonic()
                 assert finished.key is not None
                 folder.finish(finished.stage.name, finished.key, seconds)
                 written.note(finished.stage.name)
                 say(f"{finished.stage.name:<20} done in {seconds:.0f} s")
     return True
+
+
+def _watched(
+    processed: Iterable[State], states: Sequence[State], stages: Sequence[Stage], folder: RunFolder, watcher: Watcher,
+    say: Callable[[str], None],
+) -> Iterator[tuple[State, float]]:  # fmt: skip
+    """Stages as they are finished, with the seconds that each took; what begins is said, and what runs is shown to the watcher."""
+    numbers = {stage.name: number for number, stage in enumerate(stages, 1)}
+    waiting = deque(states)
+    now = Now(folder.stage(waiting[0].stage.name), waiting[0].stage.name)
+
+    def begin() -> None:
+        name, how = waiting[0].stage.name, "goes on" if waiting[0].kind == "resume" else "begins"
+        now.begin(folder.stage(name), name)
+        say(f"[{numbers[name]}/{len(stages)}] {name} {how}")
+
+    begin()
+    with signs_of_life(watcher, now):
+        for finished in processed:
+            yield finished, now.seconds
+            waiting.popleft()
+            if waiting:
+                begin()
+
+
+def _run_here(folder: RunFolder, state: State, function: Callable[[Task], None]) -> Iterator[State]:
+    """Run a stage in this process, by a function in the place of its own."""
+    function(read_specification(folder.stage(state.stage.name), WHOLE)[1])
+    yield state
 
 
 def _next(stages: Sequence[Stage], folder: RunFolder, written: WrittenOutputs) -> State | None:
@@ -133,8 +164,8 @@ def _prepare(folder: RunFolder, state: State) -> None:
     assert state.key is not None
     if here.exists() and folder.key_in_work(name) != state.key:
         folder.set_aside(name)
-    for mark in ("manifest.json", FINISHED):
-        (here / mark).unlink(missing_ok=True)
+    for mark in (here / "manifest.json", here / FINISHED, *files_in(here, "progress-*.json")):
+        mark.unlink(missing_ok=True)
     here.mkdir(parents=True, exist_ok=True)
     if state.altered:
         _remove(here / state.altered)
@@ -157,16 +188,21 @@ def _remove(output: Path) -> None:
 
 def _run(
     folder: RunFolder, states: Sequence[State], shards: list[Shard], lock: int, stop: threading.Event,
-    environment: Mapping[str, str] | None, forks: ForkServer,
+    environment: Mapping[str, str] | None, forks: ForkServer, watcher: Watcher,
 ) -> Iterator[State]:  # fmt: skip
     """Start the processes of a stage, or of several that share one, and wait for them; yields the stages as they are finished."""
     waiting = deque(states)
     folders = [folder.stage(state.stage.name) for state in states]
     started: list[Process] = []
+    errors: list[StageErrors] = []
+    variables = {LOG_STEPS: str(int(watcher.log_steps)), **(environment or {})}
     dogs: list[subprocess.Popen[bytes]] = []
     try:
         for shard in shards:
-            started.append(_start(folders, [state.stage for state in states], shard, lock, environment, forks, stop))
+            errors.append(StageErrors(lambda shard=shard: log_of(folder.stage(waiting[0].stage.name), shard), watcher))  # type: ignore[misc]
+            one = _start(folders, [state.stage for state in states], shard, lock, variables, forks, stop, errors[-1].descriptor)
+            started.append(one)
+            errors[-1].close()
             dogs.append(_watchdog(started[-1].pid, lock))
         while any(process.poll() is None for process in started):
             while len(waiting) > 1 and (folder.stage(waiting[0].stage.name) / FINISHED).exists():
@@ -177,6 +213,8 @@ def _run(
                 break
     finally:
         _end(started)
+        for pipe in errors:
+            pipe.finish()
         for dog in dogs:
             dog.communicate(b"!")
     while len(waiting) > 1 and (folder.stage(waiting[0].stage.name) / FINISHED).exists():
@@ -194,7 +232,8 @@ def _run(
             raise AlignError(f"{name}{part}: its process {how}: see {log_of(here, shard)}, then run the same command to go on")
     if any(process.returncode for process in started):
         kind = StageFaultError if any(process.returncode == 1 for process in started) else AlignError
-        raise kind(f"{name} failed: see above; what it finished is kept in {here}")
+        where = "above" if any(pipe.told for pipe in errors) else log_of(here, shards[0])
+        raise kind(f"{name} failed: see {where}; what it finished is kept in {here}")
     yield from waiting
 
 
@@ -204,25 +243,23 @@ def _interrupted(stage: str) -> InterruptedRunError:
 
 def _start(
     folders: Sequence[Path], stages: Sequence[Stage], shard: Shard, lock: int, environment: Mapping[str, str] | None, forks: ForkServer,
-    stop: threading.Event,
+    stop: threading.Event, errors: int,
 ) -> Process:  # fmt: skip
     """Begin the process of a shard of a stage, or of several that share it: as a fork where that can be, else as an interpreter."""
     resources, arguments = stages[0].resources, [*map(str, folders), str(shard)]
-    inherited = {**launch.of_no_group(os.environ), "PYTHONUTF8": "1", **(environment or {})}  # whatever the locale is, files are UTF-8
+    inherited = {**launch.of_no_group(os.environ), "PYTHONUTF8": "1", **QUIET, **(environment or {})}  # files are UTF-8
     variables = importing_ours(inherited)
     if shard.count > 1:
         variables |= _own_devices(shard, int(resources.get("gpus_per_process", 1)))
-        if shard.index:
-            variables["TQDM_DISABLE"] = "1"  # one bar is enough
     if config := resources.get("accelerate"):
         command = launch.over_nodes(str(config), WORKER, arguments, os.environ)
     else:
-        if can_fork(os.environ) and (process := forks.start(stages, arguments, variables, lock, stop)) is not None:
+        if can_fork(os.environ) and (process := forks.start(stages, arguments, variables, lock, stop, errors)) is not None:
             return process
         if stop.is_set():
             raise _interrupted(stages[0].name)
         command = [sys.executable, "-m", WORKER, *arguments]
-    return subprocess.Popen(command, env=variables, start_new_session=True, pass_fds=[lock])
+    return subprocess.Popen(command, env=variables, start_new_session=True, pass_fds=[lock], stderr=errors)
 
 
 def _watchdog(group: int, lock: int) -> subprocess.Popen[bytes]:

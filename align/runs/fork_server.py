@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,9 @@ def serve(orders: socket.socket) -> list[str] | None:
     Returns:
         None once the driver is gone; in a fork, the arguments of its stage.
     """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)  # until imports or a stage have a standard error of their own; it was a pipe, for Python asks once whether it is
+    os.close(null)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -45,29 +48,47 @@ def serve(orders: socket.socket) -> list[str] | None:
             _report_the_dead(reports)
         if orders.fileno() not in ready:
             continue
-        message, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
+        message, descriptors, *_ = socket.recv_fds(orders, LARGEST, 3)
         if not message:
             _end(reports)
             return None
         order = json.loads(message)
         if "modules" in order:
-            _import(order["modules"])
+            with _errors_to(descriptors[0]):
+                _import(order["modules"])
             orders.send(json.dumps(_can_be_forked()).encode())
             continue
-        lock, report = descriptors
+        lock, report, errors = descriptors
         pid = _fork()
         if pid == 0:
             _become_a_stage(order, [woken, wake, report, *reports.values()])
             os.set_inheritable(lock, True)
+            os.dup2(errors, 2)
+            os.close(errors)
             orders.send(json.dumps(os.getpid()).encode())  # now signals reach it, and its group
             orders.close()
             return [*order["arguments"]]
         os.close(lock)
+        os.close(errors)
         if pid is None:
             os.close(report)
             orders.send(b"null")
         else:
             reports[pid] = report
+
+
+@contextlib.contextmanager
+def _errors_to(descriptor: int) -> Iterator[None]:
+    """Have this process's standard error be a descriptor, which is closed at the end, as long as the context lasts."""
+    own = os.dup(2)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(own, 2)
+        os.close(own)
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -67,8 +67,9 @@ class ForkServer:
         self._socket = self._process = None
 
     def start(
-        self, stages: Sequence[Stage], arguments: Sequence[str], environment: Mapping[str, str], lock: int, stop: threading.Event
-    ) -> Process | None:
+        self, stages: Sequence[Stage], arguments: Sequence[str], environment: Mapping[str, str], lock: int, stop: threading.Event,
+        errors: int,
+    ) -> Process | None:  # fmt: skip
         """Begin a process of stages.
 
         Args:
@@ -77,6 +78,7 @@ class ForkServer:
             environment: all of its variables.
             lock: descriptor that it holds as long as it lives.
             stop: set while the imports go on, it ends them.
+            errors: descriptor that becomes its standard error, and that of the imports for it.
 
         Returns:
             None if it could not be: it is to be started as an interpreter of its own, or not at all if `stop` is set.
@@ -85,37 +87,39 @@ class ForkServer:
         if any("model" in stage.inputs for stage in stages):
             modules.append(LOADS_MODELS)
         with self._one_at_a_time, contextlib.suppress(OSError):  # where it has ended, stages begin without it
-            if not self._import(modules, environment, stop):
+            if not self._import(modules, environment, stop, errors):
                 return None
-            return self._fork(arguments, environment, lock)
+            return self._fork(arguments, environment, lock, errors)
         return None
 
-    def _import(self, modules: list[str], environment: Mapping[str, str], stop: threading.Event) -> bool:
+    def _import(self, modules: list[str], environment: Mapping[str, str], stop: threading.Event, errors: int) -> bool:
         """Have the process import modules; whether it can be forked then."""
         if self._socket is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours.dup() as kept, theirs:
                 command = [sys.executable, "-m", SERVER, str(theirs.fileno())]
-                self._process = subprocess.Popen(command, env=dict(environment), pass_fds=[theirs.fileno()], start_new_session=True)
+                self._process = subprocess.Popen(
+                    command, env=dict(environment), pass_fds=[theirs.fileno()], start_new_session=True, stderr=errors
+                )
                 self._socket, self._environment = kept.dup(), dict(environment)
             ours.close()
         if self._stopped:
             return False
-        self._socket.send(json.dumps({"modules": modules}).encode())
+        socket.send_fds(self._socket, [json.dumps({"modules": modules}).encode()], [errors])
         while not select.select([self._socket], [], [], 0.05)[0]:
             if stop.is_set():  # the server goes on for the stages of other runs; its answer is never read, so it gets no further order
                 self._stopped = True
                 return False
         return bool(json.loads(self._socket.recv(LARGEST) or b"false"))
 
-    def _fork(self, arguments: Sequence[str], environment: Mapping[str, str], lock: int) -> Process | None:
+    def _fork(self, arguments: Sequence[str], environment: Mapping[str, str], lock: int, errors: int) -> Process | None:
         assert self._socket is not None
         changed = {name: value for name, value in environment.items() if self._environment.get(name) != value}
         removed = [name for name in self._environment if name not in environment]
         order: dict[str, Any] = {"arguments": list(arguments), "changed": changed, "removed": removed}
         report, written = os.pipe()
         try:
-            socket.send_fds(self._socket, [json.dumps(order).encode()], [lock, written])
+            socket.send_fds(self._socket, [json.dumps(order).encode()], [lock, written, errors])
             pid = json.loads(self._socket.recv(LARGEST) or b"null")
             if pid is None:
                 raise ConnectionResetError

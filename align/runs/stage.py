@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -168,3 +169,40 @@ class Progress:
             self._last = time.monotonic()
             with contextlib.suppress(OSError):  # what is shown of a run is no reason to end it
                 write_json(self._path, self._state)
+
+
+@dataclass(frozen=True)
+class HowFar:
+    """How far a stage is, summed over its processes: units that are done, of how many, what they are called, and further numbers."""
+
+    done: int
+    total: int
+    unit: str
+    more: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(HowFar(120, 400, "prompts", {"tokens_per_second": 812, "without an answer": 3}))
+        '120 of 400 prompts, 3 without an answer, 812 tokens/s'
+        """
+        words = [f"{self.done:,} of {self.total:,} {self.unit}"]
+        words += [f"{number:,} {name}" for name, number in self.more.items() if isinstance(number, int) and name != _SPEED]
+        words += [f"{name} {number:.2f}" for name, number in self.more.items() if isinstance(number, float)]
+        return ", ".join([*words, *([f"{self.more[_SPEED]:,} tokens/s"] if self.more.get(_SPEED) else [])])
+
+
+_SPEED = "tokens_per_second"
+
+
+def how_far(folder: Path) -> HowFar | None:
+    """What the processes of a stage have left of their progress; None where they have left nothing yet."""
+    parts = []
+    for path in sorted(folder.glob("progress-*.json")):
+        with contextlib.suppress(OSError, ValueError):  # it is just being taken away
+            parts.append(json.loads(path.read_text(encoding="utf-8")))
+    if not parts:
+        return None
+    names = dict.fromkeys(name for part in parts for name in part if name not in ("done", "total", "unit"))
+    more = {name: sum(part.get(name, 0) for part in parts) for name in names}
+    return HowFar(sum(part["done"] for part in parts), sum(part["total"] for part in parts), parts[0]["unit"], more)

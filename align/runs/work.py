@@ -1,14 +1,11 @@
-"""The units of work of a stage's process: what is left of them, in batches, journalled as they finish, with progress shown."""
+"""The units of work of a stage's process: what is left of them, in batches, journalled as they finish, with progress left to be shown."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
-
-from tqdm import tqdm
 
 from align.runs.journal import Journal, own_batches, read_journal
 from align.runs.stage import Progress, Task
@@ -77,16 +74,11 @@ class Work(Generic[Unit]):
         progress = Progress(self._task, self._total, self._before, self._unit)
         journal = Journal(self._folder, self._task.shard)
         started, tokens, shown = time.monotonic(), 0, dict[str, int]()
-        quiet = {"disable": True} if os.environ.get("TQDM_DISABLE") else {}  # tqdm itself looks when it is imported, before a fork
-        with tqdm(total=self._total, initial=self._before, desc=self._task.name, unit=self._unit, mininterval=0.5, **quiet) as bar:
-            for piece in pieces:
-                new = [(id, record) for id, record in piece.records if id not in self.done]
-                journal.append(new)
-                tokens += piece.tokens
-                shown = {name: shown.get(name, 0) + count for name, count in piece.shown.items()}
-                rate = {"tokens_per_second": round(tokens / (time.monotonic() - started))} if tokens else {}
-                words = [f"{count:,} {name}" for name, count in shown.items()] + [f"{count:,} tokens/s" for count in rate.values()]
-                bar.set_postfix_str(", ".join(words), refresh=False)
-                bar.update(len(new))
-                progress.advance(len(new), **shown, **rate)
+        for piece in pieces:
+            new = [(id, record) for id, record in piece.records if id not in self.done]
+            journal.append(new)
+            tokens += piece.tokens
+            shown = {name: shown.get(name, 0) + count for name, count in piece.shown.items()}
+            rate = {"tokens_per_second": round(tokens / (time.monotonic() - started))} if tokens else {}
+            progress.advance(len(new), **shown, **rate)
         journal.close()

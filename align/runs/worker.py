@@ -28,6 +28,7 @@ from align.runs.sharing import sharing
 from align.runs.stage import FINISHED, log_of, read_specification
 from align.secrets import masked
 
+OURS = ("align", "data_pipelines", "eval")
 NOTHING_LEFT = 1 << 20  # bytes of disk
 FAULT, MISTAKE = 1, 2  # exit statuses: a fault of ours; a mistake of the user's, or a machine that fails
 TERMINATED = 128 + signal.SIGTERM
@@ -52,9 +53,10 @@ def main(*arguments: str) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.raiseExceptions = False  # a log that cannot be written is no reason to print where
     terminal = logging.getLogger().handlers[0]
-    terminal.setFormatter(_Masked("%(message)s"))
+    terminal.setFormatter(_Note("%(message)s"))
     terminal.setLevel(logging.WARNING)
-    for package in ("align", "data_pipelines", "eval"):  # what they decide, such as an attention backend, is found in the log
+    terminal.addFilter(lambda record: record.name.partition(".")[0] in OURS)  # what libraries warn of stands in the log alone
+    for package in OURS:  # what they decide, such as an attention backend, is found in the log
         logging.getLogger(package).setLevel(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has no faster kernel for this CPU: told at every import
     with sharing() if len(folders) > 1 else contextlib.nullcontext():
@@ -76,6 +78,13 @@ class _Masked(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
+
+
+class _Note(_Masked):
+    """A warning as one line, marked so that the driver hands it on to the terminal (see `align.runs.watching`)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"note: {' '.join(super().format(record).split())}"
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from align.trainers.config import PreferenceConfig
 from align.trainers.monitor import ThreeDMonitor
-from align.trainers.progress import CompactProgress
+from align.trainers.progress import CompactProgress, StageProgress
 from align.trainers.trainer import PreferenceTrainer
 
-__all__ = ["CompactProgress", "PreferenceConfig", "PreferenceTrainer", "ThreeDMonitor"]
+__all__ = ["CompactProgress", "PreferenceConfig", "PreferenceTrainer", "StageProgress", "ThreeDMonitor"]

@@ -93,8 +93,10 @@ def arm(order, process) -> None:
 def start_by_fork(order):
     """The driver's `_start` with a fork in the place of a new interpreter."""
 
-    def start(folders, stages, shard, lock, environment, forks, stop):
+    def start(folders, stages, shard, lock, environment, forks, stop, errors):
         def run():
+            os.dup2(errors, 2)
+            sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  the one before was of a file, which can be sought in
             os.environ.update(environment or {})
             arm(order, stages[0].name)
             return worker.main(*map(str, folders), str(shard))

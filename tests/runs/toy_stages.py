@@ -65,6 +65,31 @@ def crash(task: Task) -> None:
     raise RuntimeError("a bug")
 
 
+def noisy(task: Task) -> None:
+    """What libraries write, and what is meant for the user."""
+    import logging
+    import warnings
+
+    print("a user's own print", flush=True)
+    print("  0%|   |\r 50%|## |\r100%|####|\n", end="", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-c", "import os; os.write(2, b'from a C library: hf_abcdefghijklmnopqrstuvwxyz\\n')"], check=True)
+    warnings.warn("of a library", stacklevel=1)
+    logging.getLogger("transformers").warning("a library warns")
+    logging.getLogger("align.toys").warning("it is slower\nso")
+
+
+def die_talking(task: Task) -> None:
+    """Killed by the system, after last words of a library."""
+    os.write(2, b"CUDA error: an illegal memory access\n")
+    os.kill(os.getpid(), 9)
+
+
+def leave(task: Task) -> None:
+    """Ends with the status of a fault, without a sentence."""
+    os.write(2, b"half of the installation is missing\n")
+    os._exit(1)
+
+
 def die(task: Task) -> None:
     """Killed by the system, as when memory runs out."""
     os.kill(os.getpid(), 9)

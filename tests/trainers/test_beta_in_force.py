@@ -26,7 +26,7 @@ def test_the_losses_own_beta_is_said_and_scales_the_logged_rewards(settings, tok
     with caplog.at_level(logging.WARNING, logger="align"):
         plain = trained(settings, tokenizer, loss_type=["sppo_hard"], disable_tqdm=False)
     assert "`beta` is not set, the losses take their authors' (trl: 0.1): sppo_hard (β = 0.001)." in caplog.text
-    assert "run: loss sppo_hard (β = 0.001)" in capsys.readouterr().err
+    assert "run: loss sppo_hard (β = 0.001)" in capsys.readouterr().out
     given = trained(settings, tokenizer, loss_type=["sppo_hard"], beta=0.001)
     for key in ("loss", "rewards/chosen", "rewards/margins"):
         assert plain.state.log_history[0][key] == pytest.approx(given.state.log_history[0][key], rel=1e-6)
