@@ -67,7 +67,7 @@ def _told(error: Exception) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; `key=value` may stand before and after options."""
-    parser = _parser()
+    parser = parser_of_commands()
     options, rest = parser.parse_known_args(running.with_default_rehearsal(sys.argv[1:] if arguments is None else arguments))
     options.traceback = options.traceback or "--traceback" in rest  # before the command or after it
     rest = [word for word in rest if word != "--traceback"]
@@ -85,7 +85,8 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def _parser() -> Parser:
+def parser_of_commands() -> Parser:
+    """The parser of command lines, with all commands."""
     parser = Parser(prog="align", description="Preference alignment on token trees.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
