@@ -101,7 +101,8 @@ def recipe_keys() -> str:
 def _keys(properties: dict[str, Any]) -> Iterator[str]:
     yield from ("| key | values | default | |", "| --- | --- | --- | --- |")
     for name, value in properties.items():
-        default = f"`{_cell(json.dumps(value['default'], ensure_ascii=False))}`" if "default" in value else ""
+        shown = "default" in value and "$ref" not in value  # a section has a table of its own
+        default = f"`{_cell(json.dumps(value['default'], ensure_ascii=False))}`" if shown else ""
         yield f"| `{name}` | {_values(name, value)} | {default} | {_cell(value.get('description', ''))} |"
 
 

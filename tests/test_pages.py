@@ -20,6 +20,18 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), ROOT / 
 OWN = re.compile(r"# (\w+\.py)\n")
 """The first line of a Python block that other examples import."""
 COMING_ALONG = {name for name, _ in recipes.available()}
+NAMES = {
+    r"DPO": ("direct preference optimization", "2305.18290"),
+    r"Flex-DPO|3D-properties": ("", "2406.07327"),
+    r"DICE": ("bootstrapping", "2406.09760"),
+    r"CPO": ("chain of preference optimization", "2406.09136"),
+    r"IRPO": ("iterative reasoning preference optimization", "2404.19733"),
+    r"SELM": ("self-exploring language models", "2405.19332"),
+    r"Step-DPO": ("step-wise preference optimization", "2406.18629"),
+    r"[Oo]nline DPO": ("online ai feedback", "2402.04792"),
+    r"Self-rewarding|self-rewarding": ("self-rewarding language models", "2401.10020"),
+}
+"""A method's short name → its full name and its paper, which stand where a page first uses it."""
 JOBS = {"train.sbatch": "launch", "run.sbatch": "run", "rollouts.sbatch": "run"}
 """A job script → the command that it hands its words to."""
 
@@ -156,3 +168,14 @@ def test_messages_of_the_troubleshooting_page_are_ours():
     for message in rows:
         for part in re.split(r" … |` `", message.strip("`")):
             assert part in said, part
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_methods_have_their_full_name_and_paper_at_first_use(page):
+    """In running text; a table row or a sentence after it, where several methods are named together."""
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`|^    .*?$|^#.*?$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for short, (full, paper) in NAMES.items():
+        if (found := re.search(rf"(?<![-\w/])(?<!nline )(?:{short})\b", prose)) is not None:
+            beside = " ".join(prose[max(0, found.start() - 100) : found.end() + 300].lower().split())
+            assert full in beside, f"{found[0]}: expected '{full}' beside it"
+            assert paper in beside, f"{found[0]}: expected {paper} beside it"
