@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import byte_level_tokenizer, random_model
 
-from align import plans, recipes
+from align import __version__, plans, recipes
 from align.cli import parse
 from data_pipelines.thought_trees.tasks import load_task
 
@@ -179,3 +179,9 @@ def test_methods_have_their_full_name_and_paper_at_first_use(page):
             beside = " ".join(prose[max(0, found.start() - 100) : found.end() + 300].lower().split())
             assert full in beside, f"{found[0]}: expected '{full}' beside it"
             assert paper in beside, f"{found[0]}: expected {paper} beside it"
+
+
+def test_version_stands_in_changes_and_citation():
+    assert re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0] == __version__
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"Version {__version__.rpartition('.')[0]}:" in (ROOT / "README.md").read_text(encoding="utf-8")
