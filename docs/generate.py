@@ -102,7 +102,7 @@ def _keys(properties: dict[str, Any]) -> Iterator[str]:
     yield from ("| key | values | default | |", "| --- | --- | --- | --- |")
     for name, value in properties.items():
         shown = "default" in value and "$ref" not in value  # a section has a table of its own
-        default = f"`{_cell(json.dumps(value['default'], ensure_ascii=False))}`" if shown else ""
+        default = _code(json.dumps(value["default"], ensure_ascii=False)) if shown else ""
         yield f"| `{name}` | {_values(name, value)} | {default} | {_cell(value.get('description', ''))} |"
 
 
@@ -159,11 +159,11 @@ def commands() -> str:
 
 
 def _argument(action: argparse.Action) -> str:
-    value = action.metavar or ("\\|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
     value = value if isinstance(value, str) else " ".join(value)
     if not action.option_strings:
-        return f"`{_cell(action.metavar if isinstance(action.metavar, str) else action.dest)}`"
-    return f"`{', '.join(action.option_strings)}{'' if action.nargs == 0 else ' ' + value}`"
+        return _code(action.metavar if isinstance(action.metavar, str) else action.dest)
+    return _code(f"{', '.join(action.option_strings)}{'' if action.nargs == 0 else ' ' + value}")
 
 
 def losses() -> str:
@@ -197,7 +197,7 @@ def parts() -> str:
     for kind, (where, rows) in KINDS.items():
         if kind != "losses":
             lines += ["", f"## {kind}", "", f"Named in {where}.", "", "| name | |", "| --- | --- |"]
-            lines += [f"| `{_cell(name)}` | {_cell(sentence)} |" for name, sentence in rows()]
+            lines += [f"| {_code(name)} | {_cell(sentence)} |" for name, sentence in rows()]
     return "\n".join(lines) + "\n"
 
 
@@ -215,7 +215,7 @@ def messages() -> str:
         if before != group:
             group = before
             lines += ["", f"## {group}", "", "| the mistake | the message says |", "| --- | --- |"]
-        words = " … ".join(f"`` {_cell(word)} ``" for word in mistake.words)
+        words = " … ".join(map(_code, mistake.words))
         lines.append(f"| {_cell(mistaken)} | {words} |")
     return "\n".join(lines) + "\n"
 
@@ -269,5 +269,11 @@ def _text(help: str | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that can stand in a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text that can stand in a cell of a table: in spans of code a `|` divides nothing."""
+    pieces = re.split(r"(`+.*?`+)", " ".join(text.split()))
+    return "".join(piece if piece.startswith("`") else piece.replace("|", "\\|") for piece in pieces)
+
+
+def _code(text: str) -> str:
+    """Text as a span of code."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
