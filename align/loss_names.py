@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.registry import registered_in
+from align.registry import keyword_only_in
 
 COMPOSITES: dict[str, tuple[str, ...]] = {"selm": ("sigmoid", "optimism")}
 """Names that stand for several losses."""
@@ -54,9 +54,17 @@ def canonical_types(value: Any) -> Any:
 @functools.cache
 def known() -> tuple[str, ...]:
     """The names of all losses, composites among them, read without importing torch."""
+    return tuple(sorted(hyperparameters()))
+
+
+@functools.cache
+def hyperparameters() -> dict[str, frozenset[str]]:
+    """By loss, composites among them, the names of the hyperparameters that it reads; without importing torch."""
     folder = Path(__file__).parent / "losses"
-    names = [name for module in ("pairwise", "pointwise", "reference_free") for name in registered_in(folder / f"{module}.py", "register")]
-    return tuple(sorted({*names, *COMPOSITES}))
+    found: dict[str, frozenset[str]] = {}
+    for module in ("pairwise", "pointwise", "reference_free"):
+        found |= {name: frozenset(names) for name, names in keyword_only_in(folder / f"{module}.py", "register").items()}
+    return found | {name: frozenset().union(*(found[part] for part in parts)) for name, parts in COMPOSITES.items()}
 
 
 def unknown(name: str, registered: Sequence[str] = ()) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from align import recipes
-from align.errors import AlignError, InterruptedRunError
+from align.errors import AlignError, InterruptedRunError, nearest
 from align.files import DamagedError, read_json, write_text
 from align.machine import usable_cpus
 from align.recipes import Recipe
+from align.recipes.schema import Data
 from align.runs import RunFolder, Shard, Stage, execute
 from align.runs.forks import ForkServer
 from align.runs.journal import WHOLE
@@ -74,13 +75,16 @@ def runs_of(recipe: Recipe) -> list[Run]:
     Raises:
         AlignError: sections that the method needs are missing.
     """
-    found = []
+    return list(each_run(recipe))
+
+
+def each_run(recipe: Recipe) -> Iterator[Run]:
+    """As `runs_of`, each planned when it is asked for."""
     for seed in recipe.seeds:
         for name in recipe.variants or [None]:
             one = recipes.variant(recipe, name, seed)
             label = " ".join([*([name] if name else []), *([f"seed {seed}"] if len(recipe.seeds) > 1 else [])]) or "run"
-            found.append(Run(label, one, RunFolder(one.training["output_dir"]), stages_of(one), name or "run"))
-    return found
+            yield Run(label, one, RunFolder(one.training["output_dir"]), stages_of(one), name or "run")
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -118,10 +122,9 @@ def _check_names(stages: Sequence[Stage]) -> None:
 def _training(recipe: Recipe) -> Stage:
     """How any model of a recipe is trained."""
     unseen = {"output_dir", *WITHOUT_EFFECT}
-    data = recipe.data.model_dump(exclude={"train", "eval"})
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),
-        "data": {**data, "limit": None} if recipe.method.makes_preferences else data,  # a limit of `data.train`, not of what is made here
+        "data": _read_by_training(recipe).model_dump(exclude={"train", "eval"}),
         "training": {key: value for key, value in recipe.training.items() if key not in unseen},
     }
     launch: dict[str, Any] = {
@@ -130,6 +133,14 @@ def _training(recipe: Recipe) -> Stage:
     if recipe.resources.accelerate:
         launch["accelerate"] = accelerate_config(recipe.resources.accelerate)
     return Stage("train", TRAINING, settings, resources=launch)
+
+
+def _read_by_training(recipe: Recipe) -> Data:
+    """`data` without what says how to read a set that the training does not read: of preferences that are made, `data.train`."""
+    unread = ["train_split", "limit"] if recipe.method.makes_preferences else []
+    if recipe.data.eval is None:
+        unread += ["eval_split", *(["columns"] if recipe.method.makes_preferences else [])]
+    return recipe.data.with_defaults(*unread)
 
 
 def run_all(
@@ -281,7 +292,7 @@ def accelerate_config(name: str) -> str:
         if candidate.is_file():
             return str(candidate)
     known = [path.stem for path in (recipes.RECIPES / "accelerate").glob("*.yaml")]
-    raise AlignError(f"resources.accelerate is '{name}': no such configuration: {recipes.nearest(name, known)}")
+    raise AlignError(f"resources.accelerate is '{name}': no such configuration: {nearest(name, known)}")
 
 
 @contextlib.contextmanager

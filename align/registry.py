@@ -122,12 +122,25 @@ def registered_in(source: Path, decorator: str) -> dict[str, str]:
         decorator: its name.
     """
     found = {}
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
+    for node, call in _decorated(source, decorator):
         sentence = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+        paper = next((ast.literal_eval(word.value) for word in call.keywords if word.arg == "source"), "")
+        found[ast.literal_eval(call.args[0])] = f"{sentence} [{paper}]"
+    return found
+
+
+def keyword_only_in(source: Path, decorator: str) -> dict[str, tuple[str, ...]]:
+    """The names of the keyword-only arguments of the functions that a module registers; arguments as of `registered_in`."""
+    return {
+        ast.literal_eval(call.args[0]): tuple(argument.arg for argument in node.args.kwonlyargs)
+        for node, call in _decorated(source, decorator)
+    }
+
+
+def _decorated(source: Path, decorator: str) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
+    """A module's functions with a decorator that is called, and the call."""
+    functions = [node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    for node in functions:
         for call in node.decorator_list:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
-                paper = next((ast.literal_eval(word.value) for word in call.keywords if word.arg == "source"), "")
-                found[ast.literal_eval(call.args[0])] = f"{sentence} [{paper}]"
-    return found
+                yield node, call

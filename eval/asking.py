@@ -71,10 +71,11 @@ def asking_stage(suite: DataMeasure, name: str, model: Input, records: Records, 
     settings: ProgramSettings | InstructionSettings | AnswerSettings
     own: dict[str, Input] = {}
     if isinstance(suite, ProgramMeasure):
+        programs = suite if suite.samples > 1 else suite.with_defaults("temperature", "pass_at")
         settings = ProgramSettings(
             **asked, source=ProblemSource(records.split, limit=suite.problems), chat=asking.chat, seed=asking.seed, sandbox=asking.sandbox,
-            max_new_tokens=asking.max_new_tokens, stop=asking.stop, samples=suite.samples, temperature=suite.temperature,
-            pass_at=tuple(suite.pass_at),
+            max_new_tokens=asking.max_new_tokens, stop=asking.stop, samples=suite.samples,
+            temperature=programs.temperature, pass_at=tuple(programs.pass_at),
         )  # fmt: skip
         function, key = "eval.code:evaluate", "problems"
     elif isinstance(suite, InstructionMeasure):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from align.errors import AlignError
 
@@ -38,6 +37,8 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
         raise AlignError("an interval of no values: nothing was measured")
     mean = float(found.mean())
     if np.isin(found, (0.0, 1.0)).all():
+        from scipy import stats  # takes half a second, which commands that measure nothing do without
+
         wilson = stats.binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
         return Interval(mean, float(wilson.low), float(wilson.high), len(found))
     low, high = np.quantile(_means(found, seed), (0.025, 0.975))
@@ -84,6 +85,8 @@ def compare(first: Sequence[float], second: Sequence[float], seed: int = 0) -> C
     if not len(changed):
         p_value = 1.0
     elif np.isin(differences, (-1.0, 0.0, 1.0)).all():
+        from scipy import stats
+
         p_value = float(stats.binomtest(int((changed > 0).sum()), len(changed)).pvalue)
     else:
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(RESAMPLES, len(changed)))

@@ -25,7 +25,7 @@ debian bwrap bubblewrap "one of the sandbox's isolations"
 [ $form = fast ] || debian chromium chromium "reports"
 [ $form = fast ] || debian sbatch "slurm-wlm munge" "job scripts"
 bin=${ALIGN_VENV:-.venv}/bin
-workers=$(nproc) # before the next line: nproc counts what OMP_NUM_THREADS allows
+workers=$(($(nproc) * 3 / 2)) # many tests wait, for Slurm, time limits, engines; before the next line, which nproc heeds
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 # a thread a worker: two workers must not share two cores twice
 step() { echo "== $1"; shift; "$@"; }
 step "lint" "$bin/ruff" check .

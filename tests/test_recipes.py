@@ -170,6 +170,26 @@ def test_a_plan_is_shown_before_what_models_need_is_imported(name, tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+COMMANDS = (
+    ["--help"], ["recipes"], ["list"], ["list", "losses"], ["list", "judges"], ["list", "suites"], ["show", "pairs.jsonl"],
+    ["status", "run"], ["run", "micro/dice", "rounds.quantil=0.5"], ["run", "dpo/zephyr-7b", "rollouts.prompts=prompts.jsonl"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_what_only_looks_imports_nothing_that_takes_long(command, tmp_path):
+    """Commands that a person waits for, and mistakes in a recipe, do without what takes half a second to import and more."""
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.yaml").write_text("model: {name_or_path: m}\ndata: {train: pairs.jsonl}\n")
+    code = f"import sys\nfrom align.cli import main\ntry:\n    main({command!r})\nexcept SystemExit:\n    pass\n"
+    code += "heavy = ('torch', 'transformers', 'trl', 'datasets', 'scipy', 'pandas', 'matplotlib', 'vllm')\n"
+    code += "print([name for name in heavy if name in sys.modules], end='')\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 SECRETS = {
     "hub_token": ("training.hub_token", "hf_" + "a1B2" * 9, "HF_TOKEN"),
     "hub_token that looks like none": ("training.hub_token", "my-secret", "HF_TOKEN"),

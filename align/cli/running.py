@@ -81,8 +81,10 @@ def _recipe(command: argparse.ArgumentParser, example: str) -> None:
 def _train(options: argparse.Namespace) -> None:
     from align import plans, recipes
     from align.checks import check
+    from align.unused_keys import check_written
 
     recipe = recipes.load(options.recipe, options.overrides)
+    check_written(options.recipe, options.overrides)
     if recipe.method.makes_preferences:
         raise AlignError("this recipe has stages before its training: `align run` carries it through, `align train` cannot")
     for planned in plans.runs_of(recipe):
@@ -129,8 +131,10 @@ def _run(options: argparse.Namespace) -> None:
     from align.runs.plan import up_to
     from align.tables import outcome_table, plan_table, round_table, suite_tables
     from align.training_check import check_settings
+    from align.unused_keys import check_written
 
     recipe = recipes.load(options.recipe, options.overrides)
+    check_written(options.recipe, options.overrides)
     if options.rehearse:
         _rehearse(recipe, options)
         return

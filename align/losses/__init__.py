@@ -6,6 +6,7 @@
 0.5543552041053772
 """
 
+from align.loss_names import COMPOSITES
 from align.losses.divergences import F_DIVERGENCES, f_divergence_score
 from align.losses.pairwise import (
     bdpo,
@@ -35,7 +36,7 @@ from align.losses.pointwise import (
     sppo_hard,
 )
 from align.losses.reference_free import nll, nll_sum, optimism, orpo, sft, simpo, wpo_weights
-from align.losses.registry import COMPOSITES, LOSSES, Loss, evaluate, expand, get_loss, register
+from align.losses.registry import LOSSES, Loss, evaluate, expand, get_loss, register
 
 __all__ = [
     "COMPOSITES", "F_DIVERGENCES", "LOSSES", "Loss", "aot", "aot_unpaired", "apo_down", "apo_zero", "bco_pair", "bdpo", "cal_dpo",

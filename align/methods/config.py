@@ -136,6 +136,16 @@ class RoundsConfig(PreferenceConfig):
         changes = {key: value for key, value in settings.items() if value is not None} | self.recipe
         return recipes.with_changes(sections, changes, type(self).__name__)
 
+    def written(self) -> list[str]:
+        """The recipe's keys whose values are not the class's defaults."""
+        found = list(self.recipe)
+        for each in fields(self):
+            key = each.metadata.get("recipe", f"training.{each.name}" if each.name in self._training else None)
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if key is not None and getattr(self, each.name) not in (default, None):
+                found.append(key)
+        return found
+
 
 @dataclass
 class RewardRoundsConfig(RoundsConfig):

@@ -35,6 +35,7 @@ from align.models import load_model, load_tokenizer
 from align.runs import RunFolder, Task, execute
 from align.runs.journal import WHOLE
 from align.runs.stage import read_specification
+from align.unused_keys import check_used, place_of
 
 logger = logging.getLogger(__name__)
 _NEW_PROCESS = 67280421310721  # torch's seed where nobody has set one
@@ -108,6 +109,7 @@ class RoundsTrainer:
             parts["resources.processes"] = PartialState().num_processes
         given = {key: value for key, value in parts.items() if value is not None}
         self.recipe = recipes.parse(recipes.with_changes(sections, given, type(self).__name__), type(self).__name__)
+        check_used(self.recipe, [place_of(key) for key in self.args.written()])
         seeded = recipes.variant(self.recipe, None, int(self.args.seed))
         self._run = plans.Run(self.folder.name, seeded, RunFolder(self.folder), plans.stages_of(seeded))
 
@@ -180,7 +182,7 @@ class RoundsTrainer:
         wandb = sys.modules.get("wandb")
         own_run = getattr(wandb, "run", None)
         with torch.random.fork_rng(devices=[]):  # a new adapter is drawn as in a process of the stage's own
-            torch.random.default_generator.manual_seed(_NEW_PROCESS)
+            torch.default_generator.manual_seed(_NEW_PROCESS)
             trainer = train_task(task, self.callbacks)
         if trainer is not None:
             trainer.accelerator.free_memory()

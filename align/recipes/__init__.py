@@ -68,15 +68,26 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         raise AlignError(first_problem(error, where, Recipe)) from error
     recipe.training = _training(recipe.training, where)
+    _settle_seeds(recipe, where)
     if (problem := out_of_range_in(recipe)) is not None:
         raise AlignError(f"{where}: {problem[0]} is {problem[1]}")
     if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or not all(TRAINING["seed"].has(seed) for seed in recipe.seeds):
         raise AlignError(f"{where}: seeds is {recipe.seeds}: expected different whole numbers from 0 to 2^32 − 1, one at least")
     for name, changes in recipe.variants.items():
-        if "variants" in changes or "seeds" in changes:
+        if not {"variants", "seeds", "training.seed"}.isdisjoint(changes):
             raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
         parse({**with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
     return recipe
+
+
+def _settle_seeds(recipe: Recipe, where: str) -> None:
+    """A training's seed is that of the run: where it alone is given, it takes the place of `seeds`."""
+    seed = recipe.training.get("seed")
+    if seed is None or recipe.seeds == [seed]:
+        return
+    if "seeds" in recipe.model_fields_set:
+        raise AlignError(f"{where}: training.seed is {seed}, but there is a run for each of seeds, {recipe.seeds}: give seeds alone")
+    recipe.seeds = [seed]
 
 
 def variant(recipe: Recipe, name: str | None, seed: int) -> Recipe:

@@ -31,9 +31,9 @@ class MethodSection(Section):
         return True
 
     @property
-    def needs_data(self) -> bool:
-        """Whether preferences must be given as `data.train`."""
-        return False
+    def needs_data(self) -> str:
+        """What preferences must be given as `data.train` for; "" where none are needed."""
+        return ""
 
     @property
     def task_of_questions(self) -> str | None:
@@ -65,9 +65,9 @@ class Given(MethodSection):
         return False
 
     @property
-    def needs_data(self) -> bool:
+    def needs_data(self) -> str:
         """They are the data."""
-        return True
+        return "which the training is on"
 
 
 class Filter(Section):
@@ -146,9 +146,11 @@ class Rounds(MethodSection):
     key: ClassVar[str] = "rounds"
 
     @property
-    def needs_data(self) -> bool:
-        """For the pairs that are replayed, ranked or taken."""
-        return self.replay > 0 or self.candidates != "samples"
+    def needs_data(self) -> str:
+        """The pairs that are replayed, ranked or taken."""
+        if self.candidates != "samples":
+            return f"for rounds.candidates: {self.candidates}"
+        return f"for rounds.replay: {self.replay:g}" if self.replay > 0 else ""
 
     @property
     def task_of_questions(self) -> str | None:

@@ -235,7 +235,8 @@ class Recipe(Section):
         self._check_use()
         if self.data.train is None and self.method.needs_data:
             raise ValueError(
-                "data.train is missing: preference pairs or trees (`thoughts`, `code` and rounds without replay make their own)"
+                f"data.train is missing: preference pairs or trees, {self.method.needs_data} "
+                "(`thoughts`, `code` and rounds without replay make their own)"
             )
         return self
 

@@ -56,7 +56,7 @@ def _saved(checkpoint: Path) -> list[str]:
     return sorted("default" if folder == checkpoint else folder.name for folder in folders)
 
 
-def _check_form(model: PeftModel, name: str, weights: dict, folder: Path) -> None:
+def _check_form(model: PeftModel, name: str, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """See that saved weights are of the adapter's form: the same tensors of the same shapes."""
     wanted = {key: tuple(t.shape) for key, t in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items()}
     for key, shape in wanted.items():

@@ -31,7 +31,7 @@ class RankedTrainer(DPOTrainer):
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, is_training: bool = False, dataloader_key: Any = None
-    ) -> DataLoader:
+    ) -> DataLoader[Any]:
         """As Trainer's; over several ranks, and with `max_tokens_per_batch`, in rounds of one batch a rank (`batches.py`)."""
         budget = self.args.max_tokens_per_batch if is_training else None
         ranks = 1 if self.accelerator.parallelism_config else self.accelerator.num_processes
@@ -53,7 +53,7 @@ class RankedTrainer(DPOTrainer):
         self.accelerator.even_batches = False  # there is a batch for every rank in every round
         return self.accelerator.prepare(loader)
 
-    def _deal_stream(self, dataset: IterableDataset, batch_size: int, ranks: int, drop_last: bool) -> DataLoader:
+    def _deal_stream(self, dataset: IterableDataset, batch_size: int, ranks: int, drop_last: bool) -> DataLoader[Any]:
         if getattr(dataset, "_distributed", None) is not None:
             raise ValueError("The stream is split by nodes already: give every rank the whole of it; the trainer deals it out.")
         mine = DealtStream(dataset, self._size, batch_size, self.accelerator.process_index, ranks, drop_last)
@@ -63,7 +63,7 @@ class RankedTrainer(DPOTrainer):
     def _size(self, example: Any) -> int:
         return tree_size(token_tree(example), self.args.max_length)
 
-    def _loader(self, dataset: Any, **how: Any) -> DataLoader:
+    def _loader(self, dataset: Any, **how: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             collate_fn=functools.partial(collate, self.data_collator),

@@ -168,6 +168,8 @@ class _Making:
 
     def _scoring(self, name: str, responses: dict[str, Input], policy_scores: str) -> Stage:
         rounds = self.rounds
+        if all(choice.name != "implicit" for choice in rounds.scorers):
+            policy_scores = "rescore"  # nothing asks for the policy's
         scorers = tuple(ScorerChoice(name=choice.name, options=choice.options) for choice in rounds.scorers)
         settings = ScoreSettings(
             scorers=scorers, policy_scores=policy_scores, dtype=self.recipe.model.dtype, max_tokens=rounds.max_tokens_per_row
@@ -184,9 +186,14 @@ class _Making:
         )
 
     def _pairing(self) -> PairSettings:
-        rounds = self.rounds
-        several: dict[str, Any] = {"quantile": rounds.quantile, "beta": _beta(self.recipe)} if len(rounds.scorers) > 1 else {}
-        scorers = tuple(ScorerChoice(name=choice.name, weight=choice.weight) for choice in rounds.scorers)
+        rounds = self.rounds if self.rounds.length_alpha != 0.0 else self.rounds.with_defaults("length_unit")
+        several: dict[str, Any] = {}
+        choices = rounds.scorers
+        if len(choices) > 1:
+            several = {"quantile": rounds.quantile, "beta": _beta(self.recipe)}
+        else:
+            choices = [choice.with_defaults("weight") for choice in choices]
+        scorers = tuple(ScorerChoice(name=choice.name, weight=choice.weight) for choice in choices)
         return PairSettings(
             scorers=scorers, length_unit=rounds.length_unit, length_alpha=rounds.length_alpha, pairing=rounds.pairing, pairs=rounds.pairs,
             replay=rounds.replay, system=self.rollouts.system, seed=self.round.seed, round=self.round.number, **several,
@@ -274,7 +281,7 @@ def _check_candidates(recipe: Recipe) -> None:
         if "implicit" in scorers and rounds.policy_scores == "sampler":
             raise AlignError("rounds.policy_scores: sampler knows nothing of the responses of rounds.candidates: samples_and_data")
     elif rounds.filter.min_responses > rollouts.samples:
-        raise AlignError(f"rounds.filter.min_responses is {rounds.filter.min_responses}, but only {rollouts.samples} are sampled")
+        raise AlignError(f"rounds.filter.min_responses is {rounds.filter.min_responses}, but rollouts.samples is {rollouts.samples}")
     elif rollouts.samples < 2:
         raise AlignError("rollouts.samples is 1: a pair needs two responses, or the data set's own (rounds.candidates: samples_and_data)")
 

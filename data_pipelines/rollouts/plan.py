@@ -21,10 +21,12 @@ def engine_settings(recipe: Recipe) -> EngineSettings:
         AlignError: the chat template's file does not exist.
     """
     rollouts = recipe.section(Rollouts)
-    return EngineSettings(
-        rollouts.engine, recipe.model.dtype, rollouts.batch, recipe.resources.tensor_parallel, rollouts.url, chat_template(recipe),
-        rollouts.options,
-    )  # fmt: skip
+    own: dict[str, Any] = {"batch": rollouts.batch} if rollouts.engine == "transformers" else {}
+    if rollouts.engine == "server" and rollouts.url is not None:
+        own = {"url": rollouts.url}
+    else:
+        own |= {"tensor_parallel": recipe.resources.tensor_parallel, "options": rollouts.options}
+    return EngineSettings(rollouts.engine, recipe.model.dtype, chat_template=chat_template(recipe), **own)
 
 
 def chat_template(recipe: Recipe) -> str | None:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from align.engine.generate import Sampling, end_tokens, sample_responses
+from align.engine.generate import end_tokens, sample_responses
 from align.engine.prefix_probe import why_not
 from align.engine.sampler import Job, PrefixSampler
 from align.engine.tokenize import prompt_token_ids
 from align.errors import AlignError, nearest
 from align.models import load_model, load_tokenizer
-from align.sampling import Sample
+from align.sampling import Sample, Sampling
 from align.trees import Message
 from data_pipelines.rollouts.protocol import Request, Rollout, check_requests, completion_of
 

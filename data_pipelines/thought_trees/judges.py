@@ -119,6 +119,11 @@ def find_judge(name: str) -> Callable[[JudgeSettings], Judge]:
     raise AlignError(f"{JUDGES.key} is '{name}': {nearest(name, [*JUDGES, *SCORERS])}")
 
 
+def samples(name: str) -> bool:
+    """Whether a judge samples judgements or completions, `votes` of each path; one of the user's own may."""
+    return ":" in name or (name in JUDGES and name != "checker")
+
+
 @JUDGES.register("self_evaluation")
 class SelfEvaluation:
     """The model judges each path by itself, m times, with the task's few-shot prompt (CPO, section 3.1; ToT's "value").

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from align.errors import AlignError
 from align.recipes import Recipe
+from align.recipes.methods import JudgeChoice as JudgeSection
 from align.recipes.methods import Thoughts
 from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
@@ -11,7 +12,7 @@ from data_pipelines import benchmarks
 from data_pipelines.micro import starts
 from data_pipelines.rollouts.plan import engine_settings, sampling_settings
 from data_pipelines.rounds import Effort, Lengths, Round
-from data_pipelines.thought_trees.judges import find_judge
+from data_pipelines.thought_trees import judges
 from data_pipelines.thought_trees.search import SearchSettings
 from data_pipelines.thought_trees.settings import HeldOut, JudgeChoice, QuestionSource, SearchStageSettings, StepEdgeSettings
 from data_pipelines.thought_trees.tasks import check_first_question, file_input, load_task
@@ -51,7 +52,7 @@ class ThoughtMethod:
         """Raises AlignError: see `Method`."""
         thoughts = recipe.section(Thoughts)
         task, judge = load_task(thoughts.task), thoughts.judge
-        find_judge(judge.name)
+        judges.find_judge(judge.name)
         if judge.name == "self_evaluation" and task.judge is None:
             raise AlignError(
                 f"thoughts.judge: the task '{thoughts.task}' has no `judge`, which 'self_evaluation' needs: choose another judge"
@@ -110,7 +111,7 @@ class ThoughtMethod:
         settings = SearchStageSettings(
             task=task, source=source, held_out=held_out, chat=bool(rollouts.chat), system=rollouts.system,
             engine=engine_settings(recipe), sampling=sampling_settings(rollouts), dtype=recipe.model.dtype, together=thoughts.together,
-            judge=JudgeChoice(**thoughts.judge.model_dump()),
+            judge=JudgeChoice(**_read(thoughts.judge).model_dump()),
             search=SearchSettings(
                 rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
             ),
@@ -118,6 +119,12 @@ class ThoughtMethod:
         inputs = inputs | file_input(task, *(questions.task for questions in held_out))
         resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
         return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)
+
+
+def _read(judge: JudgeSection) -> JudgeSection:
+    """A recipe's judge with the keys that it reads."""
+    unread = [] if judges.samples(judge.name) else ["votes", "temperature"]
+    return judge.with_defaults(*unread, *(["options"] if judge.name == "checker" else []))
 
 
 def _reference(recipe: Recipe) -> dict[str, Input]:

@@ -158,10 +158,10 @@ def test_whichever_process_is_killed_or_stopped_while_nothing_runs_the_next_prog
         count = len(processes_of(box))
         for member in range(count):
             started = time.monotonic()
-            while len(processes_of(box)) < count:  # those of a unit that has just taken another's place
+            while len(found := processes_of(box)) < count:  # those of a unit that has just taken another's place
                 assert time.monotonic() - started < 40
                 time.sleep(0.01)
-            os.kill(processes_of(box)[member].pid, number)
+            os.kill(found[member].pid, number)
             started = time.monotonic()
             assert box.run(SQUARE, ONE, Limits(seconds=0.2)).passed, member
             assert time.monotonic() - started < 40

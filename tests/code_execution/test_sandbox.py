@@ -5,6 +5,7 @@ import asyncio
 import gc
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from align.errors import AlignError
 from data_pipelines.code_execution.problems import read_problems
 from data_pipelines.code_execution.sandbox import Assertions, Calls, Limits, Outputs, Sandbox, Verdict
+from data_pipelines.code_execution.sandbox.inside.namespaces import _to_mount_on
 from data_pipelines.code_execution.sandbox.isolation import Isolation
 
 pytestmark = pytest.mark.xdist_group("sandbox")
@@ -392,6 +394,24 @@ def test_an_ordinary_user_has_every_mechanism_that_root_has(reasons, tmp_path):
     code = "from data_pipelines.code_execution.sandbox import available; print(available())"
     done = subprocess.run([sys.executable, "-c", code], user=54321, group=54321, extra_groups=[], capture_output=True, text=True, cwd=str(Path(__file__).parents[2]), env={})  # fmt: skip
     assert done.stdout.strip() == str(reasons)
+
+
+@pytest.mark.slow
+def test_a_checkout_in_a_folder_for_temporary_files_has_every_mechanism(reasons, tmp_path):
+    """The namespaces' new root is mounted on a folder of the host: not on one that what is needed lies in."""
+    for package in ("align", "data_pipelines"):
+        shutil.copytree(Path(__file__).parents[2] / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import data_pipelines\nfrom data_pipelines.code_execution.sandbox import available\nprint(data_pipelines.__file__, available())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert done.stdout.strip() == f"{tmp_path / 'data_pipelines/__init__.py'} {reasons}"
+
+
+@pytest.mark.parametrize(
+    ("needed", "folder"), [(["/usr/lib"], "/tmp"), (["/tmp/a/python"], "/mnt"), (["/tmpfs/x"], "/tmp"), (["/tmp"], "/mnt")]
+)
+def test_the_new_root_covers_nothing_that_is_needed(needed, folder):
+    assert _to_mount_on(needed) == folder
 
 
 def test_annotations_are_evaluated_as_in_any_python_file(sandbox):

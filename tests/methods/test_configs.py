@@ -159,6 +159,12 @@ def test_parts_that_a_method_has_no_use_for_are_refused(trainer, config, argumen
         trainer("p", config(str(tmp_path), **CPU), prompts="p", **arguments)
 
 
+@pytest.mark.parametrize("settings", [{"vllm_server_base_url": "http://there", "generation_batch_size": 8}, {"beta_rejected_end": 0.2}])
+def test_a_setting_that_nothing_depends_on_is_refused(tmp_path, settings):
+    with pytest.raises(AlignError, match="is of no use in this recipe"):
+        trainer_of("cpo", tmp_path, **settings)
+
+
 def test_a_model_that_is_given_is_written_whole_and_anew(tmp_path):
     stored = StoredData(tmp_path)
     tokenizer = byte_level_tokenizer()
@@ -181,6 +187,8 @@ def test_a_model_that_is_given_is_written_whole_and_anew(tmp_path):
         ({"prompts": 3}, "prompts is int: expected a name, a path, a datasets.Dataset, or a list of records"),
         ({"recipe": {"rounds.replai": 0.1}}, "DICETrainer: rounds.replai is not a key: did you mean 'replay'"),
         ({"recipe": {"training.betta": 0.1}}, "training.betta is not a key"),
+        ({"recipe": {"rounds.quantile": 0.5}}, "rounds.quantile is of no use in this recipe"),
+        ({"recipe": {"training.simpo_gamma": 0.5}}, "training.simpo_gamma is of no use in this recipe"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path, change, message):

@@ -22,7 +22,7 @@ MISTAKES = {
     "unknown scorer": (["rounds.scorers=[{name: implicid}]"], "rounds.scorers is 'implicid': did you mean 'implicit'"),
     "unknown pairing": (["rounds.pairing=best_wurst"], "did you mean 'best_worst'"),
     "unknown stage": (["--until", "round-1/pear"], "there is no such stage: did you mean 'round-1/pair'"),
-    "too many wanted": (["rounds.filter.min_responses=9"], "rounds.filter.min_responses is 9, but only 6 are sampled"),
+    "too many wanted": (["rounds.filter.min_responses=9"], "rounds.filter.min_responses is 9, but rollouts.samples is 6"),
     "greedy": (["rollouts.temperature=0"], "samples above 1 at temperature 0"),
     "loss without leaf": (["training.loss_type=[selm]"], "belong together"),
     "no server": (["rollouts.engine=server", "rollouts.url=http://127.0.0.1:9"], "no OpenAI-compatible server answers"),

@@ -94,8 +94,11 @@ def test_a_requeued_job_goes_on(slurm, folder, whole):
     job = sbatch(slurm, folder, "train.sbatch", recipe(folder, "requeued"), options=["--nodes=2"])
     until_checkpoint(folder, "requeued", job, slurm)
     subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm, check=True)
-    time.sleep(3)
-    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=slurm, check=False)  # not only after two minutes
+    while "queues again" not in log(folder, job):
+        time.sleep(0.2)
+    while cluster.state(job, slurm) in ("COMPLETING", "PENDING"):
+        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=slurm, check=False)  # not only after two minutes
+        time.sleep(1)
     assert cluster.wait(job, slurm) == "COMPLETED", log(folder, job)
     stopped = re.search(r"asked to stop at step (\d+) of 20: a checkpoint is saved", log(folder, job))
     assert stopped, log(folder, job)

@@ -19,7 +19,7 @@ def cascade_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
     """Tree attention without window, soft-capping and sinks; arguments as `align.engine.attention.registry.tree_attention`."""
-    assert window is softcap is sinks is None
+    assert (window, softcap, sinks) == (None, None, None)
     if not kernels.has_varlen(q.device, q.dtype, q.shape[-1]):
         return _BySpan.apply(q, k, v, layout, scale)
     levels: plans.Levels = layout.plan("levels", plans.levels)

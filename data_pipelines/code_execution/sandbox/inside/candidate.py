@@ -12,10 +12,10 @@ import socket
 from typing import Any
 
 from . import wire
-from .codec import MAX_BYTES, MAX_DEPTH, Token, TooLargeError, decode, encode
+from .codec import MAX_BYTES, MAX_DEPTH, Token, decode, encode
 from .opaque import Opaque
 from .orders import LONGEST_NAME, NOT_STARTED, Ended, Order, is_short, pack
-from .standard import OpaqueError, exception
+from .standard import OpaqueError, TooLargeError, exception
 from .stopping import REASONS
 
 Verdict = tuple[str, str]

@@ -7,6 +7,7 @@ mount_namespaces(7).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -53,9 +54,10 @@ def enter(readable: Sequence[str], writable: str, bytes_writable: int, program: 
 def _see_only(readable: Sequence[str], writable: str, bytes_writable: int, program: tuple[str, str]) -> None:
     """Swap the root for an empty one in memory with these paths bound into it, and forget the old one."""
     _mount("", "/", "", _RECURSIVE | _PRIVATE)
-    root = "/tmp"
+    bound = [(path, path) for path in readable if os.path.exists(path)] + [program]
+    root = _to_mount_on([source for source, _ in bound])
     _mount("tmpfs", root, "tmpfs", _NO_SUID | _NO_DEVICES, "size=1m,mode=755")
-    for source, target in [(path, path) for path in readable if os.path.exists(path)] + [program]:
+    for source, target in bound:
         _bind(source, root + target)
     os.makedirs(root + writable, exist_ok=True)
     _mount("tmpfs", root + writable, "tmpfs", _NO_SUID | _NO_DEVICES, f"size={bytes_writable},nr_inodes=10000,mode=755")
@@ -65,6 +67,15 @@ def _see_only(readable: Sequence[str], writable: str, bytes_writable: int, progr
     _checked(_libc.umount2(b"/.old", _DETACH), "umount")
     os.rmdir("/.old")
     _mount("", "/", "", _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES)
+
+
+def _to_mount_on(needed: Sequence[str]) -> str:
+    """A folder of the host to mount the new root on, in which none of the paths lies that are needed: they would be covered."""
+    real = [os.path.realpath(path) for path in needed]
+    for folder in ("/tmp", "/mnt", "/media", "/srv", "/var/tmp", "/opt"):
+        if os.path.isdir(folder) and not any(path == folder or path.startswith(folder + "/") for path in (*needed, *real)):
+            return folder
+    raise OSError(errno.ENOENT, "there is no folder to mount the new root on")
 
 
 def _bind(source: str, target: str) -> None:

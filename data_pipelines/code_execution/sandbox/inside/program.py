@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import confinement, orders, standard, surroundings, wire
-from .codec import MAX_DEPTH, MalformedError, Token, TooLargeError, decode, encode
+from .codec import MAX_DEPTH, MalformedError, Token, decode, encode
+from .standard import TooLargeError
 from .stopping import CHANNEL, stop
 
 NAME = "program"

@@ -16,10 +16,9 @@ from typing import Any
 from . import bounds, wire
 from .assertions import UNIT, prepare
 from .candidate import IN_THE_TESTS, Candidate, NotStartedError, StopError, Verdict
-from .codec import TooLargeError
 from .comparison import same_output, same_value
 from .opaque import Proxy
-from .standard import OpaqueError
+from .standard import OpaqueError, TooLargeError
 
 Limits = tuple[float, int, int, int, int, int, float]
 """As in `Order`: seconds first."""
