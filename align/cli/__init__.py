@@ -81,7 +81,7 @@ def _told(error: Exception) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; `key=value` may stand before and after options."""
-    parser = _parser()
+    parser = parser_of_commands()
     options, rest = parser.parse_known_args(running.with_default_rehearsal(sys.argv[1:] if arguments is None else arguments))
     for name, words in EVERYWHERE.items():  # before the command or after it
         setattr(options, name, getattr(options, name) or not words.isdisjoint(rest))
@@ -100,7 +100,8 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def _parser() -> Parser:
+def parser_of_commands() -> Parser:
+    """The parser of command lines, with all commands."""
     parser = Parser(prog="align", description="Preference alignment on token trees. `align COMMAND --help` says more, with an example.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     parser.add_argument("-q", "--quiet", action="store_true", help="of a run's course say nothing but errors and what came out")

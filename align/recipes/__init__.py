@@ -28,6 +28,9 @@ __all__ = [
     "with_changes",
 ]  # fmt: skip
 
+GONE = {"evaluation": "its task is a suite of `measure`, as in measure: [{suite: sums, problems: 400}]"}
+"""Sections that earlier versions had → what to write instead."""
+
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
@@ -57,6 +60,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
         AlignError: as `load`.
     """
     check_no_secret(raw, where)
+    for section in GONE:
+        if section in raw:
+            raise AlignError(f"{where}: {section} is not a key any more: {GONE[section]}")
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:

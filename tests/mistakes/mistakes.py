@@ -123,6 +123,9 @@ RECIPES = {
     "a wrong key in a variant": _recipe(RECIPE + "variants: {a: {training.bet: 1}}\n", "(variant a)", "did you mean 'beta'?"),
     "a secret": _recipe(RECIPE + "  hub_token: hf_abcdefghijklmnopqrstuvwx\n", "training.hub_token", "HF_TOKEN"),
     "extends nothing": _recipe("extends: methods/dpoo\n" + RECIPE, "extends 'methods/dpoo'", "did you mean 'methods/dpo'?"),
+    "a section of version 0.1": _recipe(
+        RECIPE + "evaluation: {task: sums, problems: 400}\n", "evaluation is not a key any more", "measure: [{suite: sums, problems: 400}]"
+    ),
     "extends itself": _recipe("extends: recipe\n" + RECIPE, "extends 'recipe'"),
 }
 
