@@ -12,7 +12,7 @@ from align import cli, plans, recipes
 from align.runs.stage import Task, write_specification
 from align.summary import first_line, last_line
 
-COMMANDS = next(a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+COMMANDS = next(a for a in cli.parser_of_commands()._actions if isinstance(a, argparse._SubParsersAction)).choices
 
 
 @pytest.mark.parametrize("name", COMMANDS)
