@@ -95,7 +95,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         AlignError: sections that the method needs are missing, or contradict each other.
     """
     method = method_of(recipe)
-    stages = rounds.stages_of(recipe, method, _training(recipe), functools.partial(measuring, recipe, method))
+    stages = rounds.stages_of(recipe, method, _training, functools.partial(measuring, recipe, method))
     _check_names(stages)
     return stages
 
@@ -121,7 +121,7 @@ def _check_names(stages: Sequence[Stage]) -> None:
 
 
 def _training(recipe: Recipe) -> Stage:
-    """How any model of a recipe is trained."""
+    """How a model of a recipe, or of a round's, is trained."""
     unseen = {"output_dir", *WITHOUT_EFFECT}
     settings = {
         "model": recipe.model.model_dump(exclude={"name_or_path", "reference"}),

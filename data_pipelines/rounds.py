@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from align import recipes
 from align.errors import AlignError
@@ -176,13 +176,15 @@ class PreferenceData:
         return Effort()
 
 
-def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable[[str, Input], list[Stage]]) -> list[Stage]:
+def stages_of(
+    recipe: Recipe, method: Method, training: Callable[[Recipe], Stage], measure: Callable[[str, Input], list[Stage]]
+) -> list[Stage]:
     """The stages of a run, in order.
 
     Args:
         recipe: without variants.
         method: the recipe's.
-        training: how any model is trained; inputs and name are filled in here.
+        training: a round's recipe → how its model is trained; inputs and name are filled in here.
         measure: (prefix of stages' names, model) → the stages that measure a model.
 
     Raises:
@@ -205,7 +207,7 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
             inputs["reference"] = method.policy
         if recipe.data.eval is not None:
             inputs["eval"] = External(recipe.data.eval)
-        train = replace(training, name=f"{round.prefix}train", inputs=inputs, settings=_settings_of_round(training, recipe, own))
+        train = replace(training(own), name=f"{round.prefix}train", inputs=inputs)
         models.append(Output(train.name, "model"))
         stages += [*making, train, *measure(round.prefix, models[-1])]
     return stages
@@ -227,7 +229,7 @@ def recipe_of_round(recipe: Recipe, number: int) -> Recipe:
     return recipes.changed(recipe, changes, where) if changes else recipe
 
 
-FIXED = ("rollouts.prompts", "rounds.questions")
+FIXED = ("rollouts.prompts", "rounds.questions", "training.output_dir")
 """Keys that are the same in all rounds, besides those of `LOOP`."""
 CHOSEN_ONCE = (
     "rollouts.prompts_split", "rollouts.prompts_column", "rollouts.limit", "rollouts.chat", "rollouts.system", "code.format",
@@ -248,9 +250,3 @@ def _check_differs(recipe: Recipe, key: str, where: str) -> None:
         raise AlignError(f"{where}: '{key}' cannot differ by round: expected keys of {expected}, as training.beta")
     if recipe.method.asks_the_same_in_all_rounds and key in CHOSEN_ONCE:
         raise AlignError(f"{where}: '{key}' cannot differ by round: what is asked is chosen once for all rounds")
-
-
-def _settings_of_round(training: Stage, recipe: Recipe, own: Recipe) -> Mapping[str, Any]:
-    """The training's settings with what a round's overrides change."""
-    changed = {key: value for key, value in own.training.items() if key not in recipe.training or recipe.training[key] != value}
-    return {**training.settings, "training": {**training.settings["training"], **changed}}

@@ -53,6 +53,26 @@ def test_a_key_of_no_use_is_refused(method, sections, message):
         stages_of(parse(method, **sections))
 
 
+def test_a_round_may_log_and_save_otherwise_and_is_not_done_again_for_it():
+    """What changes nothing of the model is no part of the settings that a stage is known by."""
+    recipe = parse("thoughts", rounds={"count": 2, "overrides": [{}, {"training.logging_steps": 3, "training.beta": 0.3}]})
+    first, second = (stage for stage in stages_of(recipe) if stage.name.endswith("train"))
+    assert second.resources["training"] == {"logging_steps": 3}
+    assert second.settings["training"] == {**first.settings["training"], "beta": 0.3}
+    with pytest.raises(AlignError, match=r"'training\.output_dir' cannot differ by round"):
+        stages_of(parse("thoughts", rounds={"count": 2, "overrides": [{}, {"training.output_dir": "x"}]}))
+
+
+@pytest.mark.parametrize("key", ["revision", "trust_remote_code"])
+def test_what_only_the_training_reads_of_a_model_is_refused_where_others_read_it(key):
+    parse("data", model={"name_or_path": "m", key: True if key == "trust_remote_code" else "v1"})
+    for method in ("thoughts", "code", "rounds"):
+        with pytest.raises(AlignError, match=rf"model\.{key} is read by the training alone"):
+            parse(method, model={"name_or_path": "m", key: True if key == "trust_remote_code" else "v1"})
+    with pytest.raises(AlignError, match=rf"model\.{key} is read by the training alone"):
+        recipes.load("dpo/zephyr-7b", [f"model.{key}={'true' if key == 'trust_remote_code' else 'v1'}", "measure=[gsm8k]"])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluation_data_reach_every_training(method):
     sections = {"data": {"eval": "held-out.jsonl"}}

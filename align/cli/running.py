@@ -148,6 +148,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.rehearse:
         _rehearse(recipe, options)
         return
+    if (checkpoint := recipe.training.get("resume_from_checkpoint")) not in (None, True):
+        raise AlignError(f"training.resume_from_checkpoint is {checkpoint!r}: a run goes on from its newest whole checkpoint: leave it out")
     shard = Shard.parse(options.shard) if options.shard else None
     runs = plans.runs_of(recipe)
     for run in runs:

@@ -131,8 +131,11 @@ class RoundsConfig(PreferenceConfig):
             settings["rollouts.engine"] = "vllm"
         if self.vllm_server_base_url:
             settings["rollouts.engine"] = "server"
-        if "rounds" not in content and self.method and self.rounds in (None, 1):
-            settings = {key: value for key, value in settings.items() if not key.startswith("rounds.")}
+        if "rounds" not in content and self.method:
+            of_rounds = {
+                key for key, value in settings.items() if key.startswith("rounds.") and key != "rounds.count" and value is not None
+            }
+            settings["rounds.count"] = (self.rounds or 1) if of_rounds or self.rounds not in (None, 1) else None
         changes = {key: value for key, value in settings.items() if value is not None} | self.recipe
         return recipes.with_changes(sections, changes, type(self).__name__)
 

@@ -91,6 +91,8 @@ class RoundsTrainer:
         self.callbacks = list(callbacks)
         self.folder = Path(str(self.args.output_dir))
         self._stored = StoredData(self.folder)
+        if not {"variants", "seeds"}.isdisjoint(self.args.recipe):
+            raise AlignError(f"{type(self).__name__}: variants and seeds are runs of a recipe, and a trainer is one run: give args.seed")
         options = {name: value for name, value in (self.args.model_init_kwargs or {}).items() if value is not None}
         sections = self.args.sections()
         parts: dict[str, Any] = {
@@ -157,7 +159,10 @@ class RoundsTrainer:
 
         hub = HfApi(token=self.args.hub_token)
         place = hub.create_repo(repository or self.args.hub_model_id or self.folder.name, private=self.args.hub_private_repo, exist_ok=True)
-        hub.upload_folder(folder_path=self.model_path, repo_id=place.repo_id)
+        branch = self.args.hub_revision
+        if branch is not None:
+            hub.create_branch(place.repo_id, branch=branch, exist_ok=True)
+        hub.upload_folder(folder_path=self.model_path, repo_id=place.repo_id, revision=branch)
         return str(place)
 
     def _carry_out(self, tell: Any) -> None:

@@ -156,6 +156,10 @@ class Resources(Section):
     """Launch training with this configuration: a name below recipes/accelerate, or a file."""
 
 
+_READ_BY_TRAINING = {
+    "revision": "download the revision (hf download NAME --revision REVISION --local-dir FOLDER), and name the folder",
+    "trust_remote_code": "take a model whose code is a part of transformers",
+}
 _SAYS = {"rollouts": ", which says how to sample"}
 
 
@@ -255,6 +259,12 @@ class Recipe(Section):
             section = getattr(self, name)
             if section and getattr(section, below) != type(section).model_fields[below].default:
                 raise ValueError(f"{key} is of no use with `{self.method.key}`, {reason}")
+        if self.method.makes_preferences or self.measure:
+            for key, instead in _READ_BY_TRAINING.items():
+                if getattr(self.model, key):
+                    raise ValueError(
+                        f"model.{key} is read by the training alone, and this recipe samples, scores or measures as well: {instead}"
+                    )
         strategy = self.training.get("eval_strategy")
         if strategy not in (None, False, "no") and self.data.eval is None:
             raise ValueError(f"training.eval_strategy is '{strategy}', but there is no data.eval to evaluate on")

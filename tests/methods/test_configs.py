@@ -165,6 +165,15 @@ def test_a_setting_that_nothing_depends_on_is_refused(tmp_path, settings):
         trainer_of("cpo", tmp_path, **settings)
 
 
+@pytest.mark.parametrize("name", ["code", "cpo", "step-dpo"])
+def test_settings_of_rounds_hold_where_a_method_has_none_of_its_own(name, tmp_path):
+    trainer = trainer_of(name, tmp_path, round_overrides=[{"training.beta": 0.25}])
+    [training] = [stage for stage in trainer._run.stages if stage.name.endswith("train")]
+    assert training.settings["training"]["beta"] == 0.25
+    with pytest.raises(AlignError, match=r"rounds\.prompts is of no use"):
+        trainer_of(name, tmp_path, round_prompts="split")
+
+
 def test_a_model_that_is_given_is_written_whole_and_anew(tmp_path):
     stored = StoredData(tmp_path)
     tokenizer = byte_level_tokenizer()
@@ -188,6 +197,8 @@ def test_a_model_that_is_given_is_written_whole_and_anew(tmp_path):
         ({"recipe": {"rounds.replai": 0.1}}, "DICETrainer: rounds.replai is not a key: did you mean 'replay'"),
         ({"recipe": {"training.betta": 0.1}}, "training.betta is not a key"),
         ({"recipe": {"rounds.quantile": 0.5}}, "rounds.quantile is of no use in this recipe"),
+        ({"recipe": {"seeds": [7]}}, "a trainer is one run: give args.seed"),
+        ({"recipe": {"variants": {"a": {}}}}, "a trainer is one run: give args.seed"),
         ({"recipe": {"training.simpo_gamma": 0.5}}, "training.simpo_gamma is of no use in this recipe"),
     ],
 )  # fmt: skip
