@@ -18,6 +18,7 @@ from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix
 from data_pipelines.implicit_rewards.responses import characters, length
 from data_pipelines.implicit_rewards.settings import OfflineSettings, PairSettings
+from data_pipelines.rollouts.prompts import asked_as
 from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.samples import read_samples
 
@@ -61,7 +62,7 @@ def pair(task: Task) -> None:
         raise AlignError(f"no pair can be made of {len(scored)} prompts: in each, all responses have the same reward")
     offline = read_offline(task, "offline", settings) if "offline" in task.inputs else []
     if any(tree.conversational for tree in generated):
-        offline = [_asked(tree, settings.system) for tree in offline]
+        offline = [asked_alike(tree, True, settings.system) for tree in offline]
     seed = seed_of(settings.seed, settings.round, "replay")
     trained = mix([_only_used(tree) for tree in generated], offline, settings.replay, seed)
     if "exploration" in task.inputs:
@@ -140,14 +141,9 @@ def _with_exploration(trees: list[PreferenceTree], samples: list[PreferenceTree]
     return [replace(t, nodes=(*t.nodes, replace(extra[t.id], metadata={}))) if t.id in extra else t for t in trees]
 
 
-def _asked(tree: PreferenceTree, system: str | None) -> PreferenceTree:
-    """An offline preference asked as the policy is: a text prompt as a user's message, the recipe's system message before it."""
-    if tree.prompt_token_ids is not None:
-        return tree
-    prompt = [{"role": "user", "content": tree.prompt}] if isinstance(tree.prompt, str) else tree.prompt
-    if system is not None and prompt[0].get("role") != "system":
-        prompt = [{"role": "system", "content": system}, *prompt]
-    return replace(tree, prompt=prompt)
+def asked_alike(tree: PreferenceTree, chat: bool, system: str | None) -> PreferenceTree:
+    """An offline preference asked as the policy is, see `asked_as`; one that has the tokens of its prompt stays as it is."""
+    return tree if tree.prompt_token_ids is not None else replace(tree, prompt=asked_as(tree.prompt, chat, system))
 
 
 def read_offline(task: Task, name: str, settings: OfflineSettings) -> list[PreferenceTree]:

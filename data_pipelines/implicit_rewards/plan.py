@@ -115,8 +115,11 @@ class _Making:
 
     def pairs_of_the_data(self) -> Stage:
         sampling = self._sampling()
-        settings = TakeSettings(source=sampling.source, part=sampling.part, parts=sampling.parts, **self._reading())
-        inputs = {"offline": self.method.offline, "prompts": self.method.prompts}
+        settings = TakeSettings(
+            source=sampling.source, part=sampling.part, parts=sampling.parts, chat=sampling.chat, system=sampling.system,
+            chat_template=sampling.engine.chat_template, **self._reading(),
+        )  # fmt: skip
+        inputs = {"offline": self.method.offline, "prompts": self.method.prompts, "model": self.round.policy}
         return Stage(f"{self.round.prefix}pair", f"{_HERE}.data_responses:take_pairs", settings.as_json(), inputs)
 
     def sampled_preferences(self) -> list[Stage]:
