@@ -34,7 +34,11 @@ The response:
 
 Give your reasons in a few sentences, then end with one line: "Score: " and the number of points, 0 to 5."""
 PLACES = ("{instruction}", "{response}")
-_SCORE = re.compile(r"\bscore\b\s*(?:\([^)]*\))?[^\w\n-]{0,6}(-?\d+(?:\.\d+)?)(?![\d,])", re.IGNORECASE)
+_NUMBER = r"(-?\d+(?:\.\d+)?)(?!\d|,\d)"
+_BESIDE = rf"(?:\s+is\b)?[^\w\n-]{{0,6}}{_NUMBER}"
+_BELOW = rf"[^\w\n-]{{0,6}}\n[^\w-]{{0,6}}{_NUMBER}(?=[ *_]*(?:/ *\d+)?[ *_.]*$)"  # alone on its line
+_SCORE = re.compile(rf"\bscore\b *(?:\([^)]*\))?(?:{_BESIDE}|{_BELOW})", re.IGNORECASE | re.MULTILINE)
+_SCORE_OF = re.compile(rf"\bscore\s+of[^\w\n-]{{0,6}}{_NUMBER}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ class LLMOptions(StageSettings):
 
 class LLMScorer:
     """A language model's grades from 0 to 5, the mean of several: the policy's own (self-rewarding, arXiv 2401.10020), another model's,
-    or a server's. A response none of whose grades can be read is worth 0."""
+    or a server's. A response none of whose grades can be read, or that does not fit the context, has no reward."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         """
@@ -123,7 +127,7 @@ class LLMScorer:
 
     def _score(self, replies: Sequence[str]) -> Score:
         grades = [grade for text in replies if (grade := read_grade(text, self._options.highest)) is not None]
-        return Score(fmean(grades) if grades else 0.0, {"readable": float(len(grades))})
+        return Score(fmean(grades) if grades else None, {"readable": float(len(grades))})
 
 
 def template_of(file: str | None) -> str:
@@ -144,13 +148,13 @@ def template_of(file: str | None) -> str:
 
 
 def read_grade(reply: str, highest: float = 5.0) -> float | None:
-    """The grade that a reply ends with; None where it states none from 0 to `highest`.
+    """The grade that a reply ends with; None where it states none from 0 to `highest`. "A score of 4" counts where no other form stands.
 
     >>> read_grade("It helps. Score: 4"), read_grade("**Score:** 3.5/5"), read_grade("Score: 9"), read_grade("Good.")
     (4.0, 3.5, None, None)
     """
-    stated = _SCORE.findall(reply)
-    grade = float(stated[-1]) if stated else None
+    stated = list(_SCORE.finditer(reply)) or list(_SCORE_OF.finditer(reply))
+    grade = float(stated[-1][stated[-1].lastindex or 0]) if stated else None
     return grade if grade is not None and 0 <= grade <= highest else None
 
 
