@@ -26,7 +26,8 @@ class Round:
         number: from 1.
         prefix: of the names of the round's stages: "round-2/", or "" where a recipe has no `rounds`.
         policy: the model at the start of the round.
-        before: the model before it; of the first round the run's reference.
+        before: the reference that it was trained against, so that the two make its implicit reward: the model before it, or with
+            `rounds.reference: start` the one that the run starts from; of the first round the run's reference.
     """
 
     recipe: Recipe
@@ -190,13 +191,13 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
     """
     loop = recipe.loop
     stages = [*method.start.stages, *method.setup, *measure("start/", method.policy)]
-    models = [method.reference, method.policy]
+    policy, before = method.policy, method.reference
     if loop.count < 1:
         raise AlignError(f"rounds.count is {loop.count}: expected 1 or more")
     for number in range(1, loop.count + 1):
         own = recipe_of_round(recipe, number)
         method.check(own)
-        round = Round(own, number, loop.prefix(number), models[-1], models[-2])
+        round = Round(own, number, loop.prefix(number), policy, before)
         making, data = method.preferences(round)
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
@@ -206,8 +207,8 @@ def stages_of(recipe: Recipe, method: Method, training: Stage, measure: Callable
         if recipe.data.eval is not None:
             inputs["eval"] = External(recipe.data.eval)
         train = replace(training, name=f"{round.prefix}train", inputs=inputs, settings=_settings_of_round(training, recipe, own))
-        models.append(Output(train.name, "model"))
-        stages += [*making, train, *measure(round.prefix, models[-1])]
+        policy, before = Output(train.name, "model"), inputs.get("reference", policy)
+        stages += [*making, train, *measure(round.prefix, policy)]
     return stages
 
 

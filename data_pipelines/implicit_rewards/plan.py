@@ -263,7 +263,7 @@ def _check_round(recipe: Recipe) -> None:
 def _check_candidates(recipe: Recipe) -> None:
     """What a round that samples needs; what is wrong in an override shows here, before the first round."""
     rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
-    rule_ranks(rounds.pairing, 2)
+    rule_ranks(rounds.pairing, rounds.filter.min_responses)
     sizes(1, 1, rounds.replay)
     scorers = [choice.name for choice in rounds.scorers]
     if "implicit" in scorers and recipe.model.reference is None and recipe.model.name_or_path != starts.STYLE:

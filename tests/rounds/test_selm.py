@@ -65,6 +65,19 @@ def test_the_rounds_are_those_of_the_released_scripts():
         assert planned[f"round-{number}/filter"].inputs["data"] == External("HuggingFaceH4/ultrafeedback_binarized")
 
 
+@pytest.mark.parametrize("reference", ["round", "start"])
+def test_the_implicit_reward_is_over_the_reference_that_the_policy_was_trained_against(reference):
+    recipe = recipes.load("dice/llama3-8b", ["rounds.count=4", f"rounds.reference={reference}"])
+    planned = {stage.name: stage for stage in plans.stages_of(recipe)}
+    assert planned["round-1/score"].inputs["reference"] == External(recipe.model.reference)
+    for number in (2, 3, 4):
+        trained = planned[f"round-{number - 1}/train"].inputs
+        scored = planned[f"round-{number}/score"].inputs
+        assert scored["policy"] == Output(f"round-{number - 1}/train", "model")
+        assert scored["reference"] == trained.get("reference", trained["model"])
+        assert (scored["reference"] == External(recipe.model.name_or_path)) == (reference == "start" or number == 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -77,6 +90,19 @@ def test_the_rounds_are_those_of_the_released_scripts():
         ({"rounds.candidates": "samples", "rounds.filter.min_responses": 1}, "rollouts.samples is 1: a pair needs two responses"),
         ({"rounds.overrides": [FIRST, {"rounds.pairing": "best_wurst"}]}, "rounds.pairing is 'best_wurst': did you mean 'best_worst'"),
         ({"rounds.overrides": [FIRST, {"rounds.replay": 1.5}]}, "rounds.replay is 1.5: expected a share"),
+        (
+            {
+                "rounds.overrides": [],
+                "rounds.exploration": "none",
+                "training.loss_type": "sigmoid",
+                "rollouts.temperature": 1.0,
+                "rollouts.samples": 4,
+                "rounds.candidates": "samples",
+                "rounds.filter.min_responses": 1,
+                "rounds.pairing": "best_second",
+            },
+            r"'best_second' gives the ranks \(0, 1\) for 1 responses",
+        ),
         ({"rounds.exploration": "reference"}, "rounds.exploration is 'reference'"),
     ],
 )
