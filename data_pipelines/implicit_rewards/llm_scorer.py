@@ -6,7 +6,7 @@ import contextlib
 import re
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -55,7 +55,9 @@ class LLMOptions(StageSettings):
         highest: grades above, and below 0, are not counted.
         template: a text file in the place of `TEMPLATE`, with the same places.
         batch: grades at a time (transformers).
-        seed: of the grades.
+        seed: of the grades, with the run's seed and the round.
+        tensor_parallel: GPUs a copy of the model is spread over (vLLM); left out, `resources.tensor_parallel`.
+        engine_options: passed on to the engine; left out, `rollouts.options` where those are of the same engine.
     """
 
     model: str | None = None
@@ -68,6 +70,8 @@ class LLMOptions(StageSettings):
     template: str | None = None
     batch: int = 64
     seed: int = 0
+    tensor_parallel: int = 1
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> LLMOptions:
@@ -100,7 +104,8 @@ class LLMScorer:
         """
         self._options = LLMOptions.checked(settings.options)
         self._template = template_of(self._options.template)
-        engine = EngineSettings(self._options.engine, settings.dtype, self._options.batch, url=self._options.url)
+        how = self._options
+        engine = EngineSettings(how.engine, settings.dtype, how.batch, how.tensor_parallel, how.url, options=how.engine_options)
         with contextlib.ExitStack() as stack:
             self._engine = stack.enter_context(open_engine(engine, self._options.model or settings.policy))
             weakref.finalize(self, stack.pop_all().close)

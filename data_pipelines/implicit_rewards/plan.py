@@ -10,6 +10,7 @@ from typing import Any
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.recipes.methods import Rounds
+from align.recipes.methods import ScorerChoice as ScorerSection
 from align.recipes.schema import Rollouts
 from align.rewards.pairing import PAIRINGS, RIGHT_OVER_WRONG, rule_ranks
 from align.rewards.scorers import SCORERS
@@ -18,7 +19,8 @@ from data_pipelines import benchmarks
 from data_pipelines.implicit_rewards.replay import sizes
 from data_pipelines.implicit_rewards.settings import FilterSettings, PairSettings, ScorerChoice, ScoreSettings, TakeSettings
 from data_pipelines.micro import starts
-from data_pipelines.rollouts.plan import engine_settings, sampling_settings
+from data_pipelines.rollouts.plan import beside, engine_settings, sampling_settings
+from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.settings import PromptSource, SampleSettings
 from data_pipelines.rounds import Effort, Lengths, Round
 from data_pipelines.thought_trees.answered import AskSettings
@@ -173,20 +175,25 @@ class _Making:
         rounds = self.rounds
         if all(choice.name != "implicit" for choice in rounds.scorers):
             policy_scores = "rescore"  # nothing asks for the policy's
-        scorers = tuple(ScorerChoice(name=choice.name, options=choice.options) for choice in rounds.scorers)
+        scorers = tuple(ScorerChoice(name=choice.name, options=self._options(choice)) for choice in rounds.scorers)
         settings = ScoreSettings(
             scorers=scorers, policy_scores=policy_scores, dtype=self.recipe.model.dtype, max_tokens=rounds.max_tokens_per_row
         )
         inputs = {**responses, "policy": self.round.policy, "reference": self.round.before}
         if rounds.questions is not None:
             inputs |= {"questions": Output("questions", "questions.json"), **file_input(rounds.questions)}
-        return Stage(
-            f"{self.round.prefix}{name}",
-            f"{_HERE}.scoring:score",
-            settings.as_json(),
-            inputs,
-            {"processes": self.recipe.resources.processes},
-        )
+        resources = {"processes": self.recipe.resources.processes}
+        gpus = max((_gpus(choice.options) for choice in scorers if choice.name == "llm"), default=1)
+        if gpus > 1:
+            resources["gpus_per_process"] = gpus
+        return Stage(f"{self.round.prefix}{name}", f"{_HERE}.scoring:score", settings.as_json(), inputs, resources)
+
+    def _options(self, choice: ScorerSection) -> Mapping[str, Any]:
+        """A scorer's options; those of `llm` with the recipe's engine settings, and with the run and the round in their seed."""
+        if choice.name != "llm":
+            return choice.options
+        seed = seed_of(self.round.seed, self.round.number, choice.options.get("seed", 0))
+        return beside(self.recipe, choice.options) | choice.options | {"seed": seed}
 
     def _pairing(self) -> PairSettings:
         rounds = self.rounds if self.rounds.length_alpha != 0.0 else self.rounds.with_defaults("length_unit")
@@ -225,6 +232,11 @@ class _Making:
             source=source, part=part, parts=parts, chat=chat, system=rollouts.system, samples=rollouts.samples,
             seed=self.round.seed, round=self.round.number, engine=engine_settings(self.recipe), sampling=sampling,
         )  # fmt: skip
+
+
+def _gpus(options: Mapping[str, Any]) -> int:
+    """GPUs that the engine of the scorer `llm` takes, by its options."""
+    return int(options.get("tensor_parallel", 1)) * int(options.get("engine_options", {}).get("pipeline_parallel_size", 1))
 
 
 def _is_greedy(recipe: Recipe) -> bool:

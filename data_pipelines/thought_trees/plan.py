@@ -10,7 +10,7 @@ from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
 from data_pipelines import benchmarks
 from data_pipelines.micro import starts
-from data_pipelines.rollouts.plan import engine_settings, sampling_settings
+from data_pipelines.rollouts.plan import beside, engine_settings, sampling_settings
 from data_pipelines.rounds import Effort, Lengths, Round
 from data_pipelines.thought_trees import judges
 from data_pipelines.thought_trees.search import SearchSettings
@@ -111,7 +111,7 @@ class ThoughtMethod:
         settings = SearchStageSettings(
             task=task, source=source, held_out=held_out, chat=bool(rollouts.chat), system=rollouts.system,
             engine=engine_settings(recipe), sampling=sampling_settings(rollouts), dtype=recipe.model.dtype, together=thoughts.together,
-            judge=JudgeChoice(**_read(thoughts.judge).model_dump()),
+            judge=_judge(recipe),
             search=SearchSettings(
                 rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
             ),
@@ -119,6 +119,15 @@ class ThoughtMethod:
         inputs = inputs | file_input(task, *(questions.task for questions in held_out))
         resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
         return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)
+
+
+def _judge(recipe: Recipe) -> JudgeChoice:
+    """Who judges, with the recipe's engine settings where another model does."""
+    read = _read(recipe.section(Thoughts).judge)
+    options = read.options
+    if read.name == "steps" and options.get("model") is not None:
+        options = beside(recipe, options) | options
+    return JudgeChoice(**read.model_dump() | {"options": options})
 
 
 def _read(judge: JudgeSection) -> JudgeSection:

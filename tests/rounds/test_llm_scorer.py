@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from conftest import byte_level_tokenizer, random_model
 
+from align import plans, recipes
 from align.errors import AlignError
 from align.rewards.scorers import ScorerSettings, open_scorer
 from align.runs import Task
@@ -46,7 +47,7 @@ def canned(monkeypatch):
 
     @contextlib.contextmanager
     def opened(settings, model):
-        engine.model = model
+        engine.model, engine.settings = model, settings
         yield engine
         engine.closed = True
 
@@ -66,7 +67,8 @@ def test_the_mean_of_the_readable_grades_is_the_reward(canned):
     assert canned.closed, "the engine stays open when the scorer is gone"
     assert [message["role"] for message in canned.asked[0]] == ["user"]
     assert "What is two and two?" in canned.asked[0][0]["content"]
-    assert scored(votes=1, model="another")[0] == (5.0, 1.0)
+    assert scored(votes=1, model="another", tensor_parallel=2, engine_options={"max_model_len": 9})[0] == (5.0, 1.0)
+    assert (canned.settings.tensor_parallel, canned.settings.options) == (2, {"max_model_len": 9})
     assert canned.model == "another"
 
 
@@ -81,6 +83,30 @@ def test_the_mean_of_the_readable_grades_is_the_reward(canned):
 )  # fmt: skip
 def test_grades_are_read_at_the_end(reply, grade):
     assert read_grade(reply) == grade
+
+
+def test_rounds_and_seeds_draw_other_grades_on_the_recipes_engine():
+    """The run's seed and the round reach the grades' seed, and how the recipe spreads a model over GPUs the grading engine."""
+    changes = ["rounds.prompts=all", "rollouts.engine=vllm", "rollouts.options={pipeline_parallel_size: 2}", "resources.tensor_parallel=4"]
+
+    def scoring(seed, *more, options="{engine: vllm, seed: 5}"):
+        recipe = recipes.load(
+            "self-rewarding/llama3-8b", [*changes, f"training.seed={seed}", f"rounds.scorers=[{{name: llm, options: {options}}}]", *more]
+        )
+        return [stage for stage in plans.stages_of(recipe) if stage.name.endswith("/score")]
+
+    found = [stage for seed in (0, 1) for stage in scoring(seed)] + scoring(0, options="{engine: vllm, seed: 6}")[:1]
+    options = [stage.settings["scorers"][0]["options"] for stage in found]
+    assert len({one["seed"] for one in options}) == len(found) == 2 * len(scoring(0)) + 1
+    assert [one["seed"] for one in options[:2]] == [stage.settings["scorers"][0]["options"]["seed"] for stage in scoring(0)[:2]]
+    assert options[0]["tensor_parallel"] == 4
+    assert options[0]["engine_options"] == {"pipeline_parallel_size": 2}
+    assert found[0].resources["gpus_per_process"] == 8
+    (own, *_) = scoring(0, options="{engine: vllm, tensor_parallel: 1, engine_options: {}}")
+    assert "gpus_per_process" not in own.resources
+    for options in ("{}", "{engine: server, url: 'http://there'}"):
+        (other, *_) = scoring(0, options=options)
+        assert not {"tensor_parallel", "engine_options"} & other.settings["scorers"][0]["options"].keys()
 
 
 def test_mistakes_are_one_sentence(canned, tmp_path):
