@@ -10,6 +10,7 @@ from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.recipes.methods import LOOP
+from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
 from data_pipelines.thought_trees.settings import HeldOut
 
@@ -72,11 +73,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What a recipe does not say of its data: prompts of a round where `rollouts.limit` is left out, and mean tokens."""
+    """What a recipe does not say of its data: prompts where `rollouts.limit` is left out, and mean tokens."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
+
+    def prompts_of_round(self, recipe: Recipe) -> float:
+        """Prompts that one round asks: all, or its part of them."""
+        return (recipe.section(Rollouts).limit or self.prompts) / recipe.loop.part(1)[1]
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Method(Protocol):
         """
 
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
-        """The tokens of a round."""
+        """The tokens of a round; `recipe` is the round's."""
 
 
 class PreferenceData:

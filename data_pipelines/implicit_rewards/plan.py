@@ -16,6 +16,7 @@ from align.rewards.pairing import PAIRINGS, RIGHT_OVER_WRONG, rule_ranks
 from align.rewards.scorers import SCORERS
 from align.runs import Input, Output, Stage
 from data_pipelines import benchmarks
+from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
 from data_pipelines.implicit_rewards.replay import sizes
 from data_pipelines.implicit_rewards.settings import FilterSettings, PairSettings, ScorerChoice, ScoreSettings, TakeSettings
 from data_pipelines.micro import starts
@@ -67,8 +68,6 @@ class RewardMethod:
 
     def check_parts(self, recipe: Recipe) -> None:
         """Raises AlignError: see `Method`."""
-        from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
-
         rounds = recipe.section(Rounds)
         PAIRINGS.check(rounds.pairing)
         for choice in rounds.scorers:
@@ -100,12 +99,22 @@ class RewardMethod:
         return []
 
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
-        """All responses, and their reading by policy and reference."""
+        """All responses, and what their scorers read and write; nothing where the data's pairs are taken."""
         rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
-        prompts, responses = rollouts.limit or lengths.prompts, rollouts.samples * lengths.response_tokens
-        models = 2 if rounds.policy_scores == "rescore" else 1
-        read = models * prompts * (lengths.prompt_tokens + responses)
-        return Effort({"sample": prompts * responses}, {"score": read}, replayed=rounds.replay)
+        if rounds.candidates == "data":
+            return Effort()
+        prompts = lengths.prompts_of_round(recipe)
+        sampled = {"sample": prompts * rollouts.samples * lengths.response_tokens}
+        of_data = 2 if rounds.candidates == "samples_and_data" else 0
+        read, graded = _scoring_effort(rounds, rollouts.samples + of_data, lengths, rounds.policy_scores)
+        if rounds.exploration == "policy" and not _is_greedy(recipe):
+            sampled["explore"] = prompts * lengths.response_tokens
+        if len(rounds.scorers) > 1:
+            sampled["sample-reference"] = prompts * rounds.reference_samples * lengths.response_tokens
+            more = _scoring_effort(rounds, rounds.reference_samples, lengths, "rescore")
+            read, graded = read + more[0], graded + more[1]
+        sampled |= {"grade": prompts * graded} if graded else {}
+        return Effort(sampled, {"score": prompts * read} if read else {}, replayed=rounds.replay)
 
 
 class _Making:
@@ -232,6 +241,24 @@ class _Making:
             source=source, part=part, parts=parts, chat=chat, system=rollouts.system, samples=rollouts.samples,
             seed=self.round.seed, round=self.round.number, engine=engine_settings(self.recipe), sampling=sampling,
         )  # fmt: skip
+
+
+def _scoring_effort(rounds: Rounds, responses: int, lengths: Lengths, policy_scores: str) -> tuple[float, float]:
+    """Tokens that scorers read, and that they write, of so many responses to one prompt. A grade is as long as a response, or as its
+    longest; a model that scores is as large as the policy; a running server's work is none of the run's."""
+    read = graded = 0.0
+    each_by_itself = responses * (lengths.prompt_tokens + lengths.response_tokens)
+    for choice in rounds.scorers:
+        if choice.name == "implicit":
+            models = 2 if policy_scores == "rescore" else 1
+            read += models * (lengths.prompt_tokens + responses * lengths.response_tokens)
+        elif choice.name == "reward_model":
+            read += each_by_itself
+        elif choice.name == "llm" and choice.options.get("url") is None:
+            options = LLMOptions.of(choice.options)
+            read += each_by_itself
+            graded += responses * options.votes * min(options.max_new_tokens, lengths.response_tokens)
+    return read, graded
 
 
 def _gpus(options: Mapping[str, Any]) -> int:
