@@ -13,7 +13,7 @@ from align.engine.lm_head import KEEP
 from align.errors import AlignError, nearest
 from align.plans import method_of
 from align.recipes import Recipe
-from data_pipelines.rounds import Lengths
+from data_pipelines.rounds import Lengths, recipe_of_round
 
 TRAINING_MFU = 0.40  # share of the peak that training and scoring reach in bf16
 SAMPLING_SHARE = 0.55  # share of the memory-bound ideal that continuous batching reaches over a whole run
@@ -49,7 +49,7 @@ class Workload:
 
     Attributes:
         gpu, gpus: which (see `GPUS`) and how many.
-        prompts: a round's, unless `rollouts.limit` says; pairs, where there are no rounds.
+        prompts: of all rounds that share them out, or of each, unless `rollouts.limit` says; pairs, where there are no rounds.
         prompt_tokens, response_tokens: mean lengths.
     """
 
@@ -81,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hours and tokens by stage (one round's), rounds, gigabytes a GPU by ZeRO stage, gigabytes of disk."""
+    """Hours and tokens by stage (a round's, their mean where rounds differ), rounds, gigabytes a GPU by ZeRO stage, gigabytes of disk."""
 
     shape: Shape
     workload: Workload
@@ -114,19 +114,30 @@ def estimate(recipe: Recipe, workload: Workload, config: str | None = None) -> E
     if workload.gpu not in GPUS:
         raise AlignError(f"--gpu {workload.gpu}: {nearest(workload.gpu, GPUS)}")
     shape = _shape(recipe, config)
-    rounds, effort = recipe.loop.count, method_of(recipe).effort(recipe, workload.lengths)
-    stages: dict[str, tuple[float, float]] = {}
-    for name, drawn in effort.sampled.items():
-        stages[name] = (drawn, drawn / _decoding_speed(recipe, shape, workload) / 3600)
-    for name, read in effort.read.items():
-        stages[name] = (read, _hours(2 * read, shape, workload))
-    trees = _trained_trees(recipe, workload, effort.replayed)
-    tokens = trees * (workload.prompt_tokens + effort.leaves * workload.response_tokens)
+    rounds = recipe.loop.count
+    sampled, read, tokens = _tokens(recipe, workload)
+    stages = {name: (drawn, drawn / _decoding_speed(recipe, shape, workload) / 3600) for name, drawn in sampled.items()}
+    stages |= {name: (count, _hours(2 * count, shape, workload)) for name, count in read.items()}
     passes = 6 + 2 + (2 if recipe.training.get("gradient_checkpointing", True) else 0)  # policy, reference, recomputation
     stages["train"] = (tokens, _hours(passes * tokens, shape, workload))
     samples = stages.get("sample", (0.0, 0.0))[0] * TOKEN_BYTES
     disk = rounds * (2 * shape.parameters + samples) + 2 * shape.parameters + 12 * shape.trained
     return Estimate(shape, workload, rounds, stages, _memory(recipe, shape, workload), disk / 1e9)
+
+
+def _tokens(recipe: Recipe, workload: Workload) -> tuple[dict[str, float], dict[str, float], float]:
+    """Tokens that a round samples and reads, by stage, and trains on, in the mean of all rounds."""
+    rounds, method = recipe.loop.count, method_of(recipe)
+    sampled, read, trained = dict[str, float](), dict[str, float](), 0.0
+    for own in (recipe_of_round(recipe, number) for number in range(1, rounds + 1)):
+        effort = method.effort(own, workload.lengths)
+        for total, of_round in ((sampled, effort.sampled), (read, effort.read)):
+            for name, count in of_round.items():
+                total[name] = total.get(name, 0.0) + count
+        each = workload.prompt_tokens + effort.leaves * workload.response_tokens
+        trained += _trained_trees(own, workload, effort.replayed) * each
+    mean = [{name: count / rounds for name, count in total.items()} for total in (sampled, read)]
+    return mean[0], mean[1], trained / rounds
 
 
 def check_memory(recipe: Recipe, found: Estimate) -> None:
@@ -180,7 +191,7 @@ def _trained_trees(recipe: Recipe, workload: Workload, replayed: float) -> float
     rows = training.get("global_batch_size") or each_step
     if training.get("max_steps", -1) > 0:
         return float(training["max_steps"] * rows)
-    prompts = (recipe.rollouts.limit if recipe.rollouts else recipe.data.limit) or workload.prompts
+    prompts = workload.lengths.prompts_of_round(recipe) if recipe.rollouts else recipe.data.limit or workload.prompts
     return float(prompts / (1 - replayed) * training.get("num_train_epochs", 3))
 
 

@@ -10,6 +10,7 @@ from align import recipes
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.recipes.methods import LOOP
+from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
 from data_pipelines.thought_trees.settings import HeldOut
 
@@ -26,7 +27,8 @@ class Round:
         number: from 1.
         prefix: of the names of the round's stages: "round-2/", or "" where a recipe has no `rounds`.
         policy: the model at the start of the round.
-        before: the model before it; of the first round the run's reference.
+        before: the reference that it was trained against, so that the two make its implicit reward: the model before it, or with
+            `rounds.reference: start` the one that the run starts from; of the first round the run's reference.
     """
 
     recipe: Recipe
@@ -71,11 +73,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What a recipe does not say of its data: prompts of a round where `rollouts.limit` is left out, and mean tokens."""
+    """What a recipe does not say of its data: prompts where `rollouts.limit` is left out, and mean tokens."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
+
+    def prompts_of_round(self, recipe: Recipe) -> float:
+        """Prompts that one round asks: all, or its part of them."""
+        return (recipe.section(Rollouts).limit or self.prompts) / recipe.loop.part(1)[1]
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Method(Protocol):
         """
 
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
-        """The tokens of a round."""
+        """The tokens of a round; `recipe` is the round's."""
 
 
 class PreferenceData:
@@ -192,13 +198,13 @@ def stages_of(
     """
     loop = recipe.loop
     stages = [*method.start.stages, *method.setup, *measure("start/", method.policy)]
-    models = [method.reference, method.policy]
+    policy, before = method.policy, method.reference
     if loop.count < 1:
         raise AlignError(f"rounds.count is {loop.count}: expected 1 or more")
     for number in range(1, loop.count + 1):
         own = recipe_of_round(recipe, number)
         method.check(own)
-        round = Round(own, number, loop.prefix(number), models[-1], models[-2])
+        round = Round(own, number, loop.prefix(number), policy, before)
         making, data = method.preferences(round)
         inputs = {"model": round.policy, "data": data}
         if not making and recipe.model.reference:
@@ -208,8 +214,8 @@ def stages_of(
         if recipe.data.eval is not None:
             inputs["eval"] = External(recipe.data.eval)
         train = replace(training(own), name=f"{round.prefix}train", inputs=inputs)
-        models.append(Output(train.name, "model"))
-        stages += [*making, train, *measure(round.prefix, models[-1])]
+        policy, before = Output(train.name, "model"), inputs.get("reference", policy)
+        stages += [*making, train, *measure(round.prefix, policy)]
     return stages
 
 

@@ -54,6 +54,50 @@ def test_cpo_counts_thoughts_and_judgements(config):
     assert found.stages["train"][0] == 900 * (200 + 10 * 400)
 
 
+def test_only_what_the_scorers_read_and_write_is_counted(config):
+    def stages(scorers, *more):
+        recipe = recipes.load("dice/llama3-8b", [f"rounds.scorers={scorers}", *more])
+        return {name: tokens for name, (tokens, _) in estimate(recipe, Workload(), config).stages.items() if name != "train"}
+
+    samples, alone = 10_000 * 16 * 400, 10_000 * 16 * (200 + 400)
+    assert stages("[{name: length}]") == {"sample": samples}
+    assert stages("[{name: reward_model, options: {model: m}}]") == {"sample": samples, "score": alone}
+    graded = {"sample": samples, "score": alone, "grade": 10_000 * 16 * 2 * 300}
+    assert stages("[{name: llm, options: {votes: 2, max_new_tokens: 300}}]") == graded
+    assert stages("[{name: llm, options: {engine: server, url: 'http://there'}}]") == {"sample": samples}
+    both = stages("[{name: implicit}, {name: length}]", "rounds.reference_samples=4")
+    assert both == {"sample": samples, "sample-reference": samples / 4, "score": 2 * 10_000 * (2 * 200 + 20 * 400)}
+
+
+def test_rounds_share_out_the_prompts_and_may_differ(config):
+    """SELM: of four rounds with a quarter of the prompts each, the first takes its pairs as they are."""
+    recipe = recipes.load("selm/zephyr-7b")
+    for more, prompts in ([], 10_000), (["rollouts.limit=4000"], 4_000):
+        found = estimate(recipes.load("selm/zephyr-7b", more), Workload(), config)
+        assert found.rounds == 4
+        assert found.stages["sample"][0] == prompts * 400 * 3 / 4 / 4
+        assert "explore" not in found.stages  # the one sample is the greedy one
+        trees = prompts / 4 * recipe.training["num_train_epochs"]
+        assert found.stages["train"][0] == trees * (200 + 2 * 400)
+    split = recipes.load("cpo/llama2-7b-gsm8k", ["rounds={count: 2, prompts: split}"])
+    whole = recipes.load("cpo/llama2-7b-gsm8k")
+    assert 2 * estimate(split, Workload(), config).stages["search"][0] == estimate(whole, Workload(), config).stages["search"][0]
+
+
+def test_the_judgements_of_every_judge_are_counted(config):
+    def stages(judge, *more):
+        recipe = recipes.load("cpo/llama2-7b-gsm8k", [f"thoughts.judge={judge}", *more])
+        return {name: tokens for name, (tokens, _) in estimate(recipe, Workload(), config).stages.items() if name != "train"}
+
+    step, paths = 300 * 100, [10, 30, 30, 30]  # 300 questions, thoughts of 100 tokens; k for the question and each of three kept paths
+    assert stages("{name: checker}") == {"search": step * 100}
+    assert stages("{name: steps, votes: 3}") == {"search": step * (100 + 3 * 100)}
+    assert stages("{name: answer, votes: 2}") == {"search": step * (100 + 2 * (10 * 3 + 30 * 2 + 30))}
+    assert stages("{name: vote, votes: 5}") == {"search": step * (100 + 5 * (1 + 3 * 3))}
+    packed = sum(200 + count * number * 100 for number, count in enumerate(paths, 1))
+    assert stages("{name: implicit}", "model.reference=r") == {"search": step * 100, "judge": 300 * 2 * packed}
+
+
 def test_too_little_memory_is_said_with_what_would_do(config):
     recipe = recipes.load("dpo/llama3-8b", ["resources.accelerate=zero2"])
     check_memory(recipe, estimate(recipe, Workload(gpus=8), config))

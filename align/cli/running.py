@@ -66,7 +66,12 @@ align slurm dice/llama3-8b --nodes 2 --submit"""
     _recipe(estimate, "rollouts.samples=8")
     estimate.add_argument("--gpu", default="h100", help="a100, h100, h200, l40s, rtx4090 or a10 (default h100)")
     estimate.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
-    estimate.add_argument("--prompts", type=int, default=10000, help="prompts, or pairs of a training alone (default 10,000)")
+    estimate.add_argument(
+        "--prompts",
+        type=int,
+        default=10000,
+        help="prompts, which rounds share out where the recipe says so, or pairs of a training alone (default 10,000)",
+    )
     estimate.add_argument("--prompt-tokens", type=int, default=200, help="mean length of a prompt (default 200)")
     estimate.add_argument("--response-tokens", type=int, default=400, help="mean length of a response (default 400)")
     estimate.add_argument("--config", help="a model's config.json or its folder, where the hub cannot be reached")

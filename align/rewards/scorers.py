@@ -12,9 +12,9 @@ from align.trees import PreferenceTree
 
 @dataclass(frozen=True)
 class Score:
-    """A response's reward, and what else its scorer has to say about it (numbers only)."""
+    """A response's reward (None: its scorer cannot say), and what else its scorer has to say about it (numbers only)."""
 
-    reward: float
+    reward: float | None
     details: Mapping[str, float] = field(default_factory=dict)
 
 

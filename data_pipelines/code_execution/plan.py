@@ -106,7 +106,8 @@ class CodeMethod:
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
         """All programs of a round."""
         rollouts = recipe.section(Rollouts)
-        return Effort({"sample": (rollouts.limit or lengths.prompts) * rollouts.samples * lengths.response_tokens}, leaves=rollouts.samples)
+        sampled = lengths.prompts_of_round(recipe) * rollouts.samples * lengths.response_tokens
+        return Effort({"sample": sampled}, leaves=rollouts.samples)
 
 
 def sandbox_settings(sandbox: Sandboxing) -> SandboxSettings:

@@ -13,20 +13,20 @@ from align.errors import AlignError
 from align.models import load_tokenizer
 from align.runs import Task, write_json
 from align.trees import Message, Node, PreferenceTree, Rejected, check_rejected, write_pairs, write_trees
-from data_pipelines.implicit_rewards.pairing import read_offline
+from data_pipelines.implicit_rewards.pairing import asked_alike, read_offline
 from data_pipelines.implicit_rewards.responses import characters
 from data_pipelines.implicit_rewards.settings import OfflineSettings, TakeSettings
-from data_pipelines.rollouts.prompts import prompt_id, read_prompts
+from data_pipelines.rollouts.prompts import check_system, prompt_id, read_prompts, wants_chat
 
 
 def take_pairs(task: Task) -> None:
-    """Make a round's preferences of a preference set's own pairs, as they are: those of the round's prompts.
+    """Make a round's preferences of a preference set's own pairs: those of the round's prompts, asked as the policy is in other rounds.
 
-    Inputs: `offline`, the preference set; `prompts`. Settings: `TakeSettings`. Outputs as those of `pair`: `pairs.jsonl`,
-    `flat.jsonl`, `scored.jsonl` (the same trees, nothing was scored) and `statistics.json`.
+    Inputs: `offline`, the preference set; `prompts`; `model`, the policy, whose tokenizer it needs. Settings: `TakeSettings`. Outputs as
+    those of `pair`: `pairs.jsonl`, `flat.jsonl`, `scored.jsonl` (the same trees, nothing was scored) and `statistics.json`.
 
     Raises:
-        AlignError: the preference set has none of these prompts.
+        AlignError: the preference set has none of these prompts, or the system message does not reach the model.
     """
     settings = task.read(TakeSettings)
     prompts, _ = read_prompts(task.inputs["prompts"], **vars(settings.source))
@@ -34,6 +34,12 @@ def take_pairs(task: Task) -> None:
     trees = [tree for tree in read_offline(task, "offline", settings) if prompt_id(tree.prompt) in wanted]
     if not trees:
         raise AlignError(f"data.train has no pair to any of this round's {len(wanted)} prompts, which rounds.candidates: data trains on")
+    tokenizer = load_tokenizer(task.inputs["model"])
+    if settings.chat_template is not None:
+        tokenizer.chat_template = settings.chat_template
+    chat = wants_chat(settings.chat, tokenizer)
+    check_system(settings.system, tokenizer, chat or all(tree.conversational for tree in trees))
+    trees = [asked_alike(tree, chat, settings.system) for tree in trees]
     write_trees(trees, task.folder / "pairs.jsonl")
     write_pairs(trees, task.folder / "flat.jsonl")
     write_trees(trees, task.folder / "scored.jsonl")

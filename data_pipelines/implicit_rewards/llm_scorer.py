@@ -6,7 +6,7 @@ import contextlib
 import re
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,7 +34,11 @@ The response:
 
 Give your reasons in a few sentences, then end with one line: "Score: " and the number of points, 0 to 5."""
 PLACES = ("{instruction}", "{response}")
-_SCORE = re.compile(r"\bscore\b\s*(?:\([^)]*\))?[^\w\n-]{0,6}(-?\d+(?:\.\d+)?)(?![\d,])", re.IGNORECASE)
+_NUMBER = r"(-?\d+(?:\.\d+)?)(?!\d|,\d)"
+_BESIDE = rf"(?:\s+is\b)?[^\w\n-]{{0,6}}{_NUMBER}"
+_BELOW = rf"[^\w\n-]{{0,6}}\n[^\w-]{{0,6}}{_NUMBER}(?=[ *_]*(?:/ *\d+)?[ *_.]*$)"  # alone on its line
+_SCORE = re.compile(rf"\bscore\b *(?:\([^)]*\))?(?:{_BESIDE}|{_BELOW})", re.IGNORECASE | re.MULTILINE)
+_SCORE_OF = re.compile(rf"\bscore\s+of[^\w\n-]{{0,6}}{_NUMBER}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,9 @@ class LLMOptions(StageSettings):
         highest: grades above, and below 0, are not counted.
         template: a text file in the place of `TEMPLATE`, with the same places.
         batch: grades at a time (transformers).
-        seed: of the grades.
+        seed: of the grades, with the run's seed and the round.
+        tensor_parallel: GPUs a copy of the model is spread over (vLLM); left out, `resources.tensor_parallel`.
+        engine_options: passed on to the engine; left out, `rollouts.options` where those are of the same engine.
     """
 
     model: str | None = None
@@ -64,6 +70,8 @@ class LLMOptions(StageSettings):
     template: str | None = None
     batch: int = 64
     seed: int = 0
+    tensor_parallel: int = 1
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> LLMOptions:
@@ -84,7 +92,7 @@ class LLMOptions(StageSettings):
 
 class LLMScorer:
     """A language model's grades from 0 to 5, the mean of several: the policy's own (self-rewarding, arXiv 2401.10020), another model's,
-    or a server's. A response none of whose grades can be read is worth 0."""
+    or a server's. A response none of whose grades can be read, or that does not fit the context, has no reward."""
 
     def __init__(self, settings: ScorerSettings) -> None:
         """
@@ -96,7 +104,8 @@ class LLMScorer:
         """
         self._options = LLMOptions.checked(settings.options)
         self._template = template_of(self._options.template)
-        engine = EngineSettings(self._options.engine, settings.dtype, self._options.batch, url=self._options.url)
+        how = self._options
+        engine = EngineSettings(how.engine, settings.dtype, how.batch, how.tensor_parallel, how.url, options=how.engine_options)
         with contextlib.ExitStack() as stack:
             self._engine = stack.enter_context(open_engine(engine, self._options.model or settings.policy))
             weakref.finalize(self, stack.pop_all().close)
@@ -123,7 +132,7 @@ class LLMScorer:
 
     def _score(self, replies: Sequence[str]) -> Score:
         grades = [grade for text in replies if (grade := read_grade(text, self._options.highest)) is not None]
-        return Score(fmean(grades) if grades else 0.0, {"readable": float(len(grades))})
+        return Score(fmean(grades) if grades else None, {"readable": float(len(grades))})
 
 
 def template_of(file: str | None) -> str:
@@ -144,13 +153,13 @@ def template_of(file: str | None) -> str:
 
 
 def read_grade(reply: str, highest: float = 5.0) -> float | None:
-    """The grade that a reply ends with; None where it states none from 0 to `highest`.
+    """The grade that a reply ends with; None where it states none from 0 to `highest`. "A score of 4" counts where no other form stands.
 
     >>> read_grade("It helps. Score: 4"), read_grade("**Score:** 3.5/5"), read_grade("Score: 9"), read_grade("Good.")
     (4.0, 3.5, None, None)
     """
-    stated = _SCORE.findall(reply)
-    grade = float(stated[-1]) if stated else None
+    stated = list(_SCORE.finditer(reply)) or list(_SCORE_OF.finditer(reply))
+    grade = float(stated[-1][stated[-1].lastindex or 0]) if stated else None
     return grade if grade is not None and 0 <= grade <= highest else None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from statistics import mean
 from typing import Any
 
@@ -13,15 +15,18 @@ from align.rewards.combination import combined
 from align.rewards.length import LengthFit, fit_alpha, mean_difference, shaped
 from align.rewards.pairing import pairs_of
 from align.runs import Task, read_journal, write_json
-from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, locate_trees, write_pairs, write_trees
+from align.trees import Edge, Node, PreferenceTree, Rejected, check_rejected, locate_trees, write_jsonl, write_pairs, write_trees
 from data_pipelines.implicit_rewards.agreement import agreement
 from data_pipelines.implicit_rewards.replay import mix
 from data_pipelines.implicit_rewards.responses import characters, length
 from data_pipelines.implicit_rewards.settings import OfflineSettings, PairSettings
+from data_pipelines.rollouts.prompts import asked_as
 from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.samples import read_samples
 
-Scores = Mapping[str, Sequence[Mapping[str, float]]]  # by scorer, of each response
+logger = logging.getLogger(__name__)
+
+Scores = Mapping[str, Sequence[Mapping[str, Any]]]  # by scorer, of each response: numbers, or None as a reward where it has none
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,14 @@ def pair(task: Task) -> None:
 
     Inputs: `trees`, `scores`; where used, `offline` (a preference set), `exploration` (greedy responses of the policy), `baseline`
     (scores of responses of the reference). Settings: `PairSettings`. Outputs: `pairs.jsonl`, trees to be trained on;
-    `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `scored.jsonl`, every response with its scores; `statistics.json`.
+    `flat.jsonl`, the same as prompt/chosen/rejected for any trainer; `scored.jsonl`, every response with its scores;
+    `without-reward.jsonl`, the responses that a scorer has no reward for, if there are any; `statistics.json`.
 
     Raises:
         AlignError: no prompt gives a pair.
     """
     settings = task.read(PairSettings)
-    scored = _scored(task, settings)
+    scored, left_out = _scored(task, settings)
     rewards, lengths = [s.rewards for s in scored], [s.lengths for s in scored]
     fit = _fit(settings, rewards, lengths)
     ranked = (_with_edges(s.tree, shaped(s.rewards, s.lengths, fit.alpha), settings) for s in scored)
@@ -61,7 +67,7 @@ def pair(task: Task) -> None:
         raise AlignError(f"no pair can be made of {len(scored)} prompts: in each, all responses have the same reward")
     offline = read_offline(task, "offline", settings) if "offline" in task.inputs else []
     if any(tree.conversational for tree in generated):
-        offline = [_asked(tree, settings.system) for tree in offline]
+        offline = [asked_alike(tree, True, settings.system) for tree in offline]
     seed = seed_of(settings.seed, settings.round, "replay")
     trained = mix([_only_used(tree) for tree in generated], offline, settings.replay, seed)
     if "exploration" in task.inputs:
@@ -69,32 +75,67 @@ def pair(task: Task) -> None:
     write_trees(trained, task.folder / "pairs.jsonl")
     write_pairs(trained, task.folder / "flat.jsonl")
     write_trees(_export(scored, fit), task.folder / "scored.jsonl")
-    write_json(task.folder / "statistics.json", _statistics(scored, generated, trained, fit, settings))
+    write_json(task.folder / "statistics.json", _statistics(scored, generated, trained, fit, settings) | left_out)
 
 
-def _scored(task: Task, settings: PairSettings) -> list[Scored]:
+def _scored(task: Task, settings: PairSettings) -> tuple[list[Scored], dict[str, int]]:
+    """The prompts with the responses that every scorer has a reward for, and how many are left out: the other responses, which are kept
+    aside, and the prompts with fewer than two that have one.
+
+    Raises:
+        AlignError: no prompt has two responses with rewards.
+    """
     journal = read_journal(task.path("scores"))
     baseline = read_journal(task.path("baseline")) if "baseline" in task.inputs else {}
-    scored = []
+    scored, without, too_few = [], list[dict[str, Any]](), 0
     for _, tree in locate_trees(task.path("trees")):
         assert isinstance(tree, PreferenceTree)
         assert tree.id is not None
-        scores: Scores = journal[tree.id]
-        rewards = _rewards(tree.id, scores, baseline, settings)
-        scored.append(Scored(tree, scores, rewards, [length(node, settings.length_unit) for node in tree.nodes]))
-    return scored
+        scores, reference = journal[tree.id], _with_reward(baseline.get(tree.id, {}))
+        has_one = [all(entries[k]["reward"] is not None for entries in scores.values()) for k in range(len(tree.nodes))]
+        if not all(has_one):
+            without += [{"prompt": tree.id, "response": n.text, **_at(scores, k)} for k, n in enumerate(tree.nodes) if not has_one[k]]
+        if (not all(has_one) and sum(has_one) < 2) or not all(reference.values()):
+            too_few += 1
+            continue
+        kept = replace(tree, nodes=tuple(compress(tree.nodes, has_one)))
+        scores = {name: list(compress(entries, has_one)) for name, entries in scores.items()}
+        rewards = _rewards(tree.id, scores, reference, settings)
+        scored.append(Scored(kept, scores, rewards, [length(node, settings.length_unit) for node in kept.nodes]))
+    left_out = {"responses_without_reward": len(without), "prompts_without_rewards": too_few}
+    if without:
+        _keep_aside(without, task)
+    if not scored:
+        raise AlignError(f"none of {too_few} prompts has two responses with a reward: {len(without)} responses have none")
+    return scored, left_out
 
 
-def _rewards(prompt: str, scores: Scores, baseline: Mapping[str, Scores], settings: PairSettings) -> list[float]:
+def _with_reward(scores: Scores) -> Scores:
+    """By scorer, what it says of the responses that it has a reward for."""
+    return {name: [entry for entry in entries if entry["reward"] is not None] for name, entries in scores.items()}
+
+
+def _keep_aside(without: list[dict[str, Any]], task: Task) -> None:
+    """Leave in `without-reward.jsonl` the responses that cannot be ranked, and say so."""
+    logger.warning("%s: %d response(s) have no reward and are left out; they are kept in without-reward.jsonl", task.name, len(without))
+    write_jsonl(without, task.folder / "without-reward.jsonl")
+
+
+def _at(scores: Scores, place: int) -> dict[str, dict[str, Any]]:
+    """By scorer, what it says of one response."""
+    return {name: dict(entries[place]) for name, entries in scores.items()}
+
+
+def _rewards(prompt: str, scores: Scores, reference: Scores, settings: PairSettings) -> list[float]:
     """One number a response: the scorer's, or of several, β r̂ for the implicit one, their combination against the reference's."""
     if len(scores) == 1:
         (only,) = scores.values()
         return [entry["reward"] for entry in only]
-    if prompt not in baseline:
+    if not reference:
         raise AlignError(f"prompt {prompt} has no response of the reference, against which several scorers are put on one scale")
     weights = {choice.name: choice.weight for choice in settings.scorers}
-    ours, reference = (_by_scorer(given, settings.beta) for given in (scores, baseline[prompt]))
-    return combined(ours, reference, weights, settings.quantile)
+    ours, theirs = (_by_scorer(given, settings.beta) for given in (scores, reference))
+    return combined(ours, theirs, weights, settings.quantile)
 
 
 def _by_scorer(scores: Scores, beta: float) -> dict[str, list[float]]:
@@ -140,14 +181,9 @@ def _with_exploration(trees: list[PreferenceTree], samples: list[PreferenceTree]
     return [replace(t, nodes=(*t.nodes, replace(extra[t.id], metadata={}))) if t.id in extra else t for t in trees]
 
 
-def _asked(tree: PreferenceTree, system: str | None) -> PreferenceTree:
-    """An offline preference asked as the policy is: a text prompt as a user's message, the recipe's system message before it."""
-    if tree.prompt_token_ids is not None:
-        return tree
-    prompt = [{"role": "user", "content": tree.prompt}] if isinstance(tree.prompt, str) else tree.prompt
-    if system is not None and prompt[0].get("role") != "system":
-        prompt = [{"role": "system", "content": system}, *prompt]
-    return replace(tree, prompt=prompt)
+def asked_alike(tree: PreferenceTree, chat: bool, system: str | None) -> PreferenceTree:
+    """An offline preference asked as the policy is, see `asked_as`; one that has the tokens of its prompt stays as it is."""
+    return tree if tree.prompt_token_ids is not None else replace(tree, prompt=asked_as(tree.prompt, chat, system))
 
 
 def read_offline(task: Task, name: str, settings: OfflineSettings) -> list[PreferenceTree]:
@@ -169,8 +205,7 @@ def _export(scored: list[Scored], fit: LengthFit) -> list[PreferenceTree]:
     for s in scored:
         nodes = []
         for k, (node, reward) in enumerate(zip(s.tree.nodes, shaped(s.rewards, s.lengths, fit.alpha), strict=True)):
-            details = {name: dict(entries[k]) for name, entries in s.scores.items()}
-            nodes.append(replace(node, score=reward, metadata={"reward": s.rewards[k], "length": s.lengths[k], **details}))
+            nodes.append(replace(node, score=reward, metadata={"reward": s.rewards[k], "length": s.lengths[k], **_at(s.scores, k)}))
         found.append(replace(s.tree, nodes=tuple(nodes)))
     return found
 

@@ -10,15 +10,18 @@ from typing import Any
 from align.errors import AlignError
 from align.recipes import Recipe
 from align.recipes.methods import Rounds
+from align.recipes.methods import ScorerChoice as ScorerSection
 from align.recipes.schema import Rollouts
 from align.rewards.pairing import PAIRINGS, RIGHT_OVER_WRONG, rule_ranks
 from align.rewards.scorers import SCORERS
 from align.runs import Input, Output, Stage
 from data_pipelines import benchmarks
+from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
 from data_pipelines.implicit_rewards.replay import sizes
 from data_pipelines.implicit_rewards.settings import FilterSettings, PairSettings, ScorerChoice, ScoreSettings, TakeSettings
 from data_pipelines.micro import starts
-from data_pipelines.rollouts.plan import engine_settings, sampling_settings
+from data_pipelines.rollouts.plan import beside, engine_settings, sampling_settings
+from data_pipelines.rollouts.protocol import seed_of
 from data_pipelines.rollouts.settings import PromptSource, SampleSettings
 from data_pipelines.rounds import Effort, Lengths, Round
 from data_pipelines.thought_trees.answered import AskSettings
@@ -65,8 +68,6 @@ class RewardMethod:
 
     def check_parts(self, recipe: Recipe) -> None:
         """Raises AlignError: see `Method`."""
-        from data_pipelines.implicit_rewards.llm_scorer import LLMOptions
-
         rounds = recipe.section(Rounds)
         PAIRINGS.check(rounds.pairing)
         for choice in rounds.scorers:
@@ -98,12 +99,22 @@ class RewardMethod:
         return []
 
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
-        """All responses, and their reading by policy and reference."""
+        """All responses, and what their scorers read and write; nothing where the data's pairs are taken."""
         rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
-        prompts, responses = rollouts.limit or lengths.prompts, rollouts.samples * lengths.response_tokens
-        models = 2 if rounds.policy_scores == "rescore" else 1
-        read = models * prompts * (lengths.prompt_tokens + responses)
-        return Effort({"sample": prompts * responses}, {"score": read}, replayed=rounds.replay)
+        if rounds.candidates == "data":
+            return Effort()
+        prompts = lengths.prompts_of_round(recipe)
+        sampled = {"sample": prompts * rollouts.samples * lengths.response_tokens}
+        of_data = 2 if rounds.candidates == "samples_and_data" else 0
+        read, graded = _scoring_effort(rounds, rollouts.samples + of_data, lengths, rounds.policy_scores)
+        if rounds.exploration == "policy" and not _is_greedy(recipe):
+            sampled["explore"] = prompts * lengths.response_tokens
+        if len(rounds.scorers) > 1:
+            sampled["sample-reference"] = prompts * rounds.reference_samples * lengths.response_tokens
+            more = _scoring_effort(rounds, rounds.reference_samples, lengths, "rescore")
+            read, graded = read + more[0], graded + more[1]
+        sampled |= {"grade": prompts * graded} if graded else {}
+        return Effort(sampled, {"score": prompts * read} if read else {}, replayed=rounds.replay)
 
 
 class _Making:
@@ -115,8 +126,11 @@ class _Making:
 
     def pairs_of_the_data(self) -> Stage:
         sampling = self._sampling()
-        settings = TakeSettings(source=sampling.source, part=sampling.part, parts=sampling.parts, **self._reading())
-        inputs = {"offline": self.method.offline, "prompts": self.method.prompts}
+        settings = TakeSettings(
+            source=sampling.source, part=sampling.part, parts=sampling.parts, chat=sampling.chat, system=sampling.system,
+            chat_template=sampling.engine.chat_template, **self._reading(),
+        )  # fmt: skip
+        inputs = {"offline": self.method.offline, "prompts": self.method.prompts, "model": self.round.policy}
         return Stage(f"{self.round.prefix}pair", f"{_HERE}.data_responses:take_pairs", settings.as_json(), inputs)
 
     def sampled_preferences(self) -> list[Stage]:
@@ -170,20 +184,25 @@ class _Making:
         rounds = self.rounds
         if all(choice.name != "implicit" for choice in rounds.scorers):
             policy_scores = "rescore"  # nothing asks for the policy's
-        scorers = tuple(ScorerChoice(name=choice.name, options=choice.options) for choice in rounds.scorers)
+        scorers = tuple(ScorerChoice(name=choice.name, options=self._options(choice)) for choice in rounds.scorers)
         settings = ScoreSettings(
             scorers=scorers, policy_scores=policy_scores, dtype=self.recipe.model.dtype, max_tokens=rounds.max_tokens_per_row
         )
         inputs = {**responses, "policy": self.round.policy, "reference": self.round.before}
         if rounds.questions is not None:
             inputs |= {"questions": Output("questions", "questions.json"), **file_input(rounds.questions)}
-        return Stage(
-            f"{self.round.prefix}{name}",
-            f"{_HERE}.scoring:score",
-            settings.as_json(),
-            inputs,
-            {"processes": self.recipe.resources.processes},
-        )
+        resources = {"processes": self.recipe.resources.processes}
+        gpus = max((_gpus(choice.options) for choice in scorers if choice.name == "llm"), default=1)
+        if gpus > 1:
+            resources["gpus_per_process"] = gpus
+        return Stage(f"{self.round.prefix}{name}", f"{_HERE}.scoring:score", settings.as_json(), inputs, resources)
+
+    def _options(self, choice: ScorerSection) -> Mapping[str, Any]:
+        """A scorer's options; those of `llm` with the recipe's engine settings, and with the run and the round in their seed."""
+        if choice.name != "llm":
+            return choice.options
+        seed = seed_of(self.round.seed, self.round.number, choice.options.get("seed", 0))
+        return beside(self.recipe, choice.options) | choice.options | {"seed": seed}
 
     def _pairing(self) -> PairSettings:
         rounds = self.rounds if self.rounds.length_alpha != 0.0 else self.rounds.with_defaults("length_unit")
@@ -224,6 +243,29 @@ class _Making:
         )  # fmt: skip
 
 
+def _scoring_effort(rounds: Rounds, responses: int, lengths: Lengths, policy_scores: str) -> tuple[float, float]:
+    """Tokens that scorers read, and that they write, of so many responses to one prompt. A grade is as long as a response, or as its
+    longest; a model that scores is as large as the policy; a running server's work is none of the run's."""
+    read = graded = 0.0
+    each_by_itself = responses * (lengths.prompt_tokens + lengths.response_tokens)
+    for choice in rounds.scorers:
+        if choice.name == "implicit":
+            models = 2 if policy_scores == "rescore" else 1
+            read += models * (lengths.prompt_tokens + responses * lengths.response_tokens)
+        elif choice.name == "reward_model":
+            read += each_by_itself
+        elif choice.name == "llm" and choice.options.get("url") is None:
+            options = LLMOptions.of(choice.options)
+            read += each_by_itself
+            graded += responses * options.votes * min(options.max_new_tokens, lengths.response_tokens)
+    return read, graded
+
+
+def _gpus(options: Mapping[str, Any]) -> int:
+    """GPUs that the engine of the scorer `llm` takes, by its options."""
+    return int(options.get("tensor_parallel", 1)) * int(options.get("engine_options", {}).get("pipeline_parallel_size", 1))
+
+
 def _is_greedy(recipe: Recipe) -> bool:
     """Whether the round's one sample of each prompt is the greedy response."""
     rollouts = recipe.section(Rollouts)
@@ -260,7 +302,7 @@ def _check_round(recipe: Recipe) -> None:
 def _check_candidates(recipe: Recipe) -> None:
     """What a round that samples needs; what is wrong in an override shows here, before the first round."""
     rounds, rollouts = recipe.section(Rounds), recipe.section(Rollouts)
-    rule_ranks(rounds.pairing, 2)
+    rule_ranks(rounds.pairing, rounds.filter.min_responses)
     sizes(1, 1, rounds.replay)
     scorers = [choice.name for choice in rounds.scorers]
     if "implicit" in scorers and recipe.model.reference is None and recipe.model.name_or_path != starts.STYLE:

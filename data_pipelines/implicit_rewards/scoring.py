@@ -23,7 +23,8 @@ def score(task: Task) -> None:
     """Score all responses.
 
     Inputs: `trees`, or `samples` of another model than the policy; `policy`, `reference`; `questions`, where answers are graded.
-    Settings: `ScoreSettings`. Output: `scores/`, a journal: for each prompt, of each scorer, the rewards and details of its responses.
+    Settings: `ScoreSettings`. Output: `scores/`, a journal: for each prompt, of each scorer, the rewards (null: none) and details of its
+    responses.
 
     Raises:
         AlignError: a model cannot be loaded, the tokenizers differ, or the samples are not of this policy.
@@ -39,7 +40,7 @@ def score(task: Task) -> None:
 
     def scored(batch: list[PreferenceTree]) -> Finished:
         found = {name: scorer.score(batch) for name, scorer in scorers.items()}
-        records = [
+        records: list[tuple[str, dict[str, Any]]] = [
             (str(tree.id), {name: [{"reward": s.reward, **s.details} for s in scores[i]] for name, scores in found.items()})
             for i, tree in enumerate(batch)
         ]
@@ -72,5 +73,5 @@ def _check_finite(records: Sequence[tuple[str, Mapping[str, Sequence[Mapping[str
     for id, record in records:
         for name, scores in record.items():
             for place, entry in enumerate(scores):
-                if not np.isfinite(entry["reward"]):
+                if entry["reward"] is not None and not np.isfinite(entry["reward"]):
                     raise AlignError(f"prompt {id}, response {place}: the scorer '{name}' gives {entry['reward']}, which cannot be ranked")

@@ -40,11 +40,18 @@ class FilterSettings(OfflineSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TakeSettings(OfflineSettings):
-    """Settings of `data_responses:take_pairs`: the prompts whose pairs are taken, as in `SampleSettings`."""
+    """Settings of `data_responses:take_pairs`: the prompts whose pairs are taken, and how they are asked, as in `SampleSettings`.
+
+    Attributes:
+        chat_template: see `EngineSettings`.
+    """
 
     source: PromptSource
     part: int = 0
     parts: int = 1
+    chat: bool | None = None
+    system: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

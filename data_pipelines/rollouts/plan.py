@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,25 @@ def engine_settings(recipe: Recipe) -> EngineSettings:
     else:
         own |= {"tensor_parallel": recipe.resources.tensor_parallel, "options": rollouts.options}
     return EngineSettings(rollouts.engine, recipe.model.dtype, chat_template=chat_template(recipe), **own)
+
+
+def beside(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of its engine that holds for another one, which grades or judges, too: `tensor_parallel`, and as
+    `engine_options` `rollouts.options` where both engines are of one kind. What is at its default is left out.
+
+    Args:
+        recipe: with `rollouts`.
+        options: of the scorer or judge: `engine`, its kind, and `url`, of a running server, which is set up already.
+    """
+    engine = options.get("engine", "transformers")
+    if options.get("url") is not None:
+        return {}
+    rollouts, found = recipe.section(Rollouts), dict[str, Any]()
+    if engine != "transformers" and recipe.resources.tensor_parallel > 1:
+        found["tensor_parallel"] = recipe.resources.tensor_parallel
+    if engine == rollouts.engine and rollouts.options:
+        found["engine_options"] = rollouts.options
+    return found
 
 
 def chat_template(recipe: Recipe) -> str | None:

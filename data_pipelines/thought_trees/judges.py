@@ -294,4 +294,7 @@ class ScorerJudge:
         leaves = tuple(Node("".join(c.thoughts), token_ids=c.token_ids, complete=False) for c in level.candidates)
         tree = PreferenceTree(level.prompt, leaves, prompt_token_ids=level.prompt_token_ids, id=level.question.id)
         scores = yield Call(self._scorer.score, tree)
-        return [Judgement(score.reward, {name: round(number, 6) for name, number in score.details.items()}) for score in scores]
+        return [
+            Judgement(score.reward, {name: round(number, 6) for name, number in score.details.items()}, int(score.reward is None))
+            for score in scores
+        ]

@@ -10,7 +10,7 @@ from align.recipes.schema import Rollouts
 from align.runs import External, Input, Output, Stage
 from data_pipelines import benchmarks
 from data_pipelines.micro import starts
-from data_pipelines.rollouts.plan import engine_settings, sampling_settings
+from data_pipelines.rollouts.plan import beside, engine_settings, sampling_settings
 from data_pipelines.rounds import Effort, Lengths, Round
 from data_pipelines.thought_trees import judges
 from data_pipelines.thought_trees.search import SearchSettings
@@ -91,11 +91,16 @@ class ThoughtMethod:
     def effort(self, recipe: Recipe, lengths: Lengths) -> Effort:
         """Thoughts and judgements: k for the question, then k for each kept path; a judgement is as long as a thought."""
         rollouts, thoughts = recipe.section(Rollouts), recipe.section(Thoughts)
-        steps = load_task(thoughts.task).steps
-        candidates = rollouts.samples * (1 + thoughts.keep * (steps - 1))
-        judged = thoughts.judge.votes if thoughts.judge.name == "self_evaluation" else 0
-        tokens = (rollouts.limit or lengths.prompts) * candidates * (1 + judged) * lengths.response_tokens / steps
-        return Effort({"search": tokens}, leaves=rollouts.samples)
+        steps, prompts = load_task(thoughts.task).steps, lengths.prompts_of_round(recipe)
+        candidates = [rollouts.samples * (1 if step == 0 else thoughts.keep) for step in range(steps)]
+        thought = lengths.response_tokens / steps
+        sampled = prompts * (sum(candidates) + _judged(thoughts, candidates)) * thought
+        read, judge = 0.0, thoughts.judge.name
+        for step, paths in enumerate(candidates, 1):  # the implicit reward reads a question once, for all paths
+            if judge in ("implicit", "reward_model"):
+                asked = 1 if judge == "implicit" else paths
+                read += prompts * (2 if judge == "implicit" else 1) * (asked * lengths.prompt_tokens + paths * step * thought)
+        return Effort({"search": sampled}, {"judge": read} if read else {}, leaves=rollouts.samples)
 
     @staticmethod
     def _search(
@@ -111,7 +116,7 @@ class ThoughtMethod:
         settings = SearchStageSettings(
             task=task, source=source, held_out=held_out, chat=bool(rollouts.chat), system=rollouts.system,
             engine=engine_settings(recipe), sampling=sampling_settings(rollouts), dtype=recipe.model.dtype, together=thoughts.together,
-            judge=JudgeChoice(**_read(thoughts.judge).model_dump()),
+            judge=_judge(recipe),
             search=SearchSettings(
                 rollouts.samples, thoughts.keep, thoughts.keep_at_most, thoughts.min_value, thoughts.min_characters, seed,
             ),
@@ -119,6 +124,33 @@ class ThoughtMethod:
         inputs = inputs | file_input(task, *(questions.task for questions in held_out))
         resources = {"processes": recipe.resources.processes, "gpus_per_process": recipe.engine_gpus}
         return Stage(name, f"{_HERE}.stages:search_questions", settings.as_json(), inputs, resources)
+
+
+def _judged(thoughts: Thoughts, candidates: list[int]) -> float:
+    """Thoughts as long as what the judge writes of one question: a judgement is as long as a thought, a completion as all that follow.
+
+    Args:
+        thoughts: with the judge.
+        candidates: paths that are judged, by step.
+    """
+    judge, steps = thoughts.judge, len(candidates)
+    if not judges.samples(judge.name) or judge.options.get("url") is not None:  # a running server's work is none of the run's
+        return 0.0
+    if judge.name == "answer":
+        return judge.votes * sum(paths * (steps - step) for step, paths in enumerate(candidates, 1))
+    if judge.name == "vote":
+        families = 1 if judge.options.get("among") == "level" else thoughts.keep
+        return judge.votes * (1 + families * (steps - 1))
+    return judge.votes * sum(candidates)
+
+
+def _judge(recipe: Recipe) -> JudgeChoice:
+    """Who judges, with the recipe's engine settings where another model does."""
+    read = _read(recipe.section(Thoughts).judge)
+    options = read.options
+    if read.name == "steps" and options.get("model") is not None:
+        options = beside(recipe, options) | options
+    return JudgeChoice(**read.model_dump() | {"options": options})
 
 
 def _read(judge: JudgeSection) -> JudgeSection:

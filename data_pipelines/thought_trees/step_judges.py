@@ -6,7 +6,7 @@ import contextlib
 import re
 import weakref
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class StepOptions(StageSettings):
         max_new_tokens: longest judgement with its reasons.
         template: a text file in the place of `TEMPLATE`, with the same places.
         batch: judgements at a time of another model (transformers).
+        tensor_parallel: GPUs a copy of another model is spread over (vLLM); left out, `resources.tensor_parallel`.
+        engine_options: passed on to the engine; left out, `rollouts.options` where those are of the same engine.
     """
 
     model: str | None = None
@@ -54,6 +56,8 @@ class StepOptions(StageSettings):
     max_new_tokens: int = 256
     template: str | None = None
     batch: int = 64
+    tensor_parallel: int = 1
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> StepOptions:
@@ -69,7 +73,7 @@ class StepOptions(StageSettings):
         read = cls.of(options)
         ENGINES.check(read.engine)
         if read.model is None:
-            for name in ("engine", "url", "batch"):
+            for name in ("engine", "url", "batch", "tensor_parallel", "engine_options"):
                 if name in options:
                     raise AlignError(
                         f"thoughts.judge: steps: options.{name} is of another model than the one searched with: name options.model"
@@ -115,7 +119,8 @@ class StepChecker:
         self._engine: Engine | None = None
         if options.model is not None:
             self._sampling = Sampling(options.max_new_tokens, settings.temperature)
-            engine = EngineSettings(options.engine, settings.dtype, options.batch, url=options.url)
+            spread, passed_on = options.tensor_parallel, options.engine_options
+            engine = EngineSettings(options.engine, settings.dtype, options.batch, spread, options.url, options=passed_on)
             with contextlib.ExitStack() as stack:
                 self._engine = stack.enter_context(open_engine(engine, options.model))
                 weakref.finalize(self, stack.pop_all().close)

@@ -13,8 +13,9 @@ from align import plans, recipes
 from align.errors import AlignError
 from align.runs import External, Output, Task
 from align.trees import Edge, Node, PreferenceTree, read_trees, to_record, write_trees
-from data_pipelines.implicit_rewards.data_responses import as_candidate
+from data_pipelines.implicit_rewards.data_responses import as_candidate, take_pairs
 from data_pipelines.implicit_rewards.filtering import filter_samples
+from data_pipelines.rollouts.prompts import asked_as
 from data_pipelines.rollouts.samples import read_samples
 
 FIRST = {"rounds.candidates": "data", "rounds.exploration": "none", "training.loss_type": ["sigmoid"]}
@@ -64,6 +65,19 @@ def test_the_rounds_are_those_of_the_released_scripts():
         assert planned[f"round-{number}/filter"].inputs["data"] == External("HuggingFaceH4/ultrafeedback_binarized")
 
 
+@pytest.mark.parametrize("reference", ["round", "start"])
+def test_the_implicit_reward_is_over_the_reference_that_the_policy_was_trained_against(reference):
+    recipe = recipes.load("dice/llama3-8b", ["rounds.count=4", f"rounds.reference={reference}"])
+    planned = {stage.name: stage for stage in plans.stages_of(recipe)}
+    assert planned["round-1/score"].inputs["reference"] == External(recipe.model.reference)
+    for number in (2, 3, 4):
+        trained = planned[f"round-{number - 1}/train"].inputs
+        scored = planned[f"round-{number}/score"].inputs
+        assert scored["policy"] == Output(f"round-{number - 1}/train", "model")
+        assert scored["reference"] == trained.get("reference", trained["model"])
+        assert (scored["reference"] == External(recipe.model.name_or_path)) == (reference == "start" or number == 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -76,6 +90,19 @@ def test_the_rounds_are_those_of_the_released_scripts():
         ({"rounds.candidates": "samples", "rounds.filter.min_responses": 1}, "rollouts.samples is 1: a pair needs two responses"),
         ({"rounds.overrides": [FIRST, {"rounds.pairing": "best_wurst"}]}, "rounds.pairing is 'best_wurst': did you mean 'best_worst'"),
         ({"rounds.overrides": [FIRST, {"rounds.replay": 1.5}]}, "rounds.replay is 1.5: expected a share"),
+        (
+            {
+                "rounds.overrides": [],
+                "rounds.exploration": "none",
+                "training.loss_type": "sigmoid",
+                "rollouts.temperature": 1.0,
+                "rollouts.samples": 4,
+                "rounds.candidates": "samples",
+                "rounds.filter.min_responses": 1,
+                "rounds.pairing": "best_second",
+            },
+            r"'best_second' gives the ranks \(0, 1\) for 1 responses",
+        ),
         ({"rounds.exploration": "reference"}, "rounds.exploration is 'reference'"),
     ],
 )
@@ -114,6 +141,29 @@ def test_the_responses_of_the_data_set_stand_beside_the_samples(tmp_path):
     assert [entry["valid"] for entry in dropped["prompts_with_too_few"]] == [0]
     refused = as_candidate(PreferenceTree(**{**vars(samples[0]), "prompt_token_ids": (5, 5, 5)}), " Six.", tokenizer)
     assert refused.reason == "its tokens do not begin where the prompt's end"
+
+
+@pytest.mark.parametrize(("chat", "system"), [(None, "Be brief."), (True, ""), (None, None), (False, None)])
+def test_the_pairs_of_the_data_are_asked_as_later_rounds_ask(chat, system, tmp_path):
+    """Text goes into the chat template behind the system message, as where it is sampled; a system message of its own stays."""
+    byte_level_tokenizer().save_pretrained(tmp_path / "policy")
+    own = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "Who?"}]
+    write_trees(
+        [PreferenceTree(prompt, (Node("Six."), Node("Seven.")), (Edge(0, 1),)) for prompt in ("What?", own)], tmp_path / "data.jsonl"
+    )
+    inputs = {"offline": str(tmp_path / "data.jsonl"), "prompts": str(tmp_path / "data.jsonl"), "model": str(tmp_path / "policy")}
+    take_pairs(Task("pair", tmp_path / "out", {"source": {}, "chat": chat, "system": system}, inputs))
+    trees, _ = read_trees(tmp_path / "out" / "pairs.jsonl")
+    assert [tree.prompt for tree in trees] == [asked_as("What?", chat is not False, system), own]
+    assert isinstance(trees[0].prompt, str) == (chat is False)
+
+
+def test_the_plan_says_how_the_pairs_of_the_data_are_asked():
+    planned = stages(rollouts__chat=True, rollouts__system="Be brief.")
+    taken, sampled = planned["round-1/pair"], planned["round-2/sample"]
+    for settings in (taken.settings, sampled.settings):
+        assert (settings["chat"], settings["system"]) == (True, "Be brief.")
+    assert taken.inputs["model"] == External("HuggingFaceH4/mistral-7b-sft-beta")
 
 
 def _with_ids(prompts):

@@ -125,6 +125,29 @@ def test_several_scorers_are_centred_on_the_rewards_of_the_references_responses(
         pair(Task("pair", tmp_path / "again", settings, inputs | {"baseline": str(tmp_path / "other")}))
 
 
+def test_a_reward_that_one_of_several_scorers_lacks_leaves_the_response_out(tmp_path):
+    """Of the reference's responses those with a reward say the quantile; a prompt where none has one is left out."""
+    trees = [
+        PreferenceTree("p", tuple(Node(t, token_ids=tuple(t.encode())) for t in ("one", "two", "three")), id=id, prompt_token_ids=(1,))
+        for id in ("a", "b")
+    ]
+    write_trees(trees, tmp_path / "trees.jsonl")
+    given = {"implicit": [3.0, -1.0, 8.0], "llm": [0.5, 0.1, None]}
+    for name, llm in (("scores", None), ("baseline", {"a": [None, 0.2], "b": [None, None]})):
+        records = {
+            id: {key: [{"reward": r} for r in (llm[id] if llm and key == "llm" else values)] for key, values in given.items()}
+            for id in "ab"
+        }
+        Journal(tmp_path / name).append(records.items())
+    settings = PAIR | {"scorers": [{"name": name} for name in given]}
+    inputs = {name: str(tmp_path / file) for name, file in (("trees", "trees.jsonl"), ("scores", "scores"), ("baseline", "baseline"))}
+    pair(Task("pair", tmp_path / "out", settings, inputs))
+    (tree,), _ = read_trees(tmp_path / "out" / "scored.jsonl")
+    assert (tree.id, [node.text for node in tree.nodes]) == ("a", ["one", "two"])
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert (statistics["responses_without_reward"], statistics["prompts_without_rewards"]) == (2, 1)
+
+
 def test_all_responses_equal_is_one_sentence(tmp_path):
     same = {id: [1.0] * 3 for id in TEXTS}
     with pytest.raises(AlignError, match="no pair can be made of 2 prompts: in each, all responses have the same reward"):

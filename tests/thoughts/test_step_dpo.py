@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Scripted, searching, write_task
 
-from align import recipes
+from align import plans, recipes
 from align.errors import AlignError
 from align.trees import ROOT, Node, PreferenceTree
 from data_pipelines.thought_trees.asks import together
@@ -179,6 +179,16 @@ def test_a_search_that_answers_judge_gives_the_papers_pairs(tmp_path):
 def test_options_of_step_judges_are_checked(told, name, options, message):
     with pytest.raises(AlignError, match=message):
         find_judge(name)(JudgeSettings(told, options=options))
+
+
+def test_another_models_engine_is_set_up_as_the_recipe_says():
+    more = ["rollouts.engine=vllm", "resources.tensor_parallel=4", "rollouts.options={max_model_len: 99}", "thoughts.judge.name=steps"]
+    for options, expected in (("{}", {}), ("{model: m, engine: vllm}", {"tensor_parallel": 4, "engine_options": {"max_model_len": 99}})):
+        planned = plans.stages_of(recipes.load("micro/cpo", ["variants={}", *more, f"thoughts.judge.options={options}"]))
+        search = next(stage for stage in planned if "judge" in stage.settings)
+        found = search.settings["judge"]["options"]
+        assert found.items() >= expected.items()
+        assert found.keys() - {"model", "engine"} == expected.keys()
 
 
 def test_what_step_judges_cannot_do_is_said(told, tmp_path):
