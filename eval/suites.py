@@ -73,7 +73,7 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     known = sorted({*HUB, *available_tasks(), *PROGRAMS, INSTRUCTIONS})
     for suite in suites:
         if suite.startswith(harness.PREFIX):
-            harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data, bool(how.stop_token_ids))
+            harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data)
         elif suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
     for suite in how.data:
