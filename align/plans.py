@@ -265,7 +265,7 @@ def outcomes(runs: Sequence[Run]) -> list[Outcome]:
         watched = training / "three_d.jsonl"
         last: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, IndexError):  # not measured, or damaged
-            last = dict(json.loads(watched.read_text(encoding="utf-8").splitlines()[-1]))
+            last = dict(json.loads(watched.read_text(encoding="utf-8").rstrip("\n").split("\n")[-1]))
         if (training / "model").exists():
             three_d = {key: value for key, value in last.items() if key.startswith("3d/")}
             results = before_and_after(run)

@@ -78,7 +78,7 @@ def _course(name: str, values: list[float], form: str) -> list[str]:
 def _log(folder: Path) -> list[dict[str, Any]]:
     """The log steps of a training; those that can be read."""
     with contextlib.suppress(OSError, ValueError):
-        return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").split("\n") if line]
     return []
 
 

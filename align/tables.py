@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from align.recipes.methods import KNOW_THE_ANSWERS
 from align.runs import assess
 from align.runs.stage import SPECIFICATION, HowFar, how_far
 from align.trees import ROOT, Node, PreferenceTree
@@ -271,22 +272,31 @@ def suite_tables(runs: Sequence[Run]) -> list[Table]:
     from align.plans import before_and_after
 
     found: dict[str, dict[str, list[Moments]]] = {}
+    judges: dict[str, str] = {}
     for run in runs:
+        judges[run.variant] = run.recipe.thoughts.judge.name if run.recipe.thoughts else ""
         for suite, numbers in before_and_after(run).items():
             if {"before", "after"} <= numbers.keys():
                 found.setdefault(suite, {}).setdefault(run.variant, []).append(numbers)
-    return [_suite_table(_of(suite, found), several) for suite, several in found.items()]
+    return [_suite_table(_of(suite, found), several, judges) for suite, several in found.items()]
 
 
-def _suite_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
+def _suite_table(suite: str, found: Mapping[str, Sequence[Moments]], judges: Mapping[str, str]) -> Table:
     numbers = next(iter(found.values()))[0]["after"]
     if any("pass@" in number for number in numbers):
         return _program_table(suite, found)
-    return _question_table(suite, found) if {"accuracy", "tokens"} <= numbers.keys() else _number_table(suite, found)
+    return _question_table(suite, found, judges) if {"accuracy", "tokens"} <= numbers.keys() else _number_table(suite, found)
 
 
-def _question_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table:
-    """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds."""
+def _question_table(suite: str, found: Mapping[str, Sequence[Moments]], judges: Mapping[str, str]) -> Table:
+    """Plain greedy chain of thought before and after, and the start model's tree search: one line a variant, means over seeds.
+
+    Args:
+        suite: its name, in front of the title.
+        found: by variant, the numbers of each seed.
+        judges: by variant, the judge of its searches; what one reaches that knows the answers is marked, and no gap to be closed unless
+            it is `checker`, which is there to measure that.
+    """
     title = f"{suite}greedy chain of thought before and after, and tree search, mean over seeds"
     table = Table(title=title, title_justify="left", box=None)
     searched = ("tree search", "of the gap closed", "tokens a question", "search's tokens")
@@ -302,7 +312,9 @@ def _question_table(suite: str, found: Mapping[str, Sequence[Moments]]) -> Table
             gaps = [(a - b) / (t - b) for a, b, t in zip(after, before, top, strict=True) if t != b]
             closed = f"{min(gaps):.0%} to {max(gaps):.0%}" if gaps else ""
             tokens = [f"{mean(one['after']['tokens'] for one in whole):.0f}", f"{mean(one['tokens'] for one in searches):.0f}"]
-            cells += [f"{mean(top):.1%}", closed, *tokens]
+            knows = judges[label] in KNOW_THE_ANSWERS
+            reached = f"{mean(top):.1%}{' (the judge knows the answers)' if knows else ''}"
+            cells += [reached, "" if knows and judges[label] != "checker" else closed, *tokens]
         else:
             cells += ["", "", f"{mean(one['after']['tokens'] for one in whole):.0f}", ""]
         table.add_row(label, str(len(whole)), *cells)

@@ -98,7 +98,7 @@ def harness_stage(suite: HarnessMeasure, name: str, model: Input, asking: Asking
     task = suite.suite.removeprefix(HARNESS)
     settings = HarnessSettings(
         task=task, shots=suite.shots, chat=asking.chat, limit=suite.problems, engine=asking.engine, system=asking.system,
-        max_new_tokens=suite.max_new_tokens,
+        max_new_tokens=suite.max_new_tokens, stop_token_ids=asking.stop_token_ids,
     )  # fmt: skip
     own: dict[str, Input] = {"task": External(task)} if task.endswith((".yaml", ".yml")) else {}
     return Stage(name, "eval.harness:evaluate", settings.as_json(), {"model": model, **own}, asking.resources)

@@ -110,7 +110,7 @@ def grade_searches(task: Task) -> None:
     """The numbers of `answer` for a search stage's trees; questions set aside count as wrong.
 
     Inputs: `searches`, `cost`. Outputs: `answers/`, a journal of the searches' answers with their grades; `metrics.json`, in which
-    `tokens` are those of thoughts and judgements together.
+    `tokens` are those of thoughts and judgements together, per question, those of set-aside searches included.
     """
     trees, set_aside = read_searches(task.path("searches"))
     found = [tree.metadata["search"] for tree in trees]
@@ -121,11 +121,12 @@ def grade_searches(task: Task) -> None:
     ]
     answers += [Answer(id, " / ".join(one["question"].values()), one["reason"], 0.0) for id, one in set_aside.items()]
     write_answers(task, answers)
-    tokens = sum(one["cost"].get("tokens", 0) + one["cost"].get("judge_tokens", 0) for one in found)
+    spent = [one.get("cost", {}) for one in (*found, *set_aside.values())]
+    tokens = sum(cost.get("tokens", 0) + cost.get("judge_tokens", 0) for cost in spent)
     costs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(task.path("cost").glob("*.json"))]
     seconds = sum(cost["seconds"] for cost in costs) / max(1, sum(cost["questions"] for cost in costs))
     metrics = {
         **with_bounds("accuracy", [one.grade for one in answers]), "answered": len(trees) / total,
-        "tokens": tokens / max(1, len(trees)), "seconds": round(seconds, 4), "questions": total,
+        "tokens": tokens / total, "seconds": round(seconds, 4), "questions": total,
     }  # fmt: skip
     write_json(task.folder / "metrics.json", metrics)

@@ -17,8 +17,10 @@ from typing import Any
 
 import yaml
 
+from align.engine.generate import end_tokens
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
+from data_pipelines.rollouts.ends import stop_token_ids
 from data_pipelines.rollouts.engines import open_engine
 from data_pipelines.rollouts.prompts import check_system, wants_chat
 from data_pipelines.rollouts.protocol import Engine
@@ -51,22 +53,32 @@ def evaluate(task: Task) -> None:
     with _open(task) as model:
         chat = wants_chat(settings.chat, model.tokenizer)
         check_system(settings.system, model.tokenizer, chat, "--system")
-        longest = settings.max_new_tokens
+        stops = stop_token_ids(settings.stop_token_ids, model.tokenizer, "stop_token_ids")
         try:
             found = harness.simple_evaluate(
                 model=model, tasks=[name], task_manager=manager, num_fewshot=settings.shots, limit=settings.limit,
                 apply_chat_template=chat, fewshot_as_multiturn=chat, use_cache=str(cache), bootstrap_iters=0, log_samples=True,
-                system_instruction=settings.system, gen_kwargs=None if longest is None else {"max_gen_toks": longest},
+                system_instruction=settings.system, gen_kwargs=_generation(settings, model, stops) or None,
             )  # fmt: skip
         except (OSError, ValueError, ConnectionError) as error:
             raise AlignError(f"{PREFIX}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     metrics = _metrics(found["results"], name)
     answers = list(_answers(found, next(iter(metrics)).rpartition("/")[2]))
     write_answers(task, answers)
-    write_asked(task, chat=chat, versions=found.get("versions"), shots=found.get("n-shot"))
+    write_asked(task, chat=chat, stop_token_ids=stops, versions=found.get("versions"), shots=found.get("n-shot"))
     kept = ("results", "versions", "n-shot", "n-samples", "configs", "lm_eval_version")
     write_json(task.folder / "results.json", json.loads(json.dumps({key: found.get(key) for key in kept}, default=str)))
     write_json(task.folder / "metrics.json", _with_interval(metrics, answers))
+
+
+def _generation(settings: HarnessSettings, model: Any, stops: Sequence[int]) -> dict[str, Any]:
+    """What is said of generated responses beside what their task says; `model` is the harness's form, `stops` more end tokens."""
+    found: dict[str, Any] = {} if settings.max_new_tokens is None else {"max_gen_toks": settings.max_new_tokens}
+    if stops and settings.engine.engine == "vllm":
+        found["stop_token_ids"] = list(stops)
+    elif stops:
+        found["eos_token_id"] = sorted({*end_tokens(model.model, model.tokenizer), *stops})
+    return found
 
 
 def import_harness() -> Any:
@@ -82,14 +94,13 @@ def import_harness() -> Any:
     return lm_eval
 
 
-def check(task: str, engine: str, has_data: bool = False, stop_tokens: bool = False, key: str = "--suite") -> None:
+def check(task: str, engine: str, has_data: bool = False, key: str = "--suite") -> None:
     """See that a suite can be tried at all, before anything is started.
 
     Args:
         task: behind the prefix.
         engine: by name.
         has_data: whether the user names data for it.
-        stop_tokens: whether the user names stop tokens.
         key: where the task is named.
 
     Raises:
@@ -100,8 +111,6 @@ def check(task: str, engine: str, has_data: bool = False, stop_tokens: bool = Fa
         raise AlignError(f"{key} {PREFIX}{task}: lm-evaluation-harness runs on {' or '.join(ENGINES)} here, not on '{engine}'")
     if has_data:
         raise AlignError(f"--data {PREFIX}{task}=…: the harness's tasks name their data themselves; give a task file of your own instead")
-    if stop_tokens:
-        raise AlignError(f"--stop-token: lm-evaluation-harness's tasks, such as {PREFIX}{task}, say themselves where responses end")
     if task.endswith((".yaml", ".yml")) and not Path(task).is_file():
         raise AlignError(f"{key} {PREFIX}{task}: no such file")
 
@@ -138,14 +147,26 @@ def _open(task: Task) -> Iterator[Any]:
         with open_engine(settings, model) as engine:
             yield _vllm(engine, model, settings.options)
         return
+    import torch
     from lm_eval.models.huggingface import HFLM
 
     from align.models import load_tokenizer
 
+    class Ending(HFLM):
+        """Leaves out the token that ends a response and what follows it, whether the tokenizer calls it special or not."""
+
+        def _model_generate(self, context: Any, *args: Any, **options: Any) -> Any:
+            found = super()._model_generate(context, *args, **options)
+            if ends := options.get("eos_token_id"):
+                responses = found[:, context.shape[1] :]
+                ended = torch.isin(responses, torch.tensor(ends, device=found.device)).cumsum(1) > 0
+                responses[ended] = self.tokenizer.pad_token_id
+            return found
+
     with open_engine(settings, model) as engine:
         size = "auto" if engine.model.device.type == "cuda" else 16  # type: ignore[attr-defined]
         tokenizer = load_tokenizer(model, key="model")  # the harness changes its own
-        yield HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=size, max_batch_size=64)  # type: ignore[attr-defined]
+        yield Ending(pretrained=engine.model, tokenizer=tokenizer, batch_size=size, max_batch_size=64)  # type: ignore[attr-defined]
 
 
 def _vllm(engine: Engine, model: str, options: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from align.recipes.measures import (
     MicroMeasure,
     QuestionMeasure,
 )
-from align.recipes.methods import Code
+from align.recipes.methods import KNOW_THE_ANSWERS, Code
 from align.runs import External, Input, Stage
 from data_pipelines.benchmarks import data_of, task_of, tested
 from data_pipelines.code_execution.plan import sandbox_settings
@@ -133,8 +133,9 @@ def _engine(recipe: Recipe, suite: AskedMeasure) -> EngineSettings:
 
 def _searched(recipe: Recipe, method: Method, suite: QuestionMeasure) -> list[Stage]:
     """The start model's tree search of a suite's questions."""
-    if suite.search is False:
-        return []
+    judge = recipe.thoughts.judge.name if recipe.thoughts else ""
+    if suite.search is False or (suite.search is None and judge in KNOW_THE_ANSWERS and judge != "checker"):
+        return []  # `checker` is there to measure what search can reach
     questions = HeldOut(task_of(recipe, suite), data_of(recipe, suite)[1], suite.problems)
     stages = method.searched(recipe, f"{START}{suite.label}/", questions, tested(recipe, suite, method.start))
     if suite.search and not stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from align.runs import StageSettings
 from data_pipelines.code_execution.settings import ProblemSource, SandboxSettings
@@ -102,6 +103,7 @@ class HarnessSettings(StageSettings):
         engine: what decodes.
         system: the system message, None where there is none.
         max_new_tokens: longest response; None: as the task says.
+        stop_token_ids: tokens, by id or text, that end a response beside what the task and the model say.
     """
 
     task: str
@@ -111,3 +113,8 @@ class HarnessSettings(StageSettings):
     engine: EngineSettings
     system: str | None
     max_new_tokens: int | None
+    stop_token_ids: tuple[int | str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that a stage keeps; without stop tokens that of a version that had none, whose results stay."""
+        return {key: value for key, value in super().as_json().items() if key != "stop_token_ids" or value}

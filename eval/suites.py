@@ -68,17 +68,23 @@ def stages_of(suites: Sequence[str], model: str, how: How) -> list[Stage]:
     """One stage a suite.
 
     Raises:
-        AlignError: there is no such suite, its data must be named, or what it needs is not installed.
+        AlignError: there is no such suite, its data must be named, what it needs is not installed, or two have one name.
     """
     known = sorted({*HUB, *available_tasks(), *PROGRAMS, INSTRUCTIONS})
     for suite in suites:
         if suite.startswith(harness.PREFIX):
-            harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data, bool(how.stop_token_ids))
+            harness.check(suite.removeprefix(harness.PREFIX), how.engine.engine, suite in how.data)
         elif suite not in known and not suite.endswith((".yaml", ".yml")):
             raise AlignError(f"--suite {suite}: {nearest(suite, known)}")
     for suite in how.data:
         if suite not in suites:
             raise AlignError(f"--data {suite}=…: no --suite asks for it: {nearest(suite, suites)}")
+    named: dict[str, str] = {}
+    for suite in suites:
+        if (name := _name(suite)) in named:
+            called = name.partition("/")[0]
+            raise AlignError(f"--suite {suite}: its results are called '{called}', as those of --suite {named[name]}: rename or drop one")
+        named[name] = suite
     return [_stage(suite, model, how) for suite in suites]
 
 

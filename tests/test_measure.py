@@ -54,6 +54,12 @@ def test_every_suite_measures_at_the_start_and_at_the_end():
     assert stages["gsm8k/evaluate"].inputs["model"].stage == "train"
 
 
+def test_suites_of_the_harness_end_responses_as_the_rollouts_do():
+    raw = {**PLAIN, "rollouts": {"prompts": "p.jsonl", "stop_token_ids": ["<|eot_id|>"]}, "rounds": {"scorers": [{"name": "length"}]}}
+    assert planned(raw, "lm:hellaswag")["start/lm-hellaswag/evaluate"].settings["stop_token_ids"] == ("<|eot_id|>",)
+    assert "stop_token_ids" not in planned(PLAIN, "lm:hellaswag")["start/lm-hellaswag/evaluate"].settings, "as before there were any"
+
+
 def test_in_rounds_every_suite_measures_after_each():
     raw = {**PLAIN, "rollouts": {"prompts": "p.jsonl"}, "rounds": {"count": 2, "scorers": [{"name": "length"}]}}
     names = [name for name in planned(raw, "sums", "math") if name.endswith("evaluate")]
@@ -70,6 +76,23 @@ def test_all_problems_that_are_measured_by_are_left_out_of_the_training():
     inputs = planned(CODE, {"suite": "code", "data": "t.jsonl"}, "humaneval", "gsm8k")["problems"].inputs
     assert [inputs[f"benchmark-{number}"].source for number in range(2)] == ["t.jsonl", "openai/openai_humaneval"]
     assert "benchmark-2" not in inputs
+
+
+def test_a_benchmark_that_is_measured_by_and_named_is_left_out_once():
+    inputs = planned({**CODE, "code": {"decontaminate": ["openai/openai_humaneval", "b.jsonl"]}}, "humaneval")["problems"].inputs
+    assert [inputs[key].source for key in inputs if key.startswith("benchmark")] == ["openai/openai_humaneval", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "asked", "searched"),
+    [
+        ("self_evaluation", None, True), ("checker", None, True), ("answer", None, False), ("steps", None, False), ("steps", True, True),
+        ("answer", True, True), ("checker", False, False),
+    ],
+)  # fmt: skip
+def test_a_judge_that_reads_the_answers_searches_held_out_questions_only_where_that_is_asked_for(judge, asked, searched):
+    stages = planned({**THOUGHTS, "thoughts": {"task": "gsm8k", "judge": {"name": judge}}}, {"suite": "gsm8k", "search": asked})
+    assert ("start/gsm8k/search" in stages) == ("start/gsm8k/grade" in stages) == searched
 
 
 def test_a_suite_asks_as_the_training_does_unless_it_says_otherwise():

@@ -130,6 +130,11 @@ def test_a_key_of_no_use_is_named_with_what_it_is(name, override, about):
     assert about in str(found.value)
 
 
+@pytest.mark.parametrize("search", ["true", "false"])
+def test_whether_to_search_may_be_said_where_it_is_left_out_by_default(search):
+    check_written("step-dpo/qwen2.5-7b-gsm8k", [f"measure.0.search={search}"])
+
+
 def test_how_samples_are_drawn_is_of_no_use_where_none_are():
     check_written("micro/code", ["measure.0.samples=1"])
     with pytest.raises(AlignError, match=r"measure\.0\.temperature is of no use"):

@@ -92,7 +92,8 @@ class QuestionMeasure(DataMeasure):
     """Questions answered by greedy chain of thought, graded on the stated answer."""
 
     search: bool | None = None
-    """Answer them by tree search too, at the start, with its cost; left out, with `thoughts`."""
+    """Answer them by tree search too, at the start, with its cost; left out, with `thoughts` unless the judge is `answer` or `steps`, which
+    read the gold answers."""
 
 
 class ProgramMeasure(DataMeasure):

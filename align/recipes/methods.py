@@ -201,6 +201,10 @@ _PAIRS_OF_ITS_OWN = {
 _NO_DATA = dict.fromkeys(("data.train", "data.limit"), "which makes the preferences that are trained on")
 
 
+KNOW_THE_ANSWERS = ("checker", "answer", "steps")
+"""Judges that read the gold answers: what a search reaches with one is no score of the model's."""
+
+
 class JudgeChoice(Section):
     """What gives the paths of a search their values."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +42,13 @@ def assess(stages: Sequence[Stage], folder: RunFolder, altered: Callable[[str, s
         folder: of the run.
         altered: what is wrong with an output of a finished stage that another one needs, "" where nothing is; left out, its size is
             looked at.
+
+    Raises:
+        AlignError: two stages have one name, and so one folder.
     """
+    names = Counter(stage.name for stage in stages)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise AlignError(f"two stages of the run are called '{twice[0]}': each writes into a folder of its name, and needs one of its own")
     altered = altered or folder.altered
     externals = ExternalDigests(folder.path / "inputs.json")
     states: dict[str, State] = {}

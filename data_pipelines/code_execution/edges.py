@@ -76,7 +76,7 @@ def with_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
         tree: leaves with a `score` (share of tests passed) and `verdict`, `program`, `same_as` and `finish_reason` in their metadata.
         rules: see `EdgeRules`.
     """
-    usable = [index for index, node in enumerate(tree.nodes) if _usable(node, rules)]
+    usable = _usable(tree, rules)
     rng = random.Random(seed_of(rules.seed, tree.id))
     wanted = POLICIES.find(rules.policy)
     pairs = [
@@ -88,11 +88,16 @@ def with_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTree:
     return replace(tree, edges=tuple(Edge(i, j) for *_, i, j in sorted(pairs)[: rules.pairs]))
 
 
-def _usable(node: Node, rules: EdgeRules) -> bool:
-    """Programs that were judged, each once."""
-    if node.metadata["same_as"] is not None or node.metadata["verdict"].startswith("harness_error"):
-        return False
-    return not (rules.drop_truncated and node.metadata["finish_reason"] == "length")
+def _usable(tree: PreferenceTree, rules: EdgeRules) -> list[int]:
+    """Indices of the nodes that may stand in a pair; of equal programs the first such, since the first of all may be cut off."""
+    found: dict[int, int] = {}
+    for index, node in enumerate(tree.nodes):
+        same_as = node.metadata["same_as"]
+        if not node.metadata["verdict"].startswith("harness_error") and not (
+            rules.drop_truncated and node.metadata["finish_reason"] == "length"
+        ):
+            found.setdefault(index if same_as is None else same_as, index)
+    return sorted(found.values())
 
 
 def _is_better(one: Node, other: Node, min_gap: float | None) -> bool:

@@ -116,7 +116,7 @@ def livecodebench(record: Mapping[str, Any]) -> Problem:
     name = metadata.get("func_name")
     tests: Tests
     if name:
-        given = [tuple(read_json(line) for line in case["input"].splitlines()) for case in cases]
+        given = [tuple(read_json(line) for line in case["input"].removesuffix("\n").split("\n") if case["input"]) for case in cases]
         tests = Calls(f"Solution().{name}", tuple(zip(given, (read_json(case["output"]) for case in cases), strict=True)))
     else:
         tests = Outputs(tuple((case["input"], case["output"]) for case in cases))

@@ -47,7 +47,7 @@ class CodeMethod:
             tests_from=code.tests_from, chat=bool(rollouts.chat), check_solutions=code.check_solutions,
             sandbox=sandbox_settings(code.sandbox),
         )  # fmt: skip
-        benchmark = [*self._held_out, *map(External, code.decontaminate)]
+        benchmark = dict.fromkeys([*self._held_out, *map(External, code.decontaminate)])  # what is tested on may be named there, too
         inputs = {"problems": self._source, **{f"benchmark-{number}": source for number, source in enumerate(benchmark)}}
         return Stage("problems", f"{_HERE}.stages:choose_problems", settings.as_json(), inputs)
 

@@ -221,10 +221,13 @@ def _statistics(
         name: [tree.nodes[getattr(edge, name)] for tree in generated for edge in tree.edges] for name in ("chosen", "rejected")
     }  # fmt: skip
     by_scorer = {name: [entry["reward"] for s in scored for entry in s.scores[name]] for name in (scored[0].scores if scored else ())}
+    gaps = [
+        length(c, settings.length_unit) - length(r, settings.length_unit) for c, r in zip(ends["chosen"], ends["rejected"], strict=True)
+    ]
     found: dict[str, Any] = {
         "prompts": len(scored), "responses": len(nodes), "pairs": sum(len(tree.edges) for tree in generated),
         "prompts_without_pair": len(scored) - len(generated), "generated": used, "replayed": len(trained) - used,
-        "alpha": fit.alpha, "length_unit": settings.length_unit, "mean_length_difference": fit.mean_difference,
+        "alpha": fit.alpha, "length_unit": settings.length_unit, "mean_length_difference": mean(gaps),
         "mean_length_difference_unshaped": fit.unshaped_difference,
         "characters": mean(characters(node) for node in nodes), "tokens": mean(len(node.token_ids or ()) for node in nodes),
         "rewards": {name: mean(values) for name, values in by_scorer.items()},

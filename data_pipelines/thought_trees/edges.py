@@ -120,15 +120,16 @@ def with_response_edges(tree: PreferenceTree, rules: EdgeRules) -> PreferenceTre
     return replace(tree, nodes=leaves, edges=tuple(edges))
 
 
-def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) -> dict[str, Any]:
+def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str], spent: Sequence[Mapping[str, int]] = ()) -> dict[str, Any]:
     """What the searches gave.
 
     Args:
         trees: with edges.
         set_aside: reason by question.
+        spent: what the searches of those have cost.
 
     Returns:
-        Counts of questions, thoughts, edges by step, what was dropped and why, tokens a question, and, where the gold
+        Counts of questions, thoughts, edges by step, what was dropped and why, tokens per question (of all), and, where the gold
         answers are known, the share of questions that the search answers rightly (of all, those set aside included).
     """
     found = [tree.metadata["search"] for tree in trees]
@@ -136,7 +137,8 @@ def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) ->
     cost: Counter[str] = Counter()
     for one in found:
         dropped.update(one["dropped"])
-        cost.update(one["cost"])
+    for part in (*(one["cost"] for one in found), *spent):
+        cost.update(part)
     steps = Counter(len(tree.path(edge.chosen)) for tree in trees for edge in tree.edges)
     values = Counter(_by_value(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in trees for edge in tree.edges)
     total = len(trees) + len(set_aside)
@@ -147,7 +149,7 @@ def statistics(trees: Sequence[PreferenceTree], set_aside: Mapping[str, str]) ->
         "edges": sum(len(tree.edges) for tree in trees), "edges_by_step": {str(step): steps[step] for step in sorted(steps)},
         "edges_by_value": {name: values[name] for name in ("higher", "equal", "lower", "unknown")},
         "dropped": dict(dropped), "accuracy": sum(known) / total if known else None,
-        **{f"{name}_a_question": count / max(1, len(trees)) for name, count in cost.items()},
+        **{f"{name}_a_question": count / max(1, total) for name, count in cost.items()},
     }  # fmt: skip
 
 

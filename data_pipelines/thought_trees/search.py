@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -27,7 +27,15 @@ MANY_TIES = 10  # times n, the paths that go on: a judge that tells thoughts apa
 
 
 class SetAsideError(AlignError):
-    """The search of a question cannot go on; the message says why. Other questions are not concerned."""
+    """The search of a question cannot go on; the message says why. Other questions are not concerned.
+
+    Attributes:
+        cost: calls and tokens until then, as of `selection.outcome`.
+    """
+
+    def __init__(self, message: str, cost: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.cost = dict(cost or {})
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,20 @@ def search(
         ends here). Tree metadata: `search`, see `selection.outcome`.
 
     Raises:
-        SetAsideError: all paths died, nothing could be judged, or no answer could be read.
+        SetAsideError: all paths died, nothing could be judged, or no answer could be read; with what it has cost.
     """
     growing = _Growing(task, asked)
+    try:
+        return (yield from _grown(growing, judge, settings, sampling, tokenizer))
+    except AlignError as error:
+        raise SetAsideError(str(error), growing.cost) from error
+
+
+def _grown(
+    growing: _Growing, judge: Judge, settings: SearchSettings, sampling: Sampling, tokenizer: Any
+) -> Generator[Ask, Any, PreferenceTree]:
+    """Grow the tree of a question step by step; see `search`."""
+    task = growing.task
     going: list[int] = [ROOT]  # paths to be extended
     ended: list[int] = []  # kept paths whose response has ended already
     last: list[int] = []  # paths that may state the answer
@@ -145,7 +164,9 @@ def search(
         if not going:
             last = ended
             break
-    answers = {node: answer for node in last if (answer := task.canonical("".join(growing.texts(node)), asked.question)) is not None}
+    answers = {
+        node: answer for node in last if (answer := task.canonical("".join(growing.texts(node)), growing.asked.question)) is not None
+    }
     if not answers:
         raise SetAsideError("no final thought states an answer that can be read")
     return _result(growing, answers, step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from data_pipelines.rollouts.protocol import Engine, Sampling
 from data_pipelines.thought_trees.asks import Search, together
 from data_pipelines.thought_trees.edges import statistics, with_first_error_edges, with_response_edges, with_step_edges
 from data_pipelines.thought_trees.judges import Judge, JudgeSettings, find_judge
-from data_pipelines.thought_trees.search import Asked, SearchSettings, search
+from data_pipelines.thought_trees.search import Asked, SearchSettings, SetAsideError, search
 from data_pipelines.thought_trees.settings import HeldOut, SearchStageSettings, StepEdgeSettings
 from data_pipelines.thought_trees.tasks import Question, ThoughtTask, load_task, read_questions
 
@@ -30,8 +30,8 @@ def search_questions(task: Task) -> None:
     """Search all questions, `together` of them at a time.
 
     Inputs: `model`, `questions`; `held_out-0` and so on, questions that are left out; `reference`, for judges that need it. Settings:
-    `SearchStageSettings`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …}`; `cost/`, seconds and
-    questions of each process.
+    `SearchStageSettings`. Outputs: `searches/`, a journal of `{"tree": …}` or `{"question": …, "reason": …, "cost": …}`; `cost/`, seconds
+    and questions of each process.
     """
     settings = task.read(SearchStageSettings)
     how = load_task(settings.task)
@@ -50,7 +50,7 @@ def search_questions(task: Task) -> None:
             results = _searched(asked, how, judge, settings.search, sampling, engine)
             cost.note(len(batch))
             trees = [tree for tree in results.values() if isinstance(tree, PreferenceTree)]
-            tokens = sum(tree.metadata["search"]["cost"].get(kind, 0) for tree in trees for kind in ("tokens", "judge_tokens"))
+            tokens = sum(_cost(result).get(kind, 0) for result in results.values() for kind in ("tokens", "judge_tokens"))
             records = [(question.id, _record(question, results[question.id])) for question in batch]
             return Finished(records, tokens, {"thoughts": sum(len(tree.nodes) for tree in trees)})
 
@@ -122,14 +122,21 @@ def _fits(one: Asked, how: ThoughtTask, sampling: Sampling, engine: Engine) -> b
     return engine.context is None or len(one.token_ids) + how.steps * sampling.max_new_tokens + forced <= engine.context
 
 
+def _cost(result: PreferenceTree | AlignError) -> Mapping[str, int]:
+    """Calls and tokens of a search, also of one that is set aside."""
+    if isinstance(result, AlignError):
+        return result.cost if isinstance(result, SetAsideError) else {}
+    return dict(result.metadata["search"]["cost"])
+
+
 def _record(question: Question, result: PreferenceTree | AlignError) -> dict[str, Any]:
     if isinstance(result, AlignError):
-        return {"question": dict(question.fields), "reason": str(result)}
+        return {"question": dict(question.fields), "reason": str(result), "cost": dict(_cost(result))}
     return {"tree": to_record(result)}
 
 
 def read_searches(folder: Path) -> tuple[list[PreferenceTree], dict[str, dict[str, Any]]]:
-    """The searches of a stage, ordered by question id: trees, and those set aside (`question`, `reason`) by id."""
+    """The searches of a stage, ordered by question id: trees, and those set aside (`question`, `reason`, `cost`) by id."""
     records = sorted(read_journal(folder).items())
     trees = [from_record(record["tree"]) for _, record in records if "tree" in record]
     return trees, {id: record for id, record in records if "reason" in record}
@@ -154,7 +161,7 @@ def make_edges(task: Task) -> None:
     write_trees(trees, task.folder / "searches.jsonl")
     write_jsonl(({"where": id, **record} for id, record in set_aside.items()), task.folder / "set-aside.jsonl")
     reasons = {id: record["reason"] for id, record in set_aside.items()}
-    found_edges = statistics(trees, reasons)
+    found_edges = statistics(trees, reasons, [record.get("cost", {}) for record in set_aside.values()])
     write_json(task.folder / "statistics.json", found_edges)
     equal, total = found_edges["edges_by_value"]["equal"], found_edges["edges"]
     if 2 * equal > total:

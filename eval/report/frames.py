@@ -96,9 +96,10 @@ def _ends(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, Evalu
 
 
 def _samples_of_rounds(run: RunData) -> Frame:
-    if len(run.rounds) < 2:
+    sampled = [one for one in run.rounds if one.responses]
+    if len(sampled) < 2:
         return Frame("samples", [], [])
-    first, last = run.rounds[0], run.rounds[-1]
+    first, last = sampled[0], sampled[-1]
     frame = Frame("samples", ["question", f"policy of {first.name}", "right before", f"policy of {last.name}", "right after"], [])
     for prompt in [prompt for prompt in first.responses if prompt in last.responses][:SAMPLES]:
         frame.rows.append([prompt, first.responses[prompt], None, last.responses[prompt], None])

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from align.errors import AlignError
+from align.recipes.methods import KNOW_THE_ANSWERS
 from align.runs import read_journal
 from align.runs.digest import MANIFEST
 from align.trees import PreferenceTree, Rejected, read_trees
@@ -25,7 +26,7 @@ EXAMPLES = 12  # samples and pairs of programs, shown
 @dataclass
 class Evaluation:
     """Numbers of an evaluation stage; `items`: a grade by question or problem, 1 or 0 where it is right or wrong; `responses`: what
-    the model wrote; `notes`: what must be said beside the numbers."""
+    the model wrote; `notes`: what must be said beside the numbers; `judge_knows`: of a search, whether its judge reads the gold answers."""
 
     stage: str
     metrics: dict[str, float]
@@ -33,6 +34,7 @@ class Evaluation:
     responses: dict[str, str] = field(default_factory=dict)
     questions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    judge_knows: bool = False
 
     @property
     def suite(self) -> str:
@@ -52,7 +54,7 @@ class Evaluation:
         """
         moment = _place(self.stage)[0]
         if not self.is_of_a_model:
-            shown = "tree search, before"
+            shown = f"tree search{' by a judge that knows the answers' if self.judge_knows else ''}, before"
         else:
             shown = {"": "after", "start": "before"}.get(moment, f"after {moment.replace('-', ' ')}")
         return f"{self.suite}, {shown}" if self.suite else shown
@@ -141,16 +143,26 @@ class RunData:
         """Which method this is."""
         rounds = self.recipe.get("rounds") or {}
         has_rounds = self.recipe.get("rounds") is not None
-        for section, name in (("thoughts", "CPO"), ("code", "code preferences")):
+        edges = (self.recipe.get("thoughts") or {}).get("edges", {})
+        steps = "Step-DPO" if edges.get("form") == "first_errors" else "CPO"
+        for section, name in (("thoughts", steps), ("code", "code preferences")):
             if self.recipe.get(section) is not None:
                 return f"iterated {name}" if has_rounds else name
         scorers = [choice.get("name") for choice in rounds.get("scorers", [{"name": "implicit"}])]
         return self._of_rounds(scorers, rounds) if has_rounds else "DPO"
 
+    @property
+    def judge(self) -> str:
+        """Of the paths of a search, "" where there is none."""
+        judge = (self.recipe.get("thoughts") or {}).get("judge")
+        return str(judge.get("name", "")) if isinstance(judge, dict) else ""
+
     @staticmethod
     def _of_rounds(scorers: list[Any], rounds: dict[str, Any]) -> str:
         if rounds.get("exploration") == "policy":
             return "SELM"
+        if rounds.get("prompts") == "split" and rounds.get("reference") == "start" and scorers != ["implicit"]:
+            return "online DPO"
         if rounds.get("questions"):
             return "IRPO"
         return {"implicit": "DICE", "llm": "self-rewarding"}.get(scorers[0], "rounds") if len(scorers) == 1 else "rounds"
@@ -219,7 +231,9 @@ def _read_stage(run: RunData, name: str) -> None:
     run.usage[name] = {key: sum(int(one.get(key, 0)) for one in usage) for key in ("memory", "gpu_memory")}
     if kind in ("evaluate", "grade"):
         empty = Evaluation(name, {})
-        run.evaluations.append(run.attempt(f"results of {name}", lambda: read_evaluation(name, folder), empty))
+        found = run.attempt(f"results of {name}", lambda: read_evaluation(name, folder), empty)
+        found.judge_knows = kind == "grade" and run.judge in KNOW_THE_ANSWERS
+        run.evaluations.append(found)
     elif kind == "train":
         log = run.lines(f"the log of {name}", folder / "log.jsonl")
         watched = (folder / "three_d.jsonl").exists() or run.recipe.get("training", {}).get("monitor_3d", True)
@@ -264,7 +278,8 @@ def _round(run: RunData, name: str, folder: Path) -> Round:
     ends = [(tree.nodes[edge.chosen], tree.nodes[edge.rejected]) for tree in pairs for edge in tree.edges]
     scores = [node.score for tree in scored for node in tree.nodes if node.score is not None]
     chosen, rejected = ([_length(pair[side].token_ids, str(pair[side].text)) for pair in ends] for side in (0, 1))
-    responses = {_text(tree.prompt): str(tree.nodes[0].text) for tree in scored if tree.nodes}
+    sampled = scored if statistics.get("responses") != 0 else []  # a round may take the data set's pairs as they are
+    responses = {_text(tree.prompt): str(tree.nodes[0].text) for tree in sampled if tree.nodes}
     return Round(name, statistics, scores, chosen, rejected, responses)
 
 

@@ -80,7 +80,7 @@ def read_list(path: Path) -> list[Any]:
         raise AlignError(f"{path}: cannot be read ({error})") from error
     lines = path.name.removesuffix(".gz").endswith(".jsonl")
     try:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        found = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
     except ValueError as error:
         raise AlignError(f"{path}: is not JSON ({error})") from error
     if not isinstance(found, list):

@@ -1,6 +1,7 @@
 """`align eval --suite lm:…`: real lm-evaluation-harness, on tasks of the test's own (its own tasks' data lies on the hub)."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,6 +107,18 @@ def test_what_was_asked_is_not_asked_again(folder, base_folder, tmp_path, monkey
     assert read_journal(tmp_path / "answers") == records
 
 
+@pytest.mark.slow
+def test_responses_end_at_the_stop_tokens_too(folder, base_folder, tmp_path):
+    """One that no tokenizer calls special; in a batch, where the other responses go on."""
+    said = {}
+    for name, more in (("plain", {}), ("stopped", {"stop_token_ids": ["\x13"]})):
+        (tmp_path / name).mkdir()
+        task = stage(folder / "tiny_text.yaml", base_folder, tmp_path / name)
+        harness.evaluate(replace(task, settings={**task.settings, "max_new_tokens": 8, **more}))
+        said[name] = read_evaluation("", tmp_path / name).responses
+    assert said["stopped"] == {id: text.partition("\x13")[0] for id, text in said["plain"].items()} != said["plain"]
+
+
 @pytest.mark.exhaustive
 @needs_vllm
 @pytest.mark.slow
@@ -126,7 +139,6 @@ def test_vllm_grades_an_adapter_as_transformers_does(folder, adapter_folder, tmp
     [
         ("lm:arc_easy", ("--engine", "server"), "runs on transformers or vllm here, not on 'server'"),
         ("lm:arc_easy", ("--data", "lm:arc_easy=x.jsonl"), "name their data themselves"),
-        ("lm:arc_easy", ("--stop-token", "5"), "say themselves where responses end"),
         ("lm:nowhere.yaml", (), "--suite lm:nowhere.yaml: no such file"),
     ],
 )

@@ -135,6 +135,10 @@ def test_a_model_without_a_chat_template_is_asked_in_plain_text(folder, base_fol
         (("--suite", "gsm8"), "--suite gsm8: did you mean 'gsm8k'?"),
         (("--suite", "gsm8k", "--data", "gsm8k"), "--data gsm8k: expected SUITE=FILE"),
         (("--suite", "gsm8k", "--data", "gsm8=x"), "--data gsm8=…: no --suite asks for it: did you mean 'gsm8k'?"),
+        (
+            ("--suite", "gsm8k", "--suite", "my/gsm8k.yaml"),
+            "--suite my/gsm8k.yaml: its results are called 'gsm8k', as those of --suite gsm8k: rename or drop one",
+        ),
         (("--suite", "instructions"), "its data is on no hub that align knows: name it with --data instructions=FILE"),
         (("--suite", "gsm8k", "--against", "nowhere"), "nowhere/gsm8k/evaluate: no finished evaluation"),
     ],

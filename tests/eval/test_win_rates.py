@@ -215,6 +215,13 @@ def test_forms_of_the_file(tmp_path):
             read_annotations(tmp_path / "b.json")
 
 
+def test_a_line_of_jsonl_ends_at_a_newline_alone(tmp_path):
+    instruction = "one\u2028two\u0085three\r"
+    line = json.dumps({**RECORD, "instruction": instruction}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_text(f"{line}\n\n{line}\n", newline="")
+    assert [one.instruction for one in read_annotations(tmp_path / "a.jsonl")] == [instruction] * 2
+
+
 # Gaming
 
 WORDS = ["one", "two", "red", "blue", "left", "right", "up", "down"]

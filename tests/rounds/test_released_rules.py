@@ -158,7 +158,7 @@ def test_at_one_alpha_the_pairs_are_the_released_codes(shape, alpha, tmp_path):
     _, pairs, statistics = paired(tmp_path, prompts, passes, alpha)
     found = {t.prompt: tuple(t.nodes[end].text.strip() for end in (t.edges[0].chosen, t.edges[0].rejected)) for t in pairs}
     assert found == wanted
-    gaps = [len(chosen) - len(rejected) for chosen, rejected in preferred.values()]
+    gaps = [len(chosen) - len(rejected) for chosen, rejected in wanted.values()]
     assert statistics["mean_length_difference"] == pytest.approx(sum(gaps) / len(gaps))
 
 

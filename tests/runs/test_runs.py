@@ -45,6 +45,13 @@ def result(folder):
     return json.loads((folder / "three" / "copy.json").read_text())["total"]
 
 
+def test_two_stages_of_one_name_are_refused_before_anything_is_done(tmp_path):
+    first, *others = plan()
+    with pytest.raises(AlignError, match="two stages of the run are called 'one'"):
+        execute([first, first, *others], RunFolder(tmp_path))
+    assert not (tmp_path / "one").exists()
+
+
 def test_stages_run_in_order_once_and_leave_manifests(tmp_path):
     assert kinds(tmp_path, plan()) == ["run", "wait", "wait"]
     finished, _ = run(tmp_path, plan())

@@ -116,10 +116,10 @@ def test_statistics_count_what_there_is():
     nodes = (Node("a", score=1.0), Node("b", score=0.0), Node("c", 0, score=1.0), Node("d", 0, score=0.0), Node("e", 0, score=1.0))
     search = {"kept": [2], "gold_nodes": [2], "answers": {"2": "x"}, "right": True, "dropped": {"duplicates": 3}, "cost": {"tokens": 10}}
     tree = with_step_edges(PreferenceTree("q", nodes, metadata={"search": search}), EdgeRules())
-    found = statistics([tree], {"other": "no answer"})
+    found = statistics([tree], {"other": "no answer"}, [{"tokens": 4}])
     assert (found["questions"], found["set_aside"], found["reasons"]) == (2, 1, {"no answer": 1})
     assert (found["edges"], found["edges_by_step"], found["thoughts"]) == (3, {"1": 1, "2": 2}, 5)
-    assert (found["accuracy"], found["dropped"], found["tokens_a_question"]) == (0.5, {"duplicates": 3}, 10)
+    assert (found["accuracy"], found["dropped"], found["tokens_a_question"]) == (0.5, {"duplicates": 3}, 7)
 
 
 @pytest.mark.parametrize(("scores", "warned"), [((1.0, 1.0, 1.0), True), ((1.0, 0.0, 0.5), False), ((1.0, 1.0, 0.0), False)])

@@ -1,17 +1,21 @@
 """The rules of the search: what is sampled, judged, kept, merged, dropped and set aside."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Scripted, searching, write_task
 
 from align.errors import AlignError
-from align.trees import path_text
+from align.runs import Journal, Shard, Task
+from align.trees import Node, PreferenceTree, path_text, to_record
 from data_pipelines.thought_trees.asks import together
 from data_pipelines.thought_trees.judges import JudgeSettings, find_judge
-from data_pipelines.thought_trees.search import _warn_of_ties
+from data_pipelines.thought_trees.search import SetAsideError, _warn_of_ties
 from data_pipelines.thought_trees.selection import best, winners
 from data_pipelines.thought_trees.tasks import load_task
+from eval.chain_of_thought import grade_searches
 
 
 class ByText:
@@ -131,7 +135,8 @@ def test_a_question_without_a_way_is_set_aside_and_the_others_go_on(name, task):
     engine = Scripted(lambda context: speak(context) if "bad" in context else say(context))
     judge = ByText(VALUES)
     found = run({"bad": searching(engine, judge, task, "bad?", **settings), "good": searching(engine, judge, task)}, engine)
-    assert isinstance(found["bad"], AlignError)
+    assert isinstance(found["bad"], SetAsideError)
+    assert found["bad"].cost["tokens"] > 0
     import re
 
     assert re.fullmatch(reason, str(found["bad"]))
@@ -289,3 +294,15 @@ def test_the_winner_has_the_highest_sum(found):
     sums = {text: sum(value for one, value in found.values() if one == text) for text, _ in found.values()}
     assert sums[answer] == max(sums.values())
     assert set(kept) == {node for node, (text, _) in found.items() if text == answer}
+
+
+def test_what_a_search_that_is_set_aside_has_cost_counts_for_all_questions(tmp_path):
+    spent = {"tokens": 30, "judge_tokens": 12}
+    search = {"question": {"q": "a"}, "answer": "1", "right": True, "cost": {"tokens": 6}}
+    tree = to_record(PreferenceTree("q", (Node("1"),), id="a", metadata={"search": search}))
+    journal = Journal(tmp_path / "searches", Shard())
+    journal.append([("a", {"tree": tree}), ("b", {"question": {"q": "b"}, "reason": "no answer", "cost": spent})])
+    journal.close()
+    grade_searches(Task("grade", tmp_path, {}, {"searches": str(tmp_path / "searches"), "cost": str(tmp_path / "cost")}))
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert (found["tokens"], found["accuracy"], found["questions"]) == (24.0, 0.5, 2)
