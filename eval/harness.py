@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from align.engine.generate import end_tokens
 from align.errors import AlignError, nearest
 from align.runs import Task, write_json
 from data_pipelines.rollouts.ends import stop_token_ids
@@ -77,6 +76,8 @@ def _generation(settings: HarnessSettings, model: Any, stops: Sequence[int]) -> 
     if stops and settings.engine.engine == "vllm":
         found["stop_token_ids"] = list(stops)
     elif stops:
+        from align.engine.generate import end_tokens  # with torch, which a plan does without
+
         found["eos_token_id"] = sorted({*end_tokens(model.model, model.tokenizer), *stops})
     return found
 
