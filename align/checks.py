@@ -15,7 +15,7 @@ from align.recipes import Recipe
 from align.runs import External
 from align.training_check import MICRO, check_local_model, check_micro, check_needs, has_tokenizer
 from align.trees import check_source
-from align.trees.files import FILES, file_type
+from align.trees.files import FILES, file_type, why_unread
 from eval.plan import check_suites, data_sets
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 2}
@@ -111,7 +111,7 @@ def _check_file(key: str, path: Path) -> None:
             raise AlignError(f"{key} '{path}': there is no file in this folder")
         return
     if file_type(path) not in FILES:
-        raise AlignError(f"{key} '{path}': a file of this type is not read: expected {', '.join(FILES)}, text also with .gz after it")
+        raise AlignError(f"{key} '{path}': {why_unread(path)}")
     if not os.access(path, os.R_OK):
         raise AlignError(f"{key} '{path}': it may not be read: change its permissions (chmod +r)")
 

@@ -230,7 +230,7 @@ def recipe_of_round(recipe: Recipe, number: int) -> Recipe:
         raise AlignError(f"rounds.overrides has {len(rounds.overrides)} entries for {rounds.count} rounds")
     changes = rounds.overrides[number - 1] if number <= len(rounds.overrides) else {}
     where = f"rounds.overrides[{number - 1}]"
-    for key in changes:
+    for key in recipes.dotted(changes):
         _check_differs(recipe, key, where)
     return recipes.changed(recipe, changes, where) if changes else recipe
 

@@ -83,6 +83,34 @@ def test_evaluation_data_reach_every_training(method):
             assert stage.inputs["eval"].source == "held-out.jsonl"
 
 
+def test_a_section_in_a_variant_or_a_round_changes_its_keys_and_leaves_the_others():
+    base = recipes.load("micro/dpo-3d")
+    for override in ("variants={low: {training: {beta: 0.3}}}", "variants.low.training.beta=0.3", "variants={low: {training.beta: 0.3}}"):
+        low = recipes.variant(recipes.load("micro/dpo-3d", [override]), "low", 0)
+        kept = {key: value for key, value in base.training.items() if key not in ("output_dir", "seed")}
+        assert low.training == {**kept, "beta": 0.3, "seed": 0, "output_dir": f"{base.training['output_dir']}/low"}
+    recipe = parse("thoughts", rounds={"count": 2, "overrides": [{}, {"training": {"beta": 0.3}}]}, training={"learning_rate": 1e-3})
+    assert [stage.settings["training"] for stage in stages_of(recipe) if stage.name.endswith("train")] == [
+        {"learning_rate": 1e-3}, {"learning_rate": 1e-3, "beta": 0.3},
+    ]  # fmt: skip
+    with pytest.raises(AlignError, match=r"'rollouts\.prompts' cannot differ by round"):
+        stages_of(parse("thoughts", rounds={"count": 2, "overrides": [{}, {"rollouts": {"prompts": "x"}}]}))
+    with pytest.raises(AlignError, match="a variant cannot have variants or seeds"):
+        recipes.load("micro/dpo-3d", ["variants={low: {training: {seed: 3}}}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("variants={'..': {}}", "the name is that of a folder"), ("variants={a/seed-1: {}}", "the name is that of a folder"),
+        ("seeds=0", r"seeds is 0: expected a list of whole numbers, such as \[0, 1, 2\]"), ("seeds=[true]", "expected a list of whole numbers"),
+    ],
+)  # fmt: skip
+def test_names_of_variants_and_seeds_are_checked(override, said):
+    with pytest.raises(AlignError, match=said):
+        recipes.load("micro/dpo-3d", [override])
+
+
 def test_no_is_read_as_it_is_meant(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         "model: {name_or_path: m}\ndata: {train: d.jsonl}\ntraining: {save_strategy: no, eval_strategy: no}\n"

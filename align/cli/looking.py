@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     trees.add_argument("--width", type=int, default=100, help="characters of a node's text to show")
     about = "print the first records of a recipe's data as the model gets them: template, tokens, and what is trained"
     trees.add_argument("--as-model-sees", action="store_const", dest="command", const=show_as_model_sees, default=_show, help=about)
-    trees.add_argument("overrides", nargs="*", metavar="key=value", help="with --as-model-sees: of the recipe")
+    trees.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="with --as-model-sees: of the recipe")
     about = """Turn a log of princeton-nlp/tree-of-thought-llm into preference trees; the whole searches go to
 TREES.searches.jsonl. Example: align import-search log.json trees.jsonl"""
     log = commands.add_parser("import-search", help="turn a tree-of-thought log into preference trees", description=about)
@@ -88,6 +88,11 @@ def _show(options: argparse.Namespace) -> None:
     from align.tables import draw_tree
     from align.trees import Rejected, from_record, read_trees
 
+    for option, number, least in (("--first", options.first, 0), ("--width", options.width, 10)):
+        if number < least:
+            raise AlignError(f"{option} {number}: expected {least} or more")
+    if options.overrides:
+        raise AlignError(f"{options.overrides[0]}: overrides are of a recipe, which --as-model-sees shows")
     rejected: list[Rejected] = []
     if any(Path(options.data).glob("part-*.jsonl")):  # a journal of samples or of searches
         records = [record.get("tree", record) for _, record in sorted(read_journal(Path(options.data)).items()) if "reason" not in record]

@@ -41,6 +41,7 @@ preference form with its dataset_info.json. What the form has no place for is sa
         metavar="NAME=COLUMN",
         help="of pairs under other names, such as prompt=q chosen=good rejected=bad",
     )
+    convert.add_argument("--overwrite", action="store_true", help="write over a file that is there already")
     convert.set_defaults(command=_convert)
 
 
@@ -81,7 +82,7 @@ def _convert(options: argparse.Namespace) -> None:
             raise AlignError(f"--columns {given}: expected NAME=COLUMN, such as prompt=question")
         columns[name] = column or None
     form = form_for(options.target, options.form)
-    done = convert(options.source, options.target, form, options.split, columns or None)
+    done = convert(options.source, options.target, form, options.split, columns or None, overwrite=options.overwrite)
     read = f"{done.trees:,} {'record' if done.trees == 1 else 'records'} of {options.source}"
     print(f"{options.target}: {done.records:,} {form.value} from {read}")
     for lost, count in done.lost.items():

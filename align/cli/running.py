@@ -90,7 +90,7 @@ def with_default_rehearsal(arguments: Sequence[str]) -> list[str]:
 
 def _recipe(command: argparse.ArgumentParser, example: str) -> None:
     command.add_argument("recipe", help="a YAML file, or the name of one that comes along (see `align recipes`)")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help=f"such as {example}")
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=f"such as {example}")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -141,7 +141,7 @@ class RoundsConfig(PreferenceConfig):
 
     def written(self) -> list[str]:
         """The recipe's keys whose values are not the class's defaults."""
-        found = list(self.recipe)
+        found = list(recipes.dotted(self.recipe))
         for each in fields(self):
             key = each.metadata.get("recipe", f"training.{each.name}" if each.name in self._training else None)
             default = each.default if each.default_factory is MISSING else each.default_factory()

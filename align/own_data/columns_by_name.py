@@ -12,12 +12,12 @@ from align.trees.messages import are_messages
 # fmt: off
 _CALLED = {
     "chosen": {
-        "chosen", "better", "good", "preferred", "accepted", "winner", "winning", "win", "positive", "best", "right", "selected", "liked",
-        "yw", "w",
+        "chosen", "better", "good", "preferred", "accepted", "winner", "winning", "win", "positive", "best", "right", "correct", "selected",
+        "liked", "yw", "w",
     },
     "rejected": {
-        "rejected", "worse", "bad", "dispreferred", "unpreferred", "loser", "losing", "lose", "negative", "worst", "wrong", "disliked",
-        "refused", "yl", "l",
+        "rejected", "worse", "bad", "dispreferred", "unpreferred", "loser", "losing", "lose", "negative", "worst", "wrong", "incorrect",
+        "disliked", "refused", "yl", "l",
     },
     "prompt": {
         "prompt", "question", "query", "instruction", "input", "user", "ask", "asked", "q", "request", "problem", "human", "context",

@@ -64,8 +64,9 @@ def form_for(target: Path, named: str | None) -> Form:
 
 
 def convert(
-    source: str, target: Path, form: Form, split: str = "train", columns: Mapping[str, str | None] | None = None, limit: float = 1.0
-) -> Converted:
+    source: str, target: Path, form: Form, split: str = "train", columns: Mapping[str, str | None] | None = None, limit: float = 1.0,
+    overwrite: bool = False,
+) -> Converted:  # fmt: skip
     """Read preferences in any form and write them in another, whole or not at all.
 
     Args:
@@ -74,6 +75,7 @@ def convert(
         form: of what is written.
         split: of a hub data set.
         columns: our names → the source's.
+        overwrite: write over a file that is there already.
         limit: the largest share of records that may be unusable; they are kept in `<target>.set-aside.jsonl`.
 
     Raises:
@@ -81,6 +83,8 @@ def convert(
     """
     if Path(source).exists() and Path(source).resolve() == target.resolve():
         raise AlignError(f"{target}: it is the file that is read: give another name")
+    if target.exists() and not overwrite:
+        raise AlignError(f"{target} is there already: give another name, or --overwrite")
     done = Converted()
     aside = target.with_name(f"{target.name}.set-aside.jsonl")
     with UnusableRecords(aside) as unusable:
@@ -160,22 +164,34 @@ def _write_sheet(rows: Iterable[dict[str, Any]], target: Path) -> None:
 
 def _write_llama_factory(trees: Iterable[PreferenceTree], target: Path, done: Converted) -> None:
     """Its preference form: `conversations`, `chosen` and `rejected` as ShareGPT's messages, and `dataset_info.json` to register it."""
+    info = target.with_name("dataset_info.json")
+    if target == info:
+        raise AlignError(f"{target}: data sets are registered there: give another name")
+    registered = _registered(info)
     records = [record for tree in trees for record in _llama_factory(tree, done)]
     write_json(target, records)
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
     columns |= {name: name for name in ("system", "tools") if any(name in record for record in records)}
     entry = {"file_name": target.name, "ranking": True, "formatting": "sharegpt", "columns": columns}
-    info = target.with_name("dataset_info.json")
-    registered = {}
-    if info.exists():
-        try:
-            registered = json.loads(info.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise AlignError(f"{info}: it is not JSON ({error}): the data set cannot be registered in it") from error
-        if not isinstance(registered, dict):
-            raise AlignError(f"{info}: expected an object of data sets: the data set cannot be registered in it")
     write_json(info, {**registered, target.stem: entry})
     done.further.append(info)
+
+
+def _registered(info: Path) -> dict[str, Any]:
+    """The data sets that LLaMA-Factory knows already.
+
+    Raises:
+        AlignError: the file is damaged.
+    """
+    if not info.exists():
+        return {}
+    try:
+        registered = json.loads(info.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AlignError(f"{info}: it is not JSON ({error}): the data set cannot be registered in it") from error
+    if not isinstance(registered, dict):
+        raise AlignError(f"{info}: expected an object of data sets: the data set cannot be registered in it")
+    return registered
 
 
 _FROM = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}

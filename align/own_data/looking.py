@@ -116,8 +116,18 @@ def look_at(source: str | os.PathLike[str], split: str = "train") -> Look:
         form = f"the questions in '{gold.question}', the right answers in '{gold.answer}'"
         return _look_at_others(str(source), split, every, DataKind.QUESTIONS, form, gold)
     if _have_prompts(known):
-        return _look_at_others(str(source), split, every, DataKind.PROMPTS, why_no_pair(known[0]) or "prompts alone", None)
+        return _look_at_others(str(source), split, every, DataKind.PROMPTS, why_no_pair(known[0]) or _prompts_alone(known), None)
     raise AlignError(f"{source}: {_why_unknown(known)}")
+
+
+def _prompts_alone(known: Sequence[Mapping[str, Any]]) -> str:
+    """That there are prompts, and which columns hold more that is not read."""
+    others = [name for name in dict.fromkeys(name for record in known for name in record) if name not in _OF_PROMPTS]
+    kept = [name for name in others if any(isinstance(record.get(name), (str, list, dict)) for record in known)]
+    return f"prompts alone; of no form that is read, and not used: {', '.join(kept)}" if kept else "prompts alone"
+
+
+_OF_PROMPTS = {"prompt", "messages", "conversations", "system", "id", "prompt_id", "tools", "chat_template_kwargs", "source", "dataset"}
 
 
 def reason_of(record: Any) -> str:

@@ -6,7 +6,7 @@ import copy
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from align.secrets import check_no_secret, masked
 from align.validation import first_problem
 
 __all__ = [
-    "METHODS", "RECIPES", "Recipe", "available", "changed", "find", "json_schema", "load", "parse", "read", "read_yaml", "variant",
-    "with_changes",
+    "METHODS", "RECIPES", "Recipe", "available", "changed", "dotted", "find", "json_schema", "load", "parse", "read", "read_yaml",
+    "variant", "with_changes",
 ]  # fmt: skip
 
 GONE = {"evaluation": "its task is a suite of `measure`, as in measure: [{suite: sums, problems: 400}]"}
@@ -74,7 +74,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
     if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or not all(TRAINING["seed"].has(seed) for seed in recipe.seeds):
         raise AlignError(f"{where}: seeds is {recipe.seeds}: expected different whole numbers from 0 to 2^32 − 1, one at least")
     for name, changes in recipe.variants.items():
-        if not {"variants", "seeds", "training.seed"}.isdisjoint(changes):
+        if name.startswith(".") or any(sign in name for sign in "/\\\0"):
+            raise AlignError(
+                f"{where}: variants.{name}: the name is that of a folder: expected one without / and \\ that begins with no dot"
+            )
+        if not {"variants", "seeds", "training.seed"}.isdisjoint(dotted(changes)):
             raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
         parse({**with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
     return recipe
@@ -161,15 +165,42 @@ def _place(section: dict[str, Any] | list[Any], part: str, where: str) -> str | 
 
 
 def with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Plain data with dotted overrides applied; `where` names them in errors.
+    """Plain data with overrides applied, dotted or below their sections (see `dotted`); `where` names them in errors.
 
     Raises:
         AlignError: a key goes through what is no section.
     """
     changed = copy.deepcopy(with_whole_entries(raw))
-    for key, value in changes.items():
+    for key, value in dotted(changes).items():
         _set(changed, key, value, where)
     return changed
+
+
+def dotted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by dotted keys: those below a section, `training: {beta: 0.3}`, change that section's keys and leave the others.
+
+    >>> dotted({"training": {"beta": 0.3}, "rounds.filter": {"min_responses": 2}, "model": {"lora": {"r": 4}}})
+    {'training.beta': 0.3, 'rounds.filter': {'min_responses': 2}, 'model.lora.r': 4}
+    """
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key in _SECTIONS and isinstance(value, dict):
+            found |= dict(_below(key, value))
+        else:
+            found[key] = value
+    return found
+
+
+_SECTIONS = ("model", "data", "rollouts", "rounds", "thoughts", "code", "training", "resources")
+_OF_ANY_KEYS = ("options", "columns")
+
+
+def _below(above: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict) and value and key not in _OF_ANY_KEYS:
+            yield from _below(f"{above}.{key}", value)
+        else:
+            yield f"{above}.{key}", value
 
 
 def _training(settings: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -191,6 +191,13 @@ class Recipe(Section):
             raise ValueError("expected a list of suites, such as [gsm8k]")
         return measure or []
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _are_numbers(cls, seeds: Any) -> Any:
+        if not isinstance(seeds, (list, tuple)) or any(isinstance(seed, bool) for seed in seeds):
+            raise ValueError("expected a list of whole numbers, such as [0, 1, 2]")
+        return seeds
+
     @property
     def method(self) -> MethodSection:
         """The section that says how preferences are made."""

@@ -189,12 +189,23 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
             return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train")
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))
+        if source.is_file():
+            raise AlignError(f"{path}: {why_unread(source)}")
         name, _, subset = str(path).partition(":")
         if not source.exists():
             hub.offline_where_unreachable()
         return datasets.load_dataset(name, subset or None, split=split)
+    except AlignError:
+        raise
     except Exception as error:
         raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {hub.hint(error)}") from error
+
+
+def why_unread(source: Path) -> str:
+    """What is said of a file whose type is not read."""
+    if source.suffix in (".yaml", ".yml"):
+        return "it is a recipe or another YAML file, not data: `align show --as-model-sees RECIPE` shows a recipe's"
+    return f"a file of this type is not read: expected {', '.join(FILES)}, text also with .gz after it"
 
 
 def locate_trees(

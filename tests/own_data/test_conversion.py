@@ -110,3 +110,28 @@ def test_mistakes_are_one_sentence_and_lose_nothing(arguments, said, tmp_path, m
     assert said in done.stderr
     assert (tmp_path / "in.jsonl").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.jsonl", "in.jsonl"]
+
+
+def test_what_is_there_already_is_not_written_over(tmp_path):
+    (tmp_path / "out.jsonl").write_text("precious")
+    done = converted(tmp_path, [TREE], "out.jsonl")
+    assert done.returncode == 2
+    assert "out.jsonl is there already: give another name, or --overwrite" in done.stderr
+    assert (tmp_path / "out.jsonl").read_text() == "precious"
+    assert converted(tmp_path, [TREE], "out.jsonl", "--overwrite").returncode == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["chosen"] == "a"
+
+
+@pytest.mark.parametrize("registry", ['{"one": {}, "two": {}}', "[]", "{"])
+def test_the_registry_of_data_sets_stays_whole(tmp_path, registry):
+    (tmp_path / "dataset_info.json").write_text(registry)
+    done = converted(tmp_path, [TREE], "dataset_info.json", "--overwrite")
+    assert done.returncode == 2
+    assert "data sets are registered there" in done.stderr
+    assert (tmp_path / "dataset_info.json").read_text() == registry
+    if registry.startswith('{"'):
+        assert converted(tmp_path, [TREE], "three.json").returncode == 0
+        assert list(json.loads((tmp_path / "dataset_info.json").read_text())) == ["one", "two", "three"]
+    else:
+        assert converted(tmp_path, [TREE], "three.json").returncode == 2
+        assert not (tmp_path / "three.json").exists()

@@ -1,5 +1,8 @@
 """From a file of one's own to a trained model and its report: `align init`, `align run`, and what is said on the way."""
 
+import json
+from pathlib import Path
+
 import pytest
 from conftest import align_here, byte_level_tokenizer, random_model
 from forms import OTHERS, PAIRS
@@ -140,3 +143,21 @@ def test_what_is_cut_and_what_is_left_out_is_shown(models, tmp_path):
     )
     shown = align_here("show", "--as-model-sees", "r.yaml", "data.train=t.jsonl", "training.max_length=null")
     assert "node 2 below node 0, 2 tokens, trained: made more likely" in shown.stdout
+
+
+def test_what_is_not_used_of_prompts_is_named(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text(json.dumps({"prompt": "a", "response_a": "b", "response_b": "c", "preferred": "a", "id": "7"}))
+    done = align_here("init", "prompts.jsonl", "--model", models / "model")
+    assert "of no form that is read, and not used: response_a, response_b, preferred" in done.stdout
+    Path("pairs.csv").write_text("question,correct_answer,incorrect\n1+1?,2,3\n2+2?,4,5\n")
+    done = align_here("init", "pairs.csv", "--model", models / "model", "--to", "pairs.yaml")
+    assert "2 pairs: under other names, prompt is 'question', chosen is 'correct_answer', rejected is 'incorrect'" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "said"), [("notes.txt", "a file of this type is not read"), ("r.yaml", "--as-model-sees RECIPE")])
+def test_a_file_that_is_no_data_is_not_looked_for_on_the_hub(name, said, tmp_path):
+    (tmp_path / name).write_text("x: y\n")
+    done = align_here("show", tmp_path / name)
+    assert done.returncode == 2
+    assert said in done.stderr
