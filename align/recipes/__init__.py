@@ -75,9 +75,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Recipe:
         raise AlignError(f"{where}: seeds is {recipe.seeds}: expected different whole numbers from 0 to 2^32 − 1, one at least")
     for name, changes in recipe.variants.items():
         if name.startswith(".") or any(sign in name for sign in "/\\\0"):
-            raise AlignError(
-                f"{where}: variants.{name}: the name is that of a folder: expected one without / and \\ that begins with no dot"
-            )
+            raise AlignError(f"{where}: variants.{name}: it names a folder: expected no slash, and no dot at its beginning")
         if not {"variants", "seeds", "training.seed"}.isdisjoint(dotted(changes)):
             raise AlignError(f"{where}: variants.{name}: a variant cannot have variants or seeds of its own")
         parse({**with_changes(raw, changes, f"{where}: variants.{name}"), "variants": {}}, f"{where} (variant {name})")
