@@ -102,7 +102,7 @@ def test_a_section_in_a_variant_or_a_round_changes_its_keys_and_leaves_the_other
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("variants={'..': {}}", "it names a folder"), ("variants={a/seed-1: {}}", "its runs' folder has this name"),
+        ("variants={'..': {}}", "it names a folder"), ("variants={a/seed-1: {}}", "it names a folder"),
         ("seeds=0", r"seeds is 0: expected a list of whole numbers, such as \[0, 1, 2\]"), ("seeds=[true]", "expected a list of whole numbers"),
     ],
 )  # fmt: skip
