@@ -182,21 +182,18 @@ def _numbered(content: Iterable[Any], source: Path) -> Iterator[tuple[str, Any]]
 def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
-    source = Path(path)
-    suffix = file_type(source)
+    source, suffix = Path(path), file_type(path)
+    if source.is_file() and suffix not in _TABLES:
+        raise AlignError(f"{path}: {why_unread(source)}")
     try:
-        if suffix in _TABLES and source.is_file():
+        if source.is_file():
             return datasets.load_dataset(_TABLES[suffix], data_files=str(source), split="train")
         if source.is_dir() and (source / "dataset_info.json").exists():
             return datasets.load_from_disk(str(source))
-        if source.is_file():
-            raise AlignError(f"{path}: {why_unread(source)}")
         name, _, subset = str(path).partition(":")
         if not source.exists():
             hub.offline_where_unreachable()
         return datasets.load_dataset(name, subset or None, split=split)
-    except AlignError:
-        raise
     except Exception as error:
         raise AlignError(f"data set '{path}' (split '{split}'): {type(error).__name__}: {hub.hint(error)}") from error
 
