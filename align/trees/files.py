@@ -200,9 +200,8 @@ def _rows(path: str | os.PathLike[str], split: str) -> Iterable[dict[str, Any]]:
 
 def why_unread(source: Path) -> str:
     """What is said of a file whose type is not read."""
-    if source.suffix in (".yaml", ".yml"):
-        return "it is a recipe or another YAML file, not data: `align show --as-model-sees RECIPE` shows a recipe's"
-    return f"a file of this type is not read: expected {', '.join(FILES)}, text also with .gz after it"
+    hint = " (`align show --as-model-sees RECIPE` shows a recipe's data)" if source.suffix in (".yaml", ".yml") else ""
+    return f"a file of this type is not read: expected {', '.join(FILES)}, text also with .gz after it{hint}"
 
 
 def locate_trees(
