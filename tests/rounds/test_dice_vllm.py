@@ -15,7 +15,7 @@ def test_with_vllm_each_round_is_served_by_the_new_weights(tmp_path):
     for name, seed in (("policy", 0), ("reference", 1)):
         small_llama(seed).save_pretrained(tmp_path / "models" / name)
         byte_level_tokenizer().save_pretrained(tmp_path / "models" / name)
-    changes = {"rollouts__engine": "vllm", "rollouts__options": {"max_model_len": 128}}
+    changes = {"rollouts__engine": "vllm", "rollouts__options": {"max_model_len": 128}, "rollouts__batch": 64}  # its default: vLLM has none
     done = align("run", write_recipe(tmp_path, tmp_path / "models", **changes), "--until", "round-2/score", "training.max_steps=3")
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "run"
