@@ -7,8 +7,10 @@ gives. Good to a factor of about 1.5 where lengths are right: enough to choose a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from align import hub
 from align.engine.lm_head import KEEP
 from align.errors import AlignError, nearest
 from align.plans import method_of
@@ -230,14 +232,14 @@ def _shape(recipe: Recipe, source: str | None) -> Shape:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name = source or recipe.model.name_or_path
+    if not Path(name).exists():
+        hub.offline_where_unreachable()
     try:
         config: Any = AutoConfig.from_pretrained(name)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise AlignError(
-            f"model.name_or_path '{name}': {str(error).splitlines()[0]} (give --config FILE where the hub cannot be reached)"
-        ) from error
+        raise AlignError(f"model.name_or_path '{name}': {hub.hint(error)} (or give --config FILE)") from error
     full = sum(p.numel() for p in model.parameters())
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

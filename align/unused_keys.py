@@ -76,8 +76,9 @@ def check_used(recipe: Recipe, written: Sequence[Place] = ((),)) -> None:
         if not any(all(a == b for a, b in zip(given.place, place, strict=False)) for place in written):
             continue
         key = ".".join(map(str, given.place))
-        if given.place[0] == "training" and given.place[1] in idle:
-            raise AlignError(f"{key} is of no use in this recipe: {idle[str(given.place[1])]}")
+        setting = ".".join(map(str, given.place[-2:])) if given.place[0] == "training" else str(given.place[-1])
+        if setting in idle:
+            raise AlignError(f"{key} is of no use in this recipe: {idle[setting]}")
         without, *others = given.others(raw)
         if _plans(runs, without) and all(_plans(runs, other, or_none=True) for other in others):
             about = f" ({given.place[-1]}: {' '.join(given.about.split())})" if given.about else ""
@@ -93,11 +94,12 @@ NEEDED = {
 
 
 def _idle_settings(runs: Sequence[plans.Run]) -> dict[str, str]:
-    """Settings of `training` that none of the trainings of some runs reads, with the reason."""
+    """Settings, as `training.beta`, that none of the trainings of some runs reads, with the reason."""
     every = [recipe_of_round(run.recipe, n).training for run in runs for n in range(1, run.recipe.loop.count + 1)]
     found = [_idle(training) for training in every]
-    pairs = list(zip(found, every, strict=True))
-    return {key: reason for key, reason in found[0].items() if all(key in idle or key not in training for idle, training in pairs)}
+    reasons = {key: reason for idle in found for key, reason in idle.items()}
+    read = {key for idle, training in zip(found, every, strict=True) for key in training if key not in idle}
+    return {f"training.{key}": reason for key, reason in reasons.items() if key not in read}
 
 
 def _idle(training: Mapping[str, Any]) -> dict[str, str]:

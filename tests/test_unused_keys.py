@@ -161,6 +161,9 @@ def test_a_key_that_one_variant_or_one_round_uses_is_of_use(tmp_path):
     (tmp_path / "own.yaml").write_text(text.replace("one: {}", "one: {rounds.quantile: 0.25}"))
     with pytest.raises(AlignError, match=r"variants\.one\.rounds\.quantile is of no use"):
         check_written(str(tmp_path / "own.yaml"))
+    (tmp_path / "own.yaml").write_text("extends: micro/dice\nvariants: {one: {}, two: {training.simpo_gamma: 0.3}}\n")
+    with pytest.raises(AlignError, match=r"variants\.two\.training\.simpo_gamma is of no use .* read by simpo"):
+        check_written(str(tmp_path / "own.yaml"))
     rounds = "extends: micro/dice\ntraining: {simpo_gamma: 0.3}\nrounds: {count: 2, overrides: [{}, {training.loss_type: simpo}]}\n"
     (tmp_path / "own.yaml").write_text(rounds)
     check_written(str(tmp_path / "own.yaml"))

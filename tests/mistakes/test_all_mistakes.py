@@ -157,12 +157,19 @@ def test_a_stage_that_fails_by_a_fault_of_ours_ends_with_1(bare, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["model.name_or_path=nobody/nothing", "data.train=nobody/nothing"])
-def test_the_hub_is_looked_for_once_and_quietly(override, folder):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "recipe.yaml", "--dry-run", "model.name_or_path=nobody/nothing"], ["run", "recipe.yaml", "--dry-run", "data.train=nobody/nothing"],
+        ["estimate", "recipe.yaml", "model.name_or_path=nobody/nothing"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_hub_is_looked_for_once_and_quietly(words, folder):
     """Where nothing answers, libraries of their own try five times over half a minute, with a warning each."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "cache")}
     began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, time.monotonic()
-    done = align("run", "recipe.yaml", "--dry-run", override, env=environment)
+    done = align(*words, env=environment)
     assert done.returncode == 2
     assert "the hub cannot be reached" in done.stderr
     assert len(done.stderr.splitlines()) == 1
